@@ -1,0 +1,119 @@
+/* Element types: names, sizes, and conversion to and from f32. */
+#include "base/tensor.h"
+
+#include <string.h>
+
+static const struct {
+  const char *name;
+  uint8_t size;
+  bool is_float;
+} dtypes[DT_COUNT] = {
+    [DT_F32] = {"F32", 4, true},    [DT_F16] = {"F16", 2, true},  [DT_BF16] = {"BF16", 2, true},
+    [DT_F64] = {"F64", 8, true},    [DT_I64] = {"I64", 8, false}, [DT_I32] = {"I32", 4, false},
+    [DT_I16] = {"I16", 2, false},   [DT_I8] = {"I8", 1, false},   [DT_U8] = {"U8", 1, false},
+    [DT_BOOL] = {"BOOL", 1, false},
+};
+
+size_t dtype_size(enum dtype dtype) { return dtypes[dtype].size; }
+
+const char *dtype_name(enum dtype dtype) { return dtypes[dtype].name; }
+
+bool dtype_is_float(enum dtype dtype) { return dtypes[dtype].is_float; }
+
+enum dtype dtype_parse(const char *name, size_t length) {
+  int dtype = 0;
+  while (dtype < DT_COUNT &&
+         (strlen(dtypes[dtype].name) != length || memcmp(dtypes[dtype].name, name, length) != 0))
+    dtype++;
+  return (enum dtype)dtype;
+}
+
+static uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+static float float_of(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+float f32_from_f16(uint16_t bits) {
+  uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
+  uint32_t exponent = bits & 0x7c00, magnitude = (uint32_t)(bits & 0x7fff) << 13;
+  if (exponent == 0x7c00) /* infinity, NaN */
+    magnitude += 0x70000000;
+  else if (exponent == 0) /* subnormal: 2^-14 (1 + m) - 2^-14 */
+    magnitude = bits_of(float_of(magnitude + 0x38800000) - 0x1p-14f);
+  else
+    magnitude += 0x38000000;
+  return float_of(sign | magnitude);
+}
+
+float f32_from_bf16(uint16_t bits) { return float_of((uint32_t)bits << 16); }
+
+uint16_t f16_from_f32(float value) {
+  uint32_t bits = bits_of(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  uint32_t half;
+  if (magnitude > 0x7f800000) /* NaN: quiet, upper payload kept */
+    half = 0x7e00 | (magnitude >> 13 & 0x1ff);
+  else if (magnitude >= 0x477ff000) /* 65520 and above round to infinity */
+    half = 0x7c00;
+  else if (magnitude < 0x38800000) /* subnormal: the last place of 0.5 is 2^-24 */
+    half = bits_of(float_of(magnitude) + 0.5f) - 0x3f000000;
+  else
+    half = (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13;
+  return (uint16_t)(sign | half);
+}
+
+uint16_t bf16_from_f32(float value) {
+  uint32_t bits = bits_of(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static void read_f16(float *dst, const uint8_t *src, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    uint16_t bits;
+    memcpy(&bits, src + 2 * i, sizeof bits);
+    dst[i] = f32_from_f16(bits);
+  }
+}
+
+static void read_bf16(float *dst, const uint8_t *src, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    uint16_t bits;
+    memcpy(&bits, src + 2 * i, sizeof bits);
+    dst[i] = f32_from_bf16(bits);
+  }
+}
+
+static void read_f64(float *dst, const uint8_t *src, int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    double value;
+    memcpy(&value, src + 8 * i, sizeof value);
+    dst[i] = (float)value;
+  }
+}
+
+void tensor_read_f32(float *dst, const struct tensor *src, int64_t first, int64_t count) {
+  const uint8_t *from = (const uint8_t *)src->data + (size_t)first * dtype_size(src->dtype);
+  switch (src->dtype) {
+  case DT_F32:
+    if (count > 0) memcpy(dst, from, (size_t)count * sizeof *dst);
+    break;
+  case DT_F16:
+    read_f16(dst, from, count);
+    break;
+  case DT_BF16:
+    read_bf16(dst, from, count);
+    break;
+  case DT_F64:
+    read_f64(dst, from, count);
+    break;
+  default:
+    break;
+  }
+}
