@@ -1,0 +1,265 @@
+/* Checkpoints of any format: opening, look-ups, and conversion to safetensors. */
+#include "io/checkpoint.h"
+#include "io/formats.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Folders. */
+
+/* out = folder/name; false if that is too long. */
+static bool join(char out[PATH_MAX], const char *folder, const char *name) {
+  return snprintf(out, PATH_MAX, "%s/%s", folder, name) < PATH_MAX;
+}
+
+static bool is_kind(const char *path, mode_t kind) {
+  struct stat info;
+  return stat(path, &info) == 0 && (info.st_mode & S_IFMT) == kind;
+}
+
+/* The only index of shards in a folder whose names are none of the usual ones. */
+static bool find_index(const char *folder, char out[PATH_MAX]) {
+  static const char ending[] = ".index.json";
+  DIR *listing = opendir(folder);
+  int found = 0;
+  for (struct dirent *item; listing && (item = readdir(listing));) {
+    size_t length = strlen(item->d_name);
+    if (length <= strlen(ending) || strcmp(item->d_name + length - strlen(ending), ending) != 0)
+      continue;
+    if (!join(out, folder, item->d_name)) found = 2;
+    found++;
+  }
+  if (listing) closedir(listing);
+  return found == 1;
+}
+
+static bool find_weights(const char *folder, char out[PATH_MAX]) {
+  static const char *const names[] = {"diffusion_pytorch_model.safetensors",
+                                      "model.safetensors",
+                                      "diffusion_pytorch_model.safetensors.index.json",
+                                      "model.safetensors.index.json",
+                                      "diffusion_pytorch_model.bin",
+                                      "pytorch_model.bin",
+                                      "model.pt",
+                                      "model.pth"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (join(out, folder, names[i]) && is_kind(out, S_IFREG)) return true;
+  return find_index(folder, out);
+}
+
+/* out = the file to open for `path`: itself, or the weights in a folder or its transformer/. */
+static enum ditmoe_status resolve(struct ditmoe_ctx *ctx, const char *path, char out[PATH_MAX]) {
+  char inner[PATH_MAX];
+  if (strlen(path) >= PATH_MAX)
+    return fail(ctx, DITMOE_FORMAT, "%.200s...: the path is too long", path);
+  if (!is_kind(path, S_IFDIR)) {
+    strcpy(out, path);
+    return DITMOE_OK;
+  }
+  if (find_weights(path, out)) return DITMOE_OK;
+  if (join(inner, path, "transformer") && find_weights(inner, out)) return DITMOE_OK;
+  return fail(ctx, DITMOE_FORMAT,
+              "%s: a folder without diffusion_pytorch_model.safetensors, model.safetensors, an "
+              "index.json or diffusion_pytorch_model.bin; name the weights file",
+              path);
+}
+
+/* Opening. */
+
+/* DistributedDataParallel puts "module." before every name. */
+static void strip_module(struct ditmoe_checkpoint *checkpoint) {
+  static const char prefix[] = "module.";
+  for (size_t i = 0; i < checkpoint->count; i++)
+    if (strncmp(checkpoint->tensors[i].name, prefix, strlen(prefix)) != 0) return;
+  for (size_t i = 0; i < checkpoint->count; i++) checkpoint->tensors[i].name += strlen(prefix);
+}
+
+static enum ditmoe_status read_source(struct source *source) {
+  struct ditmoe_checkpoint *checkpoint = source->checkpoint;
+  const struct format *format;
+  TRY(source_sniff(source, &format));
+  checkpoint->format = format->name;
+  TRY(format->read(source));
+  TRY(source_sort(source));
+  strip_module(checkpoint);
+  if (checkpoint->count) return DITMOE_OK;
+  return fail(source->ctx, DITMOE_MISMATCH, "%s: holds no tensors%s%s", source->path,
+              checkpoint->key ? " under key " : "", checkpoint->key ? checkpoint->key : "");
+}
+
+static enum ditmoe_status create(struct source *source, const char *path) {
+  TRY(mem_zalloc(source->ctx, 1, sizeof *source->checkpoint, "a checkpoint", &source->checkpoint));
+  source->checkpoint->ctx = source->ctx;
+  return mem_strdup(source->ctx, path, &source->checkpoint->path);
+}
+
+enum ditmoe_status ditmoe_checkpoint_open(struct ditmoe_ctx *ctx, const char *path, const char *key,
+                                          struct ditmoe_checkpoint **out) {
+  struct source source = {.ctx = ctx, .key = key};
+  char file[PATH_MAX];
+  enum ditmoe_status status;
+  TRY(resolve(ctx, path, file));
+  TRY_DONE(create(&source, path));
+  TRY_DONE(source_map(&source, file));
+  TRY_DONE(read_source(&source));
+  *out = source.checkpoint;
+  return DITMOE_OK;
+done:
+  ditmoe_checkpoint_close(source.checkpoint);
+  return status;
+}
+
+enum ditmoe_status checkpoint_open_bytes(struct ditmoe_ctx *ctx, const char *path,
+                                         const void *bytes, size_t size, const char *key,
+                                         struct ditmoe_checkpoint **out) {
+  struct source source = {.ctx = ctx, .key = key, .path = path, .file = span_of(bytes, size)};
+  enum ditmoe_status status;
+  TRY_DONE(create(&source, path));
+  TRY_DONE(read_source(&source));
+  *out = source.checkpoint;
+  return DITMOE_OK;
+done:
+  ditmoe_checkpoint_close(source.checkpoint);
+  return status;
+}
+
+void ditmoe_checkpoint_close(struct ditmoe_checkpoint *checkpoint) {
+  if (!checkpoint) return;
+  struct ditmoe_ctx *ctx = checkpoint->ctx;
+  for (size_t i = 0; i < checkpoint->mapping_count; i++) file_unmap(&checkpoint->mappings[i]);
+  for (size_t i = 0; i < checkpoint->block_count; i++) mem_free(ctx, checkpoint->blocks[i]);
+  mem_free(ctx, checkpoint->mappings);
+  mem_free(ctx, checkpoint->blocks);
+  mem_free(ctx, checkpoint->tensors);
+  mem_free(ctx, checkpoint->metadata);
+  mem_free(ctx, checkpoint->key);
+  mem_free(ctx, checkpoint->path);
+  mem_free(ctx, checkpoint);
+}
+
+/* Look-ups. */
+
+static int compare_name(const void *name, const void *tensor) {
+  return strcmp(name, ((const struct tensor *)tensor)->name);
+}
+
+const struct tensor *checkpoint_find(const struct ditmoe_checkpoint *checkpoint, const char *name) {
+  if (!checkpoint->count) return NULL;
+  return bsearch(name, checkpoint->tensors, checkpoint->count, sizeof *checkpoint->tensors,
+                 compare_name);
+}
+
+enum { NEAREST_LENGTH = 200 };
+
+/* Levenshtein distance of names up to NEAREST_LENGTH, one row at a time. */
+static size_t edit_distance(const char *a, const char *b) {
+  size_t row[NEAREST_LENGTH + 1], length = strlen(b);
+  for (size_t j = 0; j <= length; j++) row[j] = j;
+  for (size_t i = 0; a[i]; i++) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < length; j++) {
+      size_t best = diagonal + (a[i] != b[j]);
+      if (row[j] + 1 < best) best = row[j] + 1;
+      if (row[j + 1] + 1 < best) best = row[j + 1] + 1;
+      diagonal = row[j + 1];
+      row[j + 1] = best;
+    }
+  }
+  return row[length];
+}
+
+const char *checkpoint_nearest(const struct ditmoe_checkpoint *checkpoint, const char *name) {
+  size_t length = strlen(name), limit = length / 4 + 2;
+  const char *nearest = NULL;
+  if (length > NEAREST_LENGTH) return NULL;
+  for (size_t i = 0; i < checkpoint->count; i++) {
+    const char *candidate = checkpoint->tensors[i].name;
+    size_t other = strlen(candidate);
+    if (other > NEAREST_LENGTH || other + limit <= length || length + limit <= other) continue;
+    size_t distance = edit_distance(name, candidate);
+    if (distance >= limit) continue;
+    limit = distance;
+    nearest = candidate;
+  }
+  return nearest;
+}
+
+const char *checkpoint_metadata(const struct ditmoe_checkpoint *checkpoint, const char *key) {
+  for (size_t i = 0; i < checkpoint->metadata_count; i++)
+    if (strcmp(checkpoint->metadata[i].key, key) == 0) return checkpoint->metadata[i].value;
+  return NULL;
+}
+
+const char *ditmoe_checkpoint_metadata(const struct ditmoe_checkpoint *checkpoint,
+                                       const char *key) {
+  return checkpoint_metadata(checkpoint, key);
+}
+
+const char *ditmoe_checkpoint_format(const struct ditmoe_checkpoint *checkpoint) {
+  return checkpoint->format;
+}
+
+const char *ditmoe_checkpoint_key(const struct ditmoe_checkpoint *checkpoint) {
+  return checkpoint->key;
+}
+
+size_t ditmoe_checkpoint_count(const struct ditmoe_checkpoint *checkpoint) {
+  return checkpoint->count;
+}
+
+void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t index,
+                              struct ditmoe_tensor_info *out) {
+  const struct tensor *tensor = &checkpoint->tensors[index];
+  *out = (struct ditmoe_tensor_info){
+      .name = tensor->name,
+      .dtype = dtype_name(tensor->dtype),
+      .rank = tensor->rank,
+      .shape = tensor->shape,
+      .bytes = (uint64_t)tensor->elements * dtype_size(tensor->dtype),
+  };
+}
+
+/* Conversion. */
+
+/* The metadata of the checkpoint, with the record in place of an older one, and the "format" that
+ * other readers of safetensors look for. */
+static size_t merge_metadata(struct checkpoint_entry *out,
+                             const struct ditmoe_checkpoint *checkpoint, const char *record) {
+  size_t count = 0;
+  for (size_t i = 0; i < checkpoint->metadata_count; i++)
+    if (!record || strcmp(checkpoint->metadata[i].key, CHECKPOINT_RECORD) != 0)
+      out[count++] = checkpoint->metadata[i];
+  if (record)
+    out[count++] =
+        (struct checkpoint_entry){(char *)(uintptr_t)CHECKPOINT_RECORD, (char *)(uintptr_t)record};
+  if (!checkpoint_metadata(checkpoint, "format"))
+    out[count++] =
+        (struct checkpoint_entry){(char *)(uintptr_t) "format", (char *)(uintptr_t) "pt"};
+  return count;
+}
+
+enum ditmoe_status ditmoe_checkpoint_write(struct ditmoe_ctx *ctx,
+                                           const struct ditmoe_checkpoint *checkpoint,
+                                           const char *path, const char *dtype,
+                                           const char *record) {
+  static const struct {
+    const char *name;
+    enum dtype dtype;
+  } choices[] = {{"f32", DT_F32}, {"bf16", DT_BF16}, {"f16", DT_F16}};
+  enum dtype target = DT_COUNT;
+  for (size_t i = 0; dtype && i < sizeof choices / sizeof *choices; i++)
+    if (strcmp(dtype, choices[i].name) == 0) target = choices[i].dtype;
+  if (dtype && target == DT_COUNT)
+    return fail(ctx, DITMOE_USAGE, "element type \"%s\" is not one of f32, bf16, f16", dtype);
+  struct checkpoint_entry *metadata;
+  TRY(mem_alloc(ctx, checkpoint->metadata_count + 2, sizeof *metadata, "the metadata", &metadata));
+  size_t count = merge_metadata(metadata, checkpoint, record);
+  enum ditmoe_status status =
+      safetensors_write(ctx, path, checkpoint->tensors, checkpoint->count, target, metadata, count);
+  mem_free(ctx, metadata);
+  return status;
+}

@@ -1,0 +1,106 @@
+/* SHA-256 of files (FIPS 180-4, by libcrypto), and of folders that hold a checkpoint. */
+#include "io/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { DIGEST_BYTES = 32, FOLDER_DEPTH = 2 };
+
+static enum ditmoe_status digest_failed(struct ditmoe_ctx *ctx, const char *path) {
+  return fail(ctx, DITMOE_FAILED, "%s: libcrypto cannot compute SHA-256", path);
+}
+
+static void digest_text(char digest[65], const unsigned char *bytes) {
+  for (int i = 0; i < DIGEST_BYTES; i++) snprintf(digest + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static enum ditmoe_status hash_file(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
+  struct mapping file;
+  unsigned char bytes[EVP_MAX_MD_SIZE];
+  TRY(file_map(ctx, path, &file));
+  int done = EVP_Digest(file.data, file.size, bytes, NULL, EVP_sha256(), NULL);
+  file_unmap(&file);
+  if (!done) return digest_failed(ctx, path);
+  digest_text(digest, bytes);
+  return DITMOE_OK;
+}
+
+/* The files that make a checkpoint; pictures and notes beside them do not change its identity. */
+static bool is_checkpoint_file(const char *name) {
+  static const char *const endings[] = {
+      ".safetensors", ".bin", ".pt", ".pth", ".index.json", "model_index.json", "config.json"};
+  size_t length = strlen(name);
+  for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+    size_t size = strlen(endings[i]);
+    if (length >= size && strcmp(name + length - size, endings[i]) == 0) return true;
+  }
+  return false;
+}
+
+static enum ditmoe_status hash_folder(struct ditmoe_ctx *ctx, const char *root,
+                                      const char *relative, int depth, EVP_MD_CTX *sum);
+
+/* Adds "<digest>  <relative path>\n", the line that sha256sum prints. */
+static enum ditmoe_status hash_entry(struct ditmoe_ctx *ctx, const char *root, const char *relative,
+                                     const char *name, int depth, EVP_MD_CTX *sum) {
+  char inner[4096], path[8192], digest[65];
+  struct stat info;
+  if (snprintf(inner, sizeof inner, "%s%s%s", relative, *relative ? "/" : "", name) >=
+      (int)sizeof inner)
+    return fail(ctx, DITMOE_FORMAT, "%s: a path inside is too long", root);
+  snprintf(path, sizeof path, "%s/%s", root, inner);
+  if (stat(path, &info) != 0) return fail(ctx, DITMOE_FORMAT, "%s: %s", path, strerror(errno));
+  if (S_ISDIR(info.st_mode))
+    return depth > 1 ? hash_folder(ctx, root, inner, depth - 1, sum) : DITMOE_OK;
+  if (!is_checkpoint_file(name)) return DITMOE_OK;
+  TRY(hash_file(ctx, path, digest));
+  if (!EVP_DigestUpdate(sum, digest, strlen(digest)) || !EVP_DigestUpdate(sum, "  ", 2) ||
+      !EVP_DigestUpdate(sum, inner, strlen(inner)) || !EVP_DigestUpdate(sum, "\n", 1))
+    return digest_failed(ctx, path);
+  return DITMOE_OK;
+}
+
+static int entry_is_visible(const struct dirent *entry) { return entry->d_name[0] != '.'; }
+
+/* By bytes: alphasort would follow the locale. */
+static int entry_order(const struct dirent **a, const struct dirent **b) {
+  return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static enum ditmoe_status hash_folder(struct ditmoe_ctx *ctx, const char *root,
+                                      const char *relative, int depth, EVP_MD_CTX *sum) {
+  char path[8192];
+  struct dirent **entries = NULL;
+  enum ditmoe_status status = DITMOE_OK;
+  snprintf(path, sizeof path, "%s/%s", root, relative);
+  int count = scandir(path, &entries, entry_is_visible, entry_order);
+  if (count < 0) return fail(ctx, DITMOE_FORMAT, "%s: %s", path, strerror(errno));
+  for (int i = 0; i < count; i++) {
+    if (status == DITMOE_OK)
+      status = hash_entry(ctx, root, relative, entries[i]->d_name, depth, sum);
+    free(entries[i]);
+  }
+  free(entries);
+  return status;
+}
+
+enum ditmoe_status ditmoe_file_sha256(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
+  struct stat info;
+  unsigned char bytes[EVP_MAX_MD_SIZE];
+  if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) return hash_file(ctx, path, digest);
+  EVP_MD_CTX *sum = EVP_MD_CTX_new();
+  if (!sum || !EVP_DigestInit_ex(sum, EVP_sha256(), NULL)) {
+    EVP_MD_CTX_free(sum);
+    return digest_failed(ctx, path);
+  }
+  enum ditmoe_status status = hash_folder(ctx, path, "", FOLDER_DEPTH, sum);
+  if (status == DITMOE_OK && !EVP_DigestFinal_ex(sum, bytes, NULL))
+    status = digest_failed(ctx, path);
+  EVP_MD_CTX_free(sum);
+  if (status == DITMOE_OK) digest_text(digest, bytes);
+  return status;
+}

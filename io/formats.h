@@ -1,0 +1,53 @@
+/* What the readers of checkpoint formats share. Private to io/. */
+#ifndef IO_FORMATS_H
+#define IO_FORMATS_H
+
+#include "base/span.h"
+#include "io/file.h"
+
+/* One file on its way into a checkpoint. */
+struct source {
+  struct ditmoe_ctx *ctx;
+  struct ditmoe_checkpoint *checkpoint; /* receives the tensors; owns every block made for them */
+  const char *path;                     /* begins every message                                 */
+  struct span file;                     /* the whole file                                       */
+  const char *key;                      /* wanted entry of a training dictionary, or NULL       */
+  uint64_t unpacked;                    /* bytes made by inflating or by expanding strides      */
+};
+
+/* A format: `match` looks at the first bytes, `read` adds all tensors. */
+struct format {
+  const char *name;
+  bool (*match)(struct span file);
+  enum ditmoe_status (*read)(struct source *source);
+};
+
+extern const struct format torch_zip_format, torch_legacy_format, safetensors_format,
+    sharded_format;
+
+/* Opens bytes in memory that outlive the checkpoint, as if they were the file `path`. */
+enum ditmoe_status checkpoint_open_bytes(struct ditmoe_ctx *ctx, const char *path,
+                                         const void *bytes, size_t size, const char *key,
+                                         struct ditmoe_checkpoint **out);
+
+/* Elements of shape, and their bytes; false if either overflows or a dimension is negative. */
+bool tensor_measure(struct tensor *tensor, uint64_t *bytes);
+/* Adds a copy of `tensor` under `name`; a name with control characters or not in UTF-8 is
+ * refused. */
+enum ditmoe_status source_add(struct source *source, struct text name, const struct tensor *tensor);
+enum ditmoe_status source_add_metadata(struct source *source, struct text key, struct text value);
+/* Refuses equal keys among the metadata from number `first` on, which it sorts. */
+enum ditmoe_status source_check_metadata(struct source *source, size_t first);
+/* A block of `bytes` for `what`, owned by the checkpoint. Refused when all blocks together outgrow
+ * the file by far: a small file must not demand much memory. */
+enum ditmoe_status source_unpack(struct source *source, uint64_t bytes, struct text what,
+                                 uint8_t **out);
+/* Adds the mapping of another file to the checkpoint and makes it the file of `source`. */
+enum ditmoe_status source_map(struct source *source, const char *path);
+
+/* Sorts the tensors by name and refuses equal names. */
+enum ditmoe_status source_sort(struct source *source);
+/* The format of source->file by its first bytes; an error says what else the file seems to be. */
+enum ditmoe_status source_sniff(struct source *source, const struct format **out);
+
+#endif
