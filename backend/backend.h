@@ -1,0 +1,218 @@
+/* The operations that models are made of. A model calls be_*; a backend fills `struct backend_ops`.
+ *
+ * Conventions. Destination first, sizes last. Activations are f32, row-major and contiguous unless a
+ * stride is named, and live in be->arena. B images, T tokens of an image, D width, H heads, d = D / H,
+ * E experts, K top-k, R dispatched rows, F hidden width of an expert, C channels.
+ *
+ * No operation reads a tensor value on the host on behalf of the model, so sizes never depend on data:
+ * the true number of dispatched rows stays in dispatch->offset[E]. Every sum has one order that depends
+ * on no thread count and on no other row: a row's result has the same bits in any batch.
+ *
+ * Errors are sticky: an operation that fails sets be->status and all later ones do nothing; a forward
+ * pass is a list of plain calls and asks be->status once. While the arena is measuring, operations do
+ * nothing at all: running the same forward pass is how its memory is sized. */
+#ifndef BACKEND_BACKEND_H
+#define BACKEND_BACKEND_H
+
+#include "base/memory.h"
+#include "base/tensor.h"
+
+struct backend;
+
+/* Weights of y = x W^T + b in the layout of the backend that made them. */
+struct linear {
+  int in, out;
+  bool paired; /* two matrices [out, in], gate and up, used together by a SwiGLU */
+  size_t bytes;
+  void *data;
+};
+
+/* weight[i] [out_i, in] are stacked along the outputs; with `paired` there are two of equal shape.
+ * bias[i] [out_i] or NULL. Any floating type. */
+struct linear_source {
+  int parts;
+  bool paired;
+  const struct tensor *weight[3], *bias[3];
+};
+
+/* Weights of a convolution, weight [out, in, kernel, kernel]; padding in pixels. */
+struct conv {
+  int in, out, kernel, stride, pad_before, pad_after;
+  size_t bytes;
+  void *data;
+};
+
+enum expert_kind { EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY };
+
+/* SwiGLU: out(silu(gate x) * (up x)) with `in` paired; GELU: out(gelu(in x)); ZERO: 0; COPY: x. */
+struct expert {
+  enum expert_kind kind;
+  int hidden; /* F; 0 for ZERO and COPY */
+  const struct linear *in, *out;
+};
+
+/* Which expert works on which token, with what weight. Routers fill the assignments, be_dispatch_order
+ * makes the rest: rows grouped by expert, and for every token its rows in the order of addition. */
+struct dispatch {
+  int experts, tokens; /* E, all tokens of the call (B * T) */
+  int64_t capacity;    /* assignments = upper bound of R    */
+  int32_t *expert;     /* [capacity] -1: not used           */
+  int32_t *source;     /* [capacity] token                  */
+  float *gate;         /* [capacity] weight                 */
+  int32_t *offset;     /* [E + 1] rows of expert e: offset[e] .. offset[e + 1] - 1 */
+  int32_t *token;      /* [capacity] token of a row, ascending within an expert    */
+  float *weight;       /* [capacity] weight of a row                               */
+  int32_t *first;      /* [tokens + 1] rows of token t: row[first[t]] .. row[first[t + 1] - 1] */
+  int32_t *row;        /* [capacity] by descending weight, ties by lower expert    */
+};
+
+/* Gradients of one expert's matrices, accumulated; [hidden, D], [hidden, D], [D, hidden]; in_bias
+ * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be NULL. */
+struct expert_grad {
+  float *gate, *up, *down, *in_bias, *out_bias;
+};
+
+struct backend_ops {
+  const char *name;
+  enum ditmoe_status (*init)(struct backend *be, const char *tier);
+  void (*fini)(struct backend *be);
+  /* Memory of the device. */
+  enum ditmoe_status (*alloc)(struct backend *be, size_t bytes, const char *what, void **out);
+  void (*release)(struct backend *be, void *memory);
+  void (*upload)(struct backend *be, void *dst, const void *src, size_t bytes);
+  void (*download)(struct backend *be, void *dst, const void *src, size_t bytes);
+
+  enum ditmoe_status (*linear_create)(struct backend *be, const struct linear_source *source,
+                                      struct linear **out);
+  void (*linear_destroy)(struct backend *be, struct linear *linear);
+  enum ditmoe_status (*conv_create)(struct backend *be, const struct tensor *weight,
+                                    const struct tensor *bias, int stride, int pad_before,
+                                    int pad_after, struct conv **out);
+  void (*conv_destroy)(struct backend *be, struct conv *conv);
+
+  void (*linear)(struct backend *be, float *y, const float *x, const struct linear *w,
+                 int64_t rows);
+  void (*silu)(struct backend *be, float *y, const float *x, int64_t n);
+  void (*gelu)(struct backend *be, float *y, const float *x, int64_t n);
+  void (*sigmoid)(struct backend *be, float *y, const float *x, int64_t n);
+  void (*add)(struct backend *be, float *y, const float *a, const float *b, int64_t n);
+  void (*add_rows)(struct backend *be, float *x, const float *row, int64_t rows, int64_t n);
+  void (*norm_modulate)(struct backend *be, float *y, const float *x, const float *shift,
+                        const float *scale, int64_t stride, int B, int T, int D, float eps);
+  void (*gated_add)(struct backend *be, float *x, const float *gate, int64_t stride, const float *y,
+                    int B, int T, int D);
+  void (*qk_norm)(struct backend *be, float *qkv, const float *q_weight, const float *q_bias,
+                  const float *k_weight, const float *k_bias, int64_t rows, int H, int d,
+                  float eps);
+  void (*qk_round_f16)(struct backend *be, float *qkv, int64_t rows, int D);
+  void (*attention)(struct backend *be, float *o, const float *qkv, int B, int T, int H, int d);
+  void (*patchify)(struct backend *be, float *rows, const float *x, int B, int C, int size,
+                   int patch);
+  void (*unpatchify)(struct backend *be, float *x, const float *rows, int B, int C, int size,
+                     int patch);
+
+  void (*gather_rows)(struct backend *be, float *dst, const float *src, const int32_t *index,
+                      int64_t n, int D);
+  void (*normalize_rows)(struct backend *be, float *y, const float *x, int64_t rows, int D);
+  void (*softmax_rows)(struct backend *be, float *y, const float *x, int64_t rows, int n);
+  void (*softmax_tokens)(struct backend *be, float *y, const float *x, int B, int T, int E);
+  void (*assign)(struct backend *be, struct dispatch *d, int64_t at, int32_t first_token, int64_t n,
+                 int32_t expert, float gate);
+  void (*assign_topk)(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
+                      int32_t first_token, int64_t rows, int E, int K, int skip);
+  void (*assign_tokens)(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
+                        int32_t first_token, int B, int T, int E, int K);
+  void (*assign_counted)(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
+                         const float *capacity, const float *threshold, int32_t *work, int64_t S,
+                         int E);
+  void (*dispatch_order)(struct backend *be, struct dispatch *d);
+  void (*dispatch_rows)(struct backend *be, float *rows, const float *x, const struct dispatch *d,
+                        int D);
+  void (*experts_in)(struct backend *be, float *h, const float *rows, const struct dispatch *d,
+                     const struct expert *const *experts, int D, int F);
+  void (*experts_out)(struct backend *be, float *y, const float *h, const float *rows,
+                      const struct dispatch *d, const struct expert *const *experts, int D, int F);
+  void (*combine_rows)(struct backend *be, float *rows, const struct dispatch *d, int D);
+  void (*unorder_rows)(struct backend *be, float *y, const float *rows, const struct dispatch *d,
+                       int D);
+
+  void (*conv2d)(struct backend *be, float *y, const float *x, const struct conv *w, int B,
+                 int height, int width);
+  void (*group_norm)(struct backend *be, float *y, const float *x, const float *weight,
+                     const float *bias, int B, int64_t pixels, int C, int groups, float eps,
+                     bool silu);
+  void (*group_moments)(struct backend *be, double *moments, const float *x, int width,
+                        const int window[4], int C, int groups, int64_t pixels);
+  void (*group_norm_given)(struct backend *be, float *y, const float *x, const double *moments,
+                           const float *weight, const float *bias, int64_t pixels, int C,
+                           int groups, float eps, bool silu);
+  void (*relu)(struct backend *be, float *y, const float *x, int64_t n);
+  void (*tanh_clamp)(struct backend *be, float *y, const float *x, float limit, int64_t n);
+  void (*upsample2x)(struct backend *be, float *y, const float *x, int B, int height, int width,
+                     int C);
+  void (*channels_last)(struct backend *be, float *y, const float *x, int B, int C, int64_t pixels);
+  void (*channels_first)(struct backend *be, float *y, const float *x, int B, int C,
+                         int64_t pixels);
+
+  /* Gradients; NULL: not implemented by this backend. Parameter gradients are accumulated, input
+   * gradients (those of shift and scale too) are written; an output may be NULL. dw and db have the
+   * layout of linear_source_read. */
+  void (*linear_bwd)(struct backend *be, float *dx, float *dw, float *db, const float *dy,
+                     const float *x, const struct linear *w, int64_t rows);
+  void (*norm_modulate_bwd)(struct backend *be, float *dx, float *dshift, float *dscale,
+                            const float *dy, const float *x, const float *scale, int64_t stride,
+                            int B, int T, int D, float eps);
+  void (*attention_bwd)(struct backend *be, float *dqkv, const float *d_o, const float *qkv, int B,
+                        int T, int H, int d);
+  void (*experts_bwd)(struct backend *be, float *drows, const struct expert_grad *grads,
+                      const float *dy, const float *rows, const struct dispatch *d,
+                      const struct expert *const *experts, int D);
+};
+
+/* One execution context: its arena, its error. Weights made by one may be used by another of the same
+ * name, tier and device. */
+struct backend {
+  const struct backend_ops *ops;
+  struct ditmoe_ctx *ctx;
+  struct arena arena;
+  enum ditmoe_status status;
+  int threads;
+  const char *tier; /* instruction tier in use */
+  void *state;
+};
+
+/* name: "ref", "cpu", NULL for the best. tier: cap, NULL for the best of this machine; DITMOE_DEVICE if
+ * the machine lacks it. threads: 0 for one per available processor. */
+enum ditmoe_status backend_init(struct backend *be, struct ditmoe_ctx *ctx, const char *name,
+                                const char *tier, int threads);
+void backend_fini(struct backend *be);
+/* Gives the arena `bytes` of device memory, or starts measuring. */
+enum ditmoe_status backend_arena(struct backend *be, size_t bytes, bool keep);
+void backend_measure(struct backend *be, bool keep);
+/* Forgets an error after it was reported. */
+void backend_clear(struct backend *be);
+/* Name of backend `index`, 0 is the default; NULL ends the list. */
+const char *backend_name(int index);
+
+/* For backends: records the failure of an operation. */
+void backend_fail(struct backend *be, enum ditmoe_status status);
+/* For backends: [*out, *in] of one of the source's stacks, shape[0] by the product of the others;
+ * DITMOE_MISMATCH names a tensor that does not fit. And its rows as f32: weight [total, in], total = out
+ * or, paired, 2 out (gate, then up); bias [total], 0 where a part has none. */
+enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
+                                       int *in, int *out);
+void linear_source_read(const struct linear_source *source, float *weight, float *bias);
+/* Checks a convolution's tensors and fills the sizes of *out from weight; bias may be NULL. */
+enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,
+                                     const struct tensor *bias, struct conv *out);
+
+/* n floats of the arena; NULL (and DITMOE_FAILED) if it was sized too small. */
+float *be_floats(struct backend *be, int64_t n);
+int32_t *be_ints(struct backend *be, int64_t n);
+/* Takes the arrays of a plan from the arena. */
+void be_dispatch_alloc(struct backend *be, struct dispatch *d, int experts, int tokens,
+                       int64_t capacity);
+
+#include "backend/calls.h"
+
+#endif

@@ -1,0 +1,215 @@
+/* The be_* callers of backend.h: one line each, with the meaning of the operation. */
+#ifndef BACKEND_CALLS_H
+#define BACKEND_CALLS_H
+
+static inline bool be_active(const struct backend *be) {
+  return be->status == DITMOE_OK && !be->arena.measuring;
+}
+
+#define BE_CALL(be, op, ...)                                                                       \
+  do {                                                                                             \
+    if (be_active(be)) (be)->ops->op((be), __VA_ARGS__);                                           \
+  } while (0)
+
+/* Host memory to device and back; upload returns when src may be reused, download when dst is there. */
+static inline void be_upload(struct backend *be, void *dst, const void *src, size_t bytes) {
+  BE_CALL(be, upload, dst, src, bytes);
+}
+static inline void be_download(struct backend *be, void *dst, const void *src, size_t bytes) {
+  BE_CALL(be, download, dst, src, bytes);
+}
+
+/* y [rows, out] = x [rows, in] W^T + b. For paired weights y = silu(x G^T) * (x U^T). */
+static inline void be_linear(struct backend *be, float *y, const float *x, const struct linear *w,
+                             int64_t rows) {
+  BE_CALL(be, linear, y, x, w, rows);
+}
+/* y = x / (1 + e^-x) */
+static inline void be_silu(struct backend *be, float *y, const float *x, int64_t n) {
+  BE_CALL(be, silu, y, x, n);
+}
+/* y = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+static inline void be_gelu(struct backend *be, float *y, const float *x, int64_t n) {
+  BE_CALL(be, gelu, y, x, n);
+}
+/* y = 1 / (1 + e^-x) */
+static inline void be_sigmoid(struct backend *be, float *y, const float *x, int64_t n) {
+  BE_CALL(be, sigmoid, y, x, n);
+}
+static inline void be_add(struct backend *be, float *y, const float *a, const float *b, int64_t n) {
+  BE_CALL(be, add, y, a, b, n);
+}
+/* x [rows, n] += row [n] */
+static inline void be_add_rows(struct backend *be, float *x, const float *row, int64_t rows,
+                               int64_t n) {
+  BE_CALL(be, add_rows, x, row, rows, n);
+}
+/* y = LN(x) * (1 + scale) + shift over the last axis of x [B, T, D], biased variance; shift and scale
+ * are rows of image b at b * stride. */
+static inline void be_norm_modulate(struct backend *be, float *y, const float *x,
+                                    const float *shift, const float *scale, int64_t stride, int B,
+                                    int T, int D, float eps) {
+  BE_CALL(be, norm_modulate, y, x, shift, scale, stride, B, T, D, eps);
+}
+/* x [B, T, D] += gate * y, gate of image b at b * stride. */
+static inline void be_gated_add(struct backend *be, float *x, const float *gate, int64_t stride,
+                                const float *y, int B, int T, int D) {
+  BE_CALL(be, gated_add, x, gate, stride, y, B, T, D);
+}
+/* LayerNorm with weight and bias [d] over each head of q and k in qkv [rows, 3, H, d], in place. */
+static inline void be_qk_norm(struct backend *be, float *qkv, const float *q_weight,
+                              const float *q_bias, const float *k_weight, const float *k_bias,
+                              int64_t rows, int H, int d, float eps) {
+  BE_CALL(be, qk_norm, qkv, q_weight, q_bias, k_weight, k_bias, rows, H, d, eps);
+}
+/* Rounds q and k of qkv [rows, 3, D] to float16 and back, as flash-attn's callers do. */
+static inline void be_qk_round_f16(struct backend *be, float *qkv, int64_t rows, int D) {
+  BE_CALL(be, qk_round_f16, qkv, rows, D);
+}
+/* o [B, T, H, d] = softmax(q k^T / sqrt(d)) v with qkv [B, T, 3, H, d]. */
+static inline void be_attention(struct backend *be, float *o, const float *qkv, int B, int T, int H,
+                                int d) {
+  BE_CALL(be, attention, o, qkv, B, T, H, d);
+}
+/* rows [B, T, C * p * p] (channel slowest) of x [B, C, size, size]; T = (size / p)^2, row-major. */
+static inline void be_patchify(struct backend *be, float *rows, const float *x, int B, int C,
+                               int size, int patch) {
+  BE_CALL(be, patchify, rows, x, B, C, size, patch);
+}
+/* x [B, C, size, size] of rows [B, T, p * p * C] (channel fastest). */
+static inline void be_unpatchify(struct backend *be, float *x, const float *rows, int B, int C,
+                                 int size, int patch) {
+  BE_CALL(be, unpatchify, x, rows, B, C, size, patch);
+}
+
+/* dst [n, D]: row i = src row index[i] */
+static inline void be_gather_rows(struct backend *be, float *dst, const float *src,
+                                  const int32_t *index, int64_t n, int D) {
+  BE_CALL(be, gather_rows, dst, src, index, n, D);
+}
+/* y = x / max(|x|, 1e-12), row by row */
+static inline void be_normalize_rows(struct backend *be, float *y, const float *x, int64_t rows,
+                                     int D) {
+  BE_CALL(be, normalize_rows, y, x, rows, D);
+}
+/* Softmax over the n values of each row. The exponentials are added in descending order of the values,
+ * so that a permutation of the columns permutes the result and changes no bit. */
+static inline void be_softmax_rows(struct backend *be, float *y, const float *x, int64_t rows,
+                                   int n) {
+  BE_CALL(be, softmax_rows, y, x, rows, n);
+}
+/* Softmax over the T tokens of each image and expert, x [B, T, E]. */
+static inline void be_softmax_tokens(struct backend *be, float *y, const float *x, int B, int T,
+                                     int E) {
+  BE_CALL(be, softmax_tokens, y, x, B, T, E);
+}
+/* Assignments at .. at + n - 1: tokens first_token .. to `expert` with weight `gate`. */
+static inline void be_assign(struct backend *be, struct dispatch *d, int64_t at,
+                             int32_t first_token, int64_t n, int32_t expert, float gate) {
+  BE_CALL(be, assign, d, at, first_token, n, expert, gate);
+}
+/* Assignments at + r K + j: the experts of ranks skip .. skip + K - 1 of row r of scores [rows, E],
+ * descending, ties to the lower index, NaN last; gate = the score. skip + K <= E. */
+static inline void be_assign_topk(struct backend *be, struct dispatch *d, int64_t at,
+                                  const float *scores, int32_t first_token, int64_t rows, int E,
+                                  int K, int skip) {
+  BE_CALL(be, assign_topk, d, at, scores, first_token, rows, E, K, skip);
+}
+/* Assignments at + (b E + e) K + j: for each image and expert the K tokens with the largest scores
+ * [B, T, E] (ties to the lower token), in ascending order of the token; gate = the score. */
+static inline void be_assign_tokens(struct backend *be, struct dispatch *d, int64_t at,
+                                    const float *scores, int32_t first_token, int B, int T, int E,
+                                    int K) {
+  BE_CALL(be, assign_tokens, d, at, scores, first_token, B, T, E, K);
+}
+/* DiffMoE: expert e takes as many tokens as have capacity [S, E] > threshold [E], those with the
+ * largest scores [S, E]; assignments at + e S + j, unused ones with expert -1. work [S * E]. */
+static inline void be_assign_counted(struct backend *be, struct dispatch *d, int64_t at,
+                                     const float *scores, const float *capacity,
+                                     const float *threshold, int32_t *work, int64_t S, int E) {
+  BE_CALL(be, assign_counted, d, at, scores, capacity, threshold, work, S, E);
+}
+/* Step 1 of the executor: groups the assignments by expert and by token. */
+static inline void be_dispatch_order(struct backend *be, struct dispatch *d) {
+  BE_CALL(be, dispatch_order, d);
+}
+/* Step 2: rows [R, D], row r = x row token[r]. */
+static inline void be_dispatch_rows(struct backend *be, float *rows, const float *x,
+                                    const struct dispatch *d, int D) {
+  BE_CALL(be, dispatch_rows, rows, x, d, D);
+}
+/* Step 3a: h [R, F] (F = largest hidden width, leading dimension), the hidden activations:
+ * silu(gate x) * (up x) or gelu(in x + b). Nothing for ZERO and COPY. */
+static inline void be_experts_in(struct backend *be, float *h, const float *rows,
+                                 const struct dispatch *d, const struct expert *const *experts,
+                                 int D, int F) {
+  BE_CALL(be, experts_in, h, rows, d, experts, D, F);
+}
+/* Step 3b: y [R, D] = out(h), 0 for ZERO, the input row for COPY. */
+static inline void be_experts_out(struct backend *be, float *y, const float *h, const float *rows,
+                                  const struct dispatch *d, const struct expert *const *experts,
+                                  int D, int F) {
+  BE_CALL(be, experts_out, y, h, rows, d, experts, D, F);
+}
+/* Step 4: rows [R, D] times their weights. */
+static inline void be_combine_rows(struct backend *be, float *rows, const struct dispatch *d,
+                                   int D) {
+  BE_CALL(be, combine_rows, rows, d, D);
+}
+/* Step 5: y [tokens, D] = sum of each token's rows in the order of d->row; 0 without rows. */
+static inline void be_unorder_rows(struct backend *be, float *y, const float *rows,
+                                   const struct dispatch *d, int D) {
+  BE_CALL(be, unorder_rows, y, rows, d, D);
+}
+
+/* Images are channels-last, [B, height, width, C]. */
+
+/* y [B, (height + before + after - kernel) / stride + 1, ..., out] */
+static inline void be_conv2d(struct backend *be, float *y, const float *x, const struct conv *w,
+                             int B, int height, int width) {
+  BE_CALL(be, conv2d, y, x, w, B, height, width);
+}
+/* GroupNorm over pixels and the channels of a group, then weight and bias [C], then silu if asked. */
+static inline void be_group_norm(struct backend *be, float *y, const float *x, const float *weight,
+                                 const float *bias, int B, int64_t pixels, int C, int groups,
+                                 float eps, bool silu) {
+  BE_CALL(be, group_norm, y, x, weight, bias, B, pixels, C, groups, eps, silu);
+}
+/* For an image that is computed in tiles. moments [groups, 2] += what a window (top, left, bottom,
+ * right) of the tile x [height, width, C] adds to the mean and the mean square of each group over the
+ * whole image of `pixels`; */
+static inline void be_group_moments(struct backend *be, double *moments, const float *x, int width,
+                                    const int window[4], int C, int groups, int64_t pixels) {
+  BE_CALL(be, group_moments, moments, x, width, window, C, groups, pixels);
+}
+/* and GroupNorm of a tile with these moments. */
+static inline void be_group_norm_given(struct backend *be, float *y, const float *x,
+                                       const double *moments, const float *weight,
+                                       const float *bias, int64_t pixels, int C, int groups,
+                                       float eps, bool silu) {
+  BE_CALL(be, group_norm_given, y, x, moments, weight, bias, pixels, C, groups, eps, silu);
+}
+static inline void be_relu(struct backend *be, float *y, const float *x, int64_t n) {
+  BE_CALL(be, relu, y, x, n);
+}
+/* y = limit * tanh(x / limit) */
+static inline void be_tanh_clamp(struct backend *be, float *y, const float *x, float limit,
+                                 int64_t n) {
+  BE_CALL(be, tanh_clamp, y, x, limit, n);
+}
+/* Nearest neighbour, y [B, 2 height, 2 width, C]. */
+static inline void be_upsample2x(struct backend *be, float *y, const float *x, int B, int height,
+                                 int width, int C) {
+  BE_CALL(be, upsample2x, y, x, B, height, width, C);
+}
+/* [B, C, pixels] to [B, pixels, C] and back. */
+static inline void be_channels_last(struct backend *be, float *y, const float *x, int B, int C,
+                                    int64_t pixels) {
+  BE_CALL(be, channels_last, y, x, B, C, pixels);
+}
+static inline void be_channels_first(struct backend *be, float *y, const float *x, int B, int C,
+                                     int64_t pixels) {
+  BE_CALL(be, channels_first, y, x, B, C, pixels);
+}
+
+#endif

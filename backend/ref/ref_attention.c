@@ -1,0 +1,91 @@
+/* Attention, softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017), and its gradient. */
+#include "backend/ref/ref_ops.h"
+
+/* One head of one image: rows of q, k, v and of their gradients are `stride` apart. */
+struct head {
+  const float *q, *k, *v;
+  int64_t stride;
+  int T, d;
+  double scale;
+};
+
+static struct head head_of(const float *qkv, int64_t b, int64_t h, int T, int H, int d) {
+  int64_t D = (int64_t)H * d;
+  const float *q = qkv + b * T * 3 * D + h * d;
+  return (struct head){q, q + D, q + 2 * D, 3 * D, T, d, 1 / sqrt(d)};
+}
+
+static double logit(const struct head *a, int64_t i, int64_t j) {
+  return dot(a->q + i * a->stride, a->k + j * a->stride, a->d) * a->scale;
+}
+
+static double largest_logit(const struct head *a, int64_t i) {
+  double max = -INFINITY;
+  for (int64_t j = 0; j < a->T; j++) max = fmax(max, logit(a, i, j));
+  return max;
+}
+
+static void attend(float *o, const struct head *a, int64_t i) {
+  double max = largest_logit(a, i);
+  for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
+    double sum = 0, acc[REF_CHUNK] = {0};
+    int64_t c1 = chunk_end(c0, a->d);
+    for (int64_t j = 0; j < a->T; j++) {
+      double p = exp(logit(a, i, j) - max);
+      sum += p;
+      for (int64_t c = c0; c < c1; c++) acc[c - c0] += p * a->v[j * a->stride + c];
+    }
+    for (int64_t c = c0; c < c1; c++) o[c] = (float)(acc[c - c0] / sum);
+  }
+}
+
+void ref_attention(struct backend *be, float *o, const float *qkv, int B, int T, int H, int d) {
+  (void)be;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t h = 0; h < H; h++) {
+      struct head a = head_of(qkv, b, h, T, H, d);
+      for (int64_t t = 0; t < T; t++) attend(o + ((b * T + t) * H + h) * d, &a, t);
+    }
+}
+
+/* Query i, with p its probabilities, dp_j = do . v_j and ds_j = p_j (dp_j - sum_j p_j dp_j):
+ * adds its shares to dk and dv, and writes dq. */
+static void attend_bwd(float *dq, float *dk, float *dv, const float *d_o, const struct head *a,
+                       int64_t i) {
+  const float *q = a->q + i * a->stride;
+  double max = largest_logit(a, i), sum = 0, mean = 0;
+  for (int64_t j = 0; j < a->T; j++) {
+    double p = exp(logit(a, i, j) - max);
+    sum += p;
+    mean += p * dot(d_o, a->v + j * a->stride, a->d);
+  }
+  for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
+    double acc[REF_CHUNK] = {0};
+    int64_t c1 = chunk_end(c0, a->d);
+    for (int64_t j = 0; j < a->T; j++) {
+      int64_t row = j * a->stride;
+      double p = exp(logit(a, i, j) - max) / sum;
+      double ds = p * (dot(d_o, a->v + row, a->d) - mean / sum) * a->scale;
+      for (int64_t c = c0; c < c1; c++) {
+        acc[c - c0] += ds * a->k[row + c];
+        dk[row + c] = (float)(dk[row + c] + ds * q[c]);
+        dv[row + c] = (float)(dv[row + c] + p * d_o[c]);
+      }
+    }
+    for (int64_t c = c0; c < c1; c++) dq[i * a->stride + c] = (float)acc[c - c0];
+  }
+}
+
+void ref_attention_bwd(struct backend *be, float *dqkv, const float *d_o, const float *qkv, int B,
+                       int T, int H, int d) {
+  (void)be;
+  int64_t D = (int64_t)H * d;
+  for (int64_t i = 0; i < B * (int64_t)T * 3 * D; i++) dqkv[i] = 0;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t h = 0; h < H; h++) {
+      struct head a = head_of(qkv, b, h, T, H, d);
+      float *dq = dqkv + (a.q - qkv);
+      for (int64_t t = 0; t < T; t++)
+        attend_bwd(dq, dq + D, dq + 2 * D, d_o + ((b * T + t) * H + h) * d, &a, t);
+    }
+}

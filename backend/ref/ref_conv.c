@@ -1,0 +1,117 @@
+/* Images: convolution, upsampling, patches and layouts. Channels-last unless said. */
+#include "backend/ref/ref_ops.h"
+
+/* Weights are kept [out, kernel, kernel, in], the bias [out] behind them. */
+enum ditmoe_status ref_conv_create(struct backend *be, const struct tensor *weight,
+                                   const struct tensor *bias, int stride, int pad_before,
+                                   int pad_after, struct conv **out) {
+  struct conv shape = {.stride = stride, .pad_before = pad_before, .pad_after = pad_after}, *w;
+  TRY(conv_source_shape(be->ctx, weight, bias, &shape));
+  int64_t n = weight->elements, in = shape.in, area = n / shape.out / in;
+  TRY(mem_alloc(be->ctx, 1, sizeof *w, "a convolution", &w));
+  enum ditmoe_status status =
+      mem_zalloc(be->ctx, (size_t)(n + shape.out), sizeof(float), weight->name, &shape.data);
+  if (status != DITMOE_OK) {
+    mem_free(be->ctx, w);
+    return status;
+  }
+  shape.bytes = (size_t)(n + shape.out) * sizeof(float);
+  float *packed = shape.data;
+  for (int64_t i = 0; i < n; i++) {
+    int64_t o = i / (in * area), channel = i / area % in, at = i % area;
+    tensor_read_f32(&packed[(o * area + at) * in + channel], weight, i, 1);
+  }
+  if (bias) tensor_read_f32(packed + n, bias, 0, shape.out);
+  *w = shape;
+  *out = w;
+  return DITMOE_OK;
+}
+
+void ref_conv_destroy(struct backend *be, struct conv *conv) {
+  if (conv) mem_free(be->ctx, conv->data);
+  mem_free(be->ctx, conv);
+}
+
+/* Output o of the window whose top left corner is (top, left) of image x; outside of it are
+ * zeros. */
+static double window_sum(const struct conv *w, int64_t o, const float *x, int height, int width,
+                         int top, int left) {
+  const float *kernel = (const float *)w->data + o * w->kernel * w->kernel * w->in;
+  double sum = 0;
+  for (int i = 0; i < w->kernel; i++)
+    for (int j = 0; j < w->kernel; j++, kernel += w->in) {
+      int row = top + i, column = left + j;
+      if (row >= 0 && row < height && column >= 0 && column < width)
+        sum += dot(x + ((int64_t)row * width + column) * w->in, kernel, w->in);
+    }
+  return sum;
+}
+
+void ref_conv2d(struct backend *be, float *y, const float *x, const struct conv *w, int B,
+                int height, int width) {
+  (void)be;
+  int pad = w->pad_before + w->pad_after - w->kernel;
+  int rows = (height + pad) / w->stride + 1, columns = (width + pad) / w->stride + 1;
+  const float *bias = (const float *)w->data + (int64_t)w->out * w->kernel * w->kernel * w->in;
+  for (int b = 0; b < B; b++, x += (int64_t)height * width * w->in)
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < columns; j++, y += w->out)
+        for (int o = 0; o < w->out; o++) {
+          int top = i * w->stride - w->pad_before, left = j * w->stride - w->pad_before;
+          y[o] = (float)(window_sum(w, o, x, height, width, top, left) + bias[o]);
+        }
+}
+
+void ref_upsample2x(struct backend *be, float *y, const float *x, int B, int height, int width,
+                    int C) {
+  (void)be;
+  for (int64_t row = 0; row < 2 * (int64_t)B * height; row++)
+    for (int64_t j = 0; j < 2 * (int64_t)width; j++, y += C)
+      for (int64_t c = 0; c < C; c++) y[c] = x[(row / 2 * width + j / 2) * C + c];
+}
+
+void ref_channels_last(struct backend *be, float *y, const float *x, int B, int C, int64_t pixels) {
+  (void)be;
+  for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
+    for (int64_t c = 0; c < C; c++)
+      for (int64_t p = 0; p < pixels; p++) y[p * C + c] = x[c * pixels + p];
+}
+
+void ref_channels_first(struct backend *be, float *y, const float *x, int B, int C,
+                        int64_t pixels) {
+  (void)be;
+  for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
+    for (int64_t c = 0; c < C; c++)
+      for (int64_t p = 0; p < pixels; p++) y[c * pixels + p] = x[p * C + c];
+}
+
+/* Where element i of [B, C, size, size] lies: its patch (of all images), its place inside, its
+ * channel. */
+struct site {
+  int64_t patch, inside, channel;
+};
+
+static struct site site_of(int64_t i, int C, int size, int patch) {
+  int64_t column = i % size, row = i / size % size, plane = i / size / size, grid = size / patch;
+  return (struct site){.patch = plane / C * grid * grid + row / patch * grid + column / patch,
+                       .inside = row % patch * patch + column % patch,
+                       .channel = plane % C};
+}
+
+void ref_patchify(struct backend *be, float *rows, const float *x, int B, int C, int size,
+                  int patch) {
+  (void)be;
+  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
+    struct site s = site_of(i, C, size, patch);
+    rows[(s.patch * C + s.channel) * patch * patch + s.inside] = x[i];
+  }
+}
+
+void ref_unpatchify(struct backend *be, float *x, const float *rows, int B, int C, int size,
+                    int patch) {
+  (void)be;
+  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
+    struct site s = site_of(i, C, size, patch);
+    x[i] = rows[(s.patch * patch * patch + s.inside) * C + s.channel];
+  }
+}

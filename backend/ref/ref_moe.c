@@ -1,0 +1,120 @@
+/* The steps of a mixture-of-experts layer: order, dispatch, experts, combine, un-order. */
+#include "backend/ref/ref_ops.h"
+
+/* count[i + 1] values of i become the first place of i in count[i]; and back, after every place was
+ * advanced past its last. */
+static void count_to_place(int32_t *count, int n) {
+  count[0] = 0;
+  for (int i = 0; i < n; i++) count[i + 1] += count[i];
+}
+
+static void place_to_start(int32_t *place, int n) {
+  for (int i = n; i > 0; i--) place[i] = place[i - 1];
+  place[0] = 0;
+}
+
+static void clear(int32_t *values, int64_t n) {
+  for (int64_t i = 0; i < n; i++) values[i] = 0;
+}
+
+/* list = the used assignments, stably sorted by token; first = where each token's begin. */
+static void sort_by_token(struct dispatch *d, int32_t *list) {
+  clear(d->first, (int64_t)d->tokens + 1);
+  for (int64_t a = 0; a < d->capacity; a++)
+    if (d->expert[a] >= 0) d->first[d->source[a] + 1]++;
+  count_to_place(d->first, d->tokens);
+  for (int64_t a = 0; a < d->capacity; a++)
+    if (d->expert[a] >= 0) list[d->first[d->source[a]]++] = (int32_t)a;
+  place_to_start(d->first, d->tokens);
+}
+
+/* Rows = list, stably sorted by expert, so that tokens ascend within an expert. */
+static void sort_by_expert(struct dispatch *d, const int32_t *list) {
+  int64_t R = d->first[d->tokens];
+  clear(d->offset, (int64_t)d->experts + 1);
+  for (int64_t i = 0; i < R; i++) d->offset[d->expert[list[i]] + 1]++;
+  count_to_place(d->offset, d->experts);
+  for (int64_t i = 0; i < R; i++) {
+    int32_t r = d->offset[d->expert[list[i]]]++;
+    d->token[r] = d->source[list[i]];
+    d->weight[r] = d->gate[list[i]];
+  }
+  place_to_start(d->offset, d->experts);
+}
+
+/* Insertion sort of one token's rows, which come by ascending expert: larger weights first, NaN
+ * last, ties stay. */
+static void sort_by_weight(int32_t *row, int64_t n, const float *weight) {
+  for (int64_t i = 1; i < n; i++) {
+    int32_t moved = row[i];
+    float w = weight[moved];
+    int64_t j = i;
+    for (; j > 0 && (w > weight[row[j - 1]] || (isnan(weight[row[j - 1]]) && !isnan(w))); j--)
+      row[j] = row[j - 1];
+    row[j] = moved;
+  }
+}
+
+void ref_dispatch_order(struct backend *be, struct dispatch *d) {
+  (void)be;
+  sort_by_token(d, d->row); /* row is free until its own turn */
+  sort_by_expert(d, d->row);
+  for (int32_t r = 0; r < d->offset[d->experts]; r++) d->row[d->first[d->token[r]]++] = r;
+  place_to_start(d->first, d->tokens);
+  for (int t = 0; t < d->tokens; t++)
+    sort_by_weight(d->row + d->first[t], d->first[t + 1] - d->first[t], d->weight);
+}
+
+void ref_dispatch_rows(struct backend *be, float *rows, const float *x, const struct dispatch *d,
+                       int D) {
+  ref_gather_rows(be, rows, x, d->token, d->offset[d->experts], D);
+}
+
+static double hidden_at(const struct expert *expert, int64_t f, const float *x) {
+  const struct linear *w = expert->in;
+  double value = ref_linear_at(w, f, x);
+  if (expert->kind == EXPERT_GELU) return gelu_of(value);
+  return silu_of(value) * ref_linear_at(w, w->out + f, x);
+}
+
+void ref_experts_in(struct backend *be, float *h, const float *rows, const struct dispatch *d,
+                    const struct expert *const *experts, int D, int F) {
+  (void)be;
+  for (int e = 0; e < d->experts; e++)
+    for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
+      for (int64_t f = 0; f < experts[e]->hidden; f++)
+        h[r * F + f] = (float)hidden_at(experts[e], f, rows + r * D);
+}
+
+void ref_experts_out(struct backend *be, float *y, const float *h, const float *rows,
+                     const struct dispatch *d, const struct expert *const *experts, int D, int F) {
+  (void)be;
+  for (int e = 0; e < d->experts; e++)
+    for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
+      for (int64_t c = 0; c < D; c++) {
+        const struct expert *expert = experts[e];
+        float *value = &y[r * D + c];
+        if (expert->hidden > 0)
+          *value = (float)ref_linear_at(expert->out, c, h + r * F);
+        else
+          *value = expert->kind == EXPERT_COPY ? rows[r * D + c] : 0;
+      }
+}
+
+void ref_combine_rows(struct backend *be, float *rows, const struct dispatch *d, int D) {
+  (void)be;
+  for (int64_t r = 0; r < d->offset[d->experts]; r++)
+    for (int64_t c = 0; c < D; c++) rows[r * D + c] *= d->weight[r];
+}
+
+void ref_unorder_rows(struct backend *be, float *y, const float *rows, const struct dispatch *d,
+                      int D) {
+  (void)be;
+  for (int64_t t = 0; t < d->tokens; t++)
+    for (int64_t c = 0; c < D; c++) {
+      float sum = 0;
+      for (int32_t i = d->first[t]; i < d->first[t + 1]; i++)
+        sum += rows[(int64_t)d->row[i] * D + c];
+      y[t * D + c] = sum;
+    }
+}

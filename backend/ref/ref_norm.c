@@ -1,0 +1,119 @@
+/* Normalisations: LayerNorm with modulation (Peebles & Xie 2023, adaLN), of queries and keys,
+ * GroupNorm, unit length, softmax. */
+#include "backend/ref/ref_ops.h"
+
+#include "base/tensor.h"
+
+struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t n, double eps) {
+  double sum = 0, squares = 0, count = (double)rows * (double)n;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++) sum += x[r * stride + i];
+  double mean = sum / count;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++) {
+      double centred = x[r * stride + i] - mean;
+      squares += centred * centred;
+    }
+  return (struct moments){mean, 1 / sqrt(squares / count + eps)};
+}
+
+void ref_norm_modulate(struct backend *be, float *y, const float *x, const float *shift,
+                       const float *scale, int64_t stride, int B, int T, int D, float eps) {
+  (void)be;
+  for (int64_t b = 0; b < B; b++, shift += stride, scale += stride)
+    for (int64_t t = 0; t < T; t++, x += D, y += D) {
+      struct moments m = ref_moments(x, 1, 0, D, eps);
+      for (int64_t i = 0; i < D; i++)
+        y[i] = (float)((x[i] - m.mean) * m.scale * (1 + (double)scale[i]) + shift[i]);
+    }
+}
+
+static void norm_head(float *x, const float *weight, const float *bias, int d, float eps) {
+  struct moments m = ref_moments(x, 1, 0, d, eps);
+  for (int i = 0; i < d; i++) x[i] = (float)((x[i] - m.mean) * m.scale * weight[i] + bias[i]);
+}
+
+void ref_qk_norm(struct backend *be, float *qkv, const float *q_weight, const float *q_bias,
+                 const float *k_weight, const float *k_bias, int64_t rows, int H, int d,
+                 float eps) {
+  (void)be;
+  int64_t D = (int64_t)H * d;
+  for (int64_t r = 0; r < rows; r++, qkv += 3 * D)
+    for (int64_t h = 0; h < H; h++) {
+      norm_head(qkv + h * d, q_weight, q_bias, d, eps);
+      norm_head(qkv + D + h * d, k_weight, k_bias, d, eps);
+    }
+}
+
+void ref_qk_round_f16(struct backend *be, float *qkv, int64_t rows, int D) {
+  (void)be;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < 2 * (int64_t)D; i++) {
+      float *value = &qkv[r * 3 * D + i];
+      *value = f32_from_f16(f16_from_f32(*value));
+    }
+}
+
+void ref_group_norm(struct backend *be, float *y, const float *x, const float *weight,
+                    const float *bias, int B, int64_t pixels, int C, int groups, float eps,
+                    bool silu) {
+  (void)be;
+  int n = C / groups;
+  for (int64_t b = 0; b < B; b++, x += pixels * C, y += pixels * C)
+    for (int c0 = 0; c0 < C; c0 += n) {
+      struct moments m = ref_moments(x + c0, pixels, C, n, eps);
+      for (int64_t p = 0; p < pixels; p++)
+        for (int c = c0; c < c0 + n; c++) {
+          double value = (x[p * C + c] - m.mean) * m.scale * weight[c] + bias[c];
+          y[p * C + c] = (float)(silu ? silu_of(value) : value);
+        }
+    }
+}
+
+void ref_normalize_rows(struct backend *be, float *y, const float *x, int64_t rows, int D) {
+  (void)be;
+  for (int64_t r = 0; r < rows; r++, x += D, y += D) {
+    double length = fmax(sqrt(dot(x, x, D)), 1e-12);
+    for (int64_t i = 0; i < D; i++) y[i] = (float)(x[i] / length);
+  }
+}
+
+/* Sum of e^(x - max) over a row in descending order of the values: for each distinct value its
+ * exponential as often as it occurs. NaN if a value is. */
+static double descending_sum(const float *x, int n, double *max) {
+  double sum = 0, value = INFINITY;
+  for (int added = 0; added < n;) {
+    double next = -INFINITY;
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+      bool candidate = x[i] < value || (added == 0 && !isnan(x[i]));
+      if (candidate && (x[i] > next || count == 0)) next = x[i], count = 0;
+      count += candidate && x[i] == next;
+    }
+    if (count == 0) return NAN;
+    if (added == 0) *max = next;
+    for (int i = 0; i < count; i++) sum += exp(next - *max);
+    value = next;
+    added += count;
+  }
+  return sum;
+}
+
+void ref_softmax_rows(struct backend *be, float *y, const float *x, int64_t rows, int n) {
+  (void)be;
+  for (int64_t r = 0; r < rows; r++, x += n, y += n) {
+    double max = 0, sum = descending_sum(x, n, &max);
+    for (int i = 0; i < n; i++) y[i] = (float)(exp(x[i] - max) / sum);
+  }
+}
+
+void ref_softmax_tokens(struct backend *be, float *y, const float *x, int B, int T, int E) {
+  (void)be;
+  for (int64_t b = 0; b < B; b++, x += (int64_t)T * E, y += (int64_t)T * E)
+    for (int64_t e = 0; e < E; e++) {
+      double max = -INFINITY, sum = 0;
+      for (int64_t t = 0; t < T; t++) max = fmax(max, x[t * E + e]);
+      for (int64_t t = 0; t < T; t++) sum += exp(x[t * E + e] - max);
+      for (int64_t t = 0; t < T; t++) y[t * E + e] = (float)(exp(x[t * E + e] - max) / sum);
+    }
+}

@@ -1,0 +1,76 @@
+/* Inside the reference backend: the list of its operations, ref_<operation>, each with the
+ * signature of its slot in struct backend_ops; and the scalar functions that several files use. */
+#ifndef BACKEND_REF_REF_OPS_H
+#define BACKEND_REF_REF_OPS_H
+
+#include "backend/ref/ref.h"
+
+#include <math.h>
+
+/* clang-format off */
+#define REF_OPS(X)                                                                                 \
+  X(init) X(fini) X(alloc) X(release) X(upload) X(download)                                        \
+  X(linear_create) X(linear_destroy) X(conv_create) X(conv_destroy)                                \
+  X(linear) X(silu) X(gelu) X(sigmoid) X(add) X(add_rows) X(gated_add)                             \
+  X(norm_modulate) X(qk_norm) X(qk_round_f16) X(normalize_rows) X(softmax_rows) X(softmax_tokens)  \
+  X(group_norm) X(group_moments) X(group_norm_given)                                               \
+  X(attention) X(patchify) X(unpatchify) X(gather_rows)                                            \
+  X(assign) X(assign_topk) X(assign_tokens) X(assign_counted) X(dispatch_order)                    \
+  X(dispatch_rows) X(experts_in) X(experts_out) X(combine_rows) X(unorder_rows)                    \
+  X(conv2d) X(relu) X(tanh_clamp) X(upsample2x) X(channels_last) X(channels_first)                 \
+  X(linear_bwd) X(norm_modulate_bwd) X(attention_bwd) X(experts_bwd)
+/* clang-format on */
+
+#define REF_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) ref_##op;
+REF_OPS(REF_DECLARE)
+#undef REF_DECLARE
+
+/* Columns of a sum that has its accumulators on the stack. */
+enum { REF_CHUNK = 256 };
+
+static inline int64_t chunk_end(int64_t begin, int64_t n) {
+  return n - begin < REF_CHUNK ? n : begin + REF_CHUNK;
+}
+
+static inline double sigmoid_of(double x) { return 1 / (1 + exp(-x)); }
+
+static inline double silu_of(double x) { return x * sigmoid_of(x); }
+
+static inline double silu_slope(double x) {
+  double s = sigmoid_of(x);
+  return s * (1 + x * (1 - s));
+}
+
+/* gelu(x) = x / 2 (1 + tanh(u)), u = a (x + c x^3) */
+static const double gelu_a = 0.79788456080286535588, gelu_c = 0.044715;
+
+static inline double gelu_of(double x) {
+  return 0.5 * x * (1 + tanh(gelu_a * (x + gelu_c * x * x * x)));
+}
+
+static inline double gelu_slope(double x) {
+  double t = tanh(gelu_a * (x + gelu_c * x * x * x));
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * gelu_a * (1 + 3 * gelu_c * x * x);
+}
+
+static inline double dot(const float *a, const float *b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += (double)a[i] * b[i];
+  return sum;
+}
+
+/* Mean and 1 / sqrt(biased variance + eps) of `rows` times n values, `stride` between the rows. */
+struct moments {
+  double mean, scale;
+};
+struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t n, double eps);
+
+/* One output before activations, row `o` of the stacked matrices: x . w + b. For paired weights
+ * row o is of gate, row out + o of up. */
+static inline int64_t linear_total(const struct linear *w) { return (int64_t)w->out << w->paired; }
+static inline const float *linear_row(const struct linear *w, int64_t o) {
+  return (const float *)w->data + o * w->in;
+}
+double ref_linear_at(const struct linear *w, int64_t o, const float *x);
+
+#endif

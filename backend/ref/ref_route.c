@@ -1,0 +1,128 @@
+/* What routers are made of: every choice is a list of assignments (expert, token, weight). No
+ * choice needs memory beyond its own slots, and a NaN among the scores counts as the smallest. */
+#include "backend/ref/ref_ops.h"
+
+/* Total order of candidates: larger score first, then the lower index; NaN after all numbers. */
+static bool precedes(float a, int64_t a_index, float b, int64_t b_index) {
+  if (isnan(a) || isnan(b)) return isnan(a) == isnan(b) ? a_index < b_index : isnan(b);
+  return a != b ? a > b : a_index < b_index;
+}
+
+static void set(struct dispatch *d, int64_t at, int32_t expert, int32_t token, float gate) {
+  d->expert[at] = expert;
+  d->source[at] = token;
+  d->gate[at] = gate;
+}
+
+void ref_gather_rows(struct backend *be, float *dst, const float *src, const int32_t *index,
+                     int64_t n, int D) {
+  (void)be;
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t c = 0; c < D; c++) dst[i * D + c] = src[(int64_t)index[i] * D + c];
+}
+
+void ref_assign(struct backend *be, struct dispatch *d, int64_t at, int32_t first_token, int64_t n,
+                int32_t expert, float gate) {
+  (void)be;
+  for (int64_t i = 0; i < n; i++) set(d, at + i, expert, first_token + (int32_t)i, gate);
+}
+
+/* The first candidate after `last` in the order, -1 if there is none; last = -1 asks for the
+ * first. */
+static int next_best(const float *scores, int E, int last) {
+  int best = -1;
+  for (int e = 0; e < E; e++)
+    if ((last < 0 || precedes(scores[last], last, scores[e], e)) &&
+        (best < 0 || precedes(scores[e], e, scores[best], best)))
+      best = e;
+  return best;
+}
+
+void ref_assign_topk(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
+                     int32_t first_token, int64_t rows, int E, int K, int skip) {
+  (void)be;
+  for (int64_t r = 0; r < rows; r++, scores += E) {
+    int expert = -1;
+    for (int rank = 0; rank < skip + K; rank++) {
+      expert = next_best(scores, E, expert);
+      if (rank >= skip)
+        set(d, at + r * K + rank - skip, expert, first_token + (int32_t)r, scores[expert]);
+    }
+  }
+}
+
+/* One expert's choice among n tokens, score of token t at scores[t * stride]. */
+struct choice {
+  const float *scores;
+  int64_t stride, n;
+  int32_t expert, first_token;
+};
+
+static bool token_precedes(const struct choice *c, int64_t a, int64_t b) {
+  return precedes(c->scores[a * c->stride], a, c->scores[b * c->stride], b);
+}
+
+/* Restores the heap of k tokens, in which no token precedes its parent, after a change at its
+ * root. */
+static void sift(const struct choice *c, int32_t *heap, int64_t k) {
+  for (int64_t i = 0, child; (child = 2 * i + 1) < k; i = child) {
+    if (child + 1 < k && token_precedes(c, heap[child], heap[child + 1])) child++;
+    if (!token_precedes(c, heap[i], heap[child])) return;
+    int32_t swap = heap[i];
+    heap[i] = heap[child];
+    heap[child] = swap;
+  }
+}
+
+/* The last of the k > 0 best tokens; heap [k] is overwritten. */
+static int32_t last_taken(const struct choice *c, int32_t *heap, int64_t k) {
+  heap[0] = 0;
+  for (int64_t t = 1; t < c->n; t++) {
+    if (t < k) {
+      int64_t i = t;
+      for (; i > 0 && token_precedes(c, heap[(i - 1) / 2], t); i = (i - 1) / 2)
+        heap[i] = heap[(i - 1) / 2];
+      heap[i] = (int32_t)t;
+    } else if (token_precedes(c, t, heap[0])) {
+      heap[0] = (int32_t)t;
+      sift(c, heap, k);
+    }
+  }
+  return heap[0];
+}
+
+/* Fills `slots` assignments from `at`: the k best tokens in ascending order, then unused ones. */
+static void take_tokens(struct dispatch *d, int64_t at, int64_t slots, const struct choice *c,
+                        int64_t k) {
+  int64_t taken = 0;
+  if (k > c->n) k = c->n;
+  if (k > 0) {
+    int32_t last = last_taken(c, d->source + at, k);
+    for (int64_t t = 0; t < c->n; t++)
+      if (!token_precedes(c, last, t))
+        set(d, at + taken++, c->expert, c->first_token + (int32_t)t, c->scores[t * c->stride]);
+  }
+  for (; taken < slots; taken++) set(d, at + taken, -1, 0, 0);
+}
+
+void ref_assign_tokens(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
+                       int32_t first_token, int B, int T, int E, int K) {
+  (void)be;
+  for (int b = 0; b < B; b++)
+    for (int e = 0; e < E; e++, at += K) {
+      struct choice c = {scores + (int64_t)b * T * E + e, E, T, e, first_token + b * T};
+      take_tokens(d, at, K, &c, K);
+    }
+}
+
+void ref_assign_counted(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
+                        const float *capacity, const float *threshold, int32_t *work, int64_t S,
+                        int E) {
+  (void)be, (void)work;
+  for (int e = 0; e < E; e++, at += S) {
+    int64_t k = 0;
+    for (int64_t t = 0; t < S; t++) k += capacity[t * E + e] > threshold[e];
+    struct choice c = {scores + e, E, S, e, 0};
+    take_tokens(d, at, S, &c, k);
+  }
+}

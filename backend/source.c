@@ -1,0 +1,75 @@
+/* The tensors that weights are made of: their shapes are checked here for every backend. */
+#include "backend/backend.h"
+
+#include <limits.h>
+#include <string.h>
+
+/* [rows, columns] of a tensor: its first axis by all others. */
+static enum ditmoe_status matrix_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,
+                                       int *rows, int *columns) {
+  int64_t r = weight->rank >= 2 ? weight->shape[0] : 0;
+  int64_t c = r > 0 ? weight->elements / r : 0;
+  if (!dtype_is_float(weight->dtype) || c <= 0 || r > INT_MAX || c > INT_MAX)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: expected a floating matrix, found %s of rank %d with %lld elements",
+                weight->name, dtype_name(weight->dtype), weight->rank, (long long)weight->elements);
+  *rows = (int)r;
+  *columns = (int)c;
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status check_bias(struct ditmoe_ctx *ctx, const struct tensor *bias, int rows) {
+  if (!bias || (dtype_is_float(bias->dtype) && bias->elements == rows)) return DITMOE_OK;
+  return fail(ctx, DITMOE_MISMATCH, "%s: expected %d floating values, found %lld of type %s",
+              bias->name, rows, (long long)bias->elements, dtype_name(bias->dtype));
+}
+
+enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
+                                       int *in, int *out) {
+  int64_t total = 0;
+  int first = 0, columns = 0;
+  for (int i = 0; i < source->parts; i++) {
+    int r, c;
+    TRY(matrix_shape(ctx, source->weight[i], &r, &c));
+    if (i == 0) first = r, columns = c;
+    if (c != columns || (source->paired && r != first))
+      return fail(ctx, DITMOE_MISMATCH, "%s: expected shape [%d, %d] like %s, found [%d, %d]",
+                  source->weight[i]->name, source->paired ? first : r, columns,
+                  source->weight[0]->name, r, c);
+    TRY(check_bias(ctx, source->bias[i], r));
+    total += r;
+  }
+  if (source->paired) total /= 2;
+  if (total > INT_MAX / 2)
+    return fail(ctx, DITMOE_MISMATCH, "%s: %lld outputs are too many", source->weight[0]->name,
+                (long long)total);
+  *in = columns;
+  *out = (int)total;
+  return DITMOE_OK;
+}
+
+void linear_source_read(const struct linear_source *source, float *weight, float *bias) {
+  for (int i = 0; i < source->parts; i++) {
+    const struct tensor *w = source->weight[i], *b = source->bias[i];
+    int64_t rows = w->shape[0];
+    tensor_read_f32(weight, w, 0, w->elements);
+    if (b) tensor_read_f32(bias, b, 0, rows);
+    if (!b) memset(bias, 0, (size_t)rows * sizeof *bias);
+    weight += w->elements;
+    bias += rows;
+  }
+}
+
+enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,
+                                     const struct tensor *bias, struct conv *out) {
+  int rows, columns;
+  TRY(matrix_shape(ctx, weight, &rows, &columns));
+  if (weight->rank != 4 || weight->shape[2] != weight->shape[3])
+    return fail(ctx, DITMOE_MISMATCH, "%s: expected a convolution [out, in, k, k], found rank %d",
+                weight->name, weight->rank);
+  TRY(check_bias(ctx, bias, rows));
+  out->in = (int)weight->shape[1];
+  out->out = rows;
+  out->kernel = (int)weight->shape[2];
+  return DITMOE_OK;
+}
