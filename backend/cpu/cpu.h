@@ -1,0 +1,9 @@
+/* The CPU backend: own kernels in three instruction tiers, threads by OpenMP, convolutions by oneDNN. */
+#ifndef BACKEND_CPU_CPU_H
+#define BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+
+extern const struct backend_ops backend_cpu;
+
+#endif

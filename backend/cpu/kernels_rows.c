@@ -1,0 +1,203 @@
+/* Operations on rows of floats. */
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/vec.h"
+
+#include "base/tensor.h"
+
+#include <math.h>
+
+/* y = f(x), the last lanes like all others. */
+VEC_INLINE void map(float *y, const float *x, int64_t n, vec (*f)(vec)) {
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, f(vec_load(x + i)));
+  if (i < n) vec_store_n(y + i, f(vec_load_n(x + i, n - i)), n - i);
+}
+
+/* Zero first: vec_max returns its second argument if one is NaN. */
+VEC_INLINE vec vec_relu(vec x) { return vec_max(vec_set1(0), x); }
+
+static void silu(float *y, const float *x, int64_t n) { map(y, x, n, vec_silu); }
+static void gelu(float *y, const float *x, int64_t n) { map(y, x, n, vec_gelu); }
+static void sigmoid(float *y, const float *x, int64_t n) { map(y, x, n, vec_sigmoid); }
+static void relu(float *y, const float *x, int64_t n) { map(y, x, n, vec_relu); }
+
+static void add(float *y, const float *a, const float *b, int64_t n) {
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, vec_load(a + i) + vec_load(b + i));
+  for (; i < n; i++) y[i] = a[i] + b[i];
+}
+
+static void scale(float *y, const float *x, float factor, int64_t n) {
+  vec f = vec_set1(factor);
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, vec_load(x + i) * f);
+  for (; i < n; i++) y[i] = x[i] * factor;
+}
+
+static void multiply_add(float *x, const float *gate, const float *y, int64_t n) {
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES)
+    vec_store(x + i, vec_fma(vec_load(gate + i), vec_load(y + i), vec_load(x + i)));
+  int64_t rest = n - i;
+  if (rest > 0) {
+    vec v = vec_fma(vec_load_n(gate + i, rest), vec_load_n(y + i, rest), vec_load_n(x + i, rest));
+    vec_store_n(x + i, v, rest);
+  }
+}
+
+/* Mean of a row in two floats, center + rest, so that rows far from 0 lose nothing. */
+struct row_moments {
+  float center, rest, inverse; /* inverse = 1 / sqrt(variance + eps) */
+};
+
+VEC_INLINE vec centered(const float *x, vec center, int64_t n) {
+  if (n >= VEC_LANES) return vec_load(x) - center;
+  return vec_first(vec_load_n(x, n) - center, n);
+}
+
+VEC_INLINE struct row_moments row_moments(const float *x, int64_t n, float eps) {
+  vec sum = vec_set1(0), squares = vec_set1(0), rest = vec_set1(0);
+  for (int64_t i = 0; i < n; i += VEC_LANES) sum = sum + centered(x + i, vec_set1(0), n - i);
+  float center = vec_sum(sum) / (float)n;
+  for (int64_t i = 0; i < n; i += VEC_LANES) {
+    vec c = centered(x + i, vec_set1(center), n - i);
+    rest = rest + c;
+    squares = vec_fma(c, c, squares);
+  }
+  double mean = (double)vec_sum(rest) / (double)n;
+  double variance = (double)vec_sum(squares) / (double)n - mean * mean;
+  return (struct row_moments){center, (float)mean, (float)(1 / sqrt(variance + (double)eps))};
+}
+
+VEC_INLINE vec normalized(vec x, struct row_moments m) {
+  return (x - vec_set1(m.center) - vec_set1(m.rest)) * vec_set1(m.inverse);
+}
+
+/* y = LayerNorm(x) (scale + one) + shift */
+VEC_INLINE void norm(float *y, const float *x, const float *scale, const float *shift, int64_t n,
+                     float eps, float one) {
+  struct row_moments m = row_moments(x, n, eps);
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES) {
+    vec factor = vec_load(scale + i) + vec_set1(one);
+    vec_store(y + i, vec_fma(normalized(vec_load(x + i), m), factor, vec_load(shift + i)));
+  }
+  int64_t rest = n - i;
+  if (rest > 0) {
+    vec factor = vec_load_n(scale + i, rest) + vec_set1(one);
+    vec v = normalized(vec_load_n(x + i, rest), m);
+    vec_store_n(y + i, vec_fma(v, factor, vec_load_n(shift + i, rest)), rest);
+  }
+}
+
+static void norm_modulate(float *y, const float *x, const float *shift, const float *factor,
+                          int64_t n, float eps) {
+  norm(y, x, factor, shift, n, eps, 1);
+}
+
+static void norm_affine(float *y, const float *x, const float *weight, const float *bias, int64_t n,
+                        float eps) {
+  norm(y, x, weight, bias, n, eps, 0);
+}
+
+static void normalize(float *y, const float *x, int64_t n) {
+  vec squares = vec_set1(0);
+  for (int64_t i = 0; i < n; i += VEC_LANES) {
+    vec v = centered(x + i, vec_set1(0), n - i);
+    squares = vec_fma(v, v, squares);
+  }
+  double length = sqrt((double)vec_sum(squares));
+  scale(y, x, (float)(1 / (length < 1e-12 ? 1e-12 : length)), n);
+}
+
+/* The sum of the exponentials is exact, each rounded to a multiple of 2^-36 by the addition of a large
+ * number, so that the order of the columns does not matter. */
+static void softmax(float *y, const float *x, int64_t n) {
+  const double unit = 0x1.8p16;
+  float max = -INFINITY;
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES)
+    vec_store(y + i, vec_exp(vec_load(x + i) - vec_set1(max)));
+  if (i < n) vec_store_n(y + i, vec_exp(vec_load_n(x + i, n - i) - vec_set1(max)), n - i);
+  for (i = 0; i < n; i++) sum += ((double)y[i] + unit) - unit;
+  scale(y, y, (float)(1 / sum), n);
+}
+
+static void round_f16(float *x, int64_t n) {
+  int64_t i = 0;
+#ifdef __F16C__
+  for (; i + 8 <= n; i += 8) {
+    __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm256_storeu_ps(x + i, _mm256_cvtph_ps(half));
+  }
+#endif
+  for (; i < n; i++) x[i] = f32_from_f16(f16_from_f32(x[i]));
+}
+
+/* Floats add up at most this many rows, doubles the rest. */
+enum { MOMENT_ROWS = 64 };
+
+VEC_INLINE void moments_vector(double *sum, double *squares, const float *x, const float *center,
+                               int64_t rows, int64_t stride, int n) {
+  float lanes[2][VEC_LANES];
+  vec c = n < VEC_LANES ? vec_load_n(center, n) : vec_load(center);
+  vec s = vec_set1(0), q = vec_set1(0);
+  for (int64_t r = 0; r < rows; r++, x += stride) {
+    vec v = (n < VEC_LANES ? vec_load_n(x, n) : vec_load(x)) - c;
+    s = s + v;
+    q = vec_fma(v, v, q);
+  }
+  vec_store(lanes[0], s);
+  vec_store(lanes[1], q);
+  for (int i = 0; i < n; i++) sum[i] += (double)lanes[0][i], squares[i] += (double)lanes[1][i];
+}
+
+static void moments(double *sum, double *squares, const float *x, const float *center, int64_t rows,
+                    int64_t stride, int n) {
+  for (int64_t r = 0; r < rows; r += MOMENT_ROWS) {
+    int64_t count = rows - r < MOMENT_ROWS ? rows - r : MOMENT_ROWS;
+    const float *piece = x + r * stride;
+    int i = 0;
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+      moments_vector(sum + i, squares + i, piece + i, center + i, count, stride, VEC_LANES);
+    if (i < n) moments_vector(sum + i, squares + i, piece + i, center + i, count, stride, n - i);
+  }
+}
+
+VEC_INLINE vec affine_vector(vec x, vec center, vec factor, vec bias, bool silu_too) {
+  vec v = vec_fma(x - center, factor, bias);
+  return silu_too ? vec_silu(v) : v;
+}
+
+static void affine(float *y, const float *x, const float *center, const float *factor,
+                   const float *bias, int n, bool silu_too) {
+  int i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES)
+    vec_store(y + i, affine_vector(vec_load(x + i), vec_load(center + i), vec_load(factor + i),
+                                   vec_load(bias + i), silu_too));
+  int rest = n - i;
+  if (rest > 0)
+    vec_store_n(y + i,
+                affine_vector(vec_load_n(x + i, rest), vec_load_n(center + i, rest),
+                              vec_load_n(factor + i, rest), vec_load_n(bias + i, rest), silu_too),
+                rest);
+}
+
+const struct row_kernels CPU_TIERED(row_kernels) = {
+    .silu = silu,
+    .gelu = gelu,
+    .sigmoid = sigmoid,
+    .relu = relu,
+    .add = add,
+    .scale = scale,
+    .multiply_add = multiply_add,
+    .norm_modulate = norm_modulate,
+    .norm_affine = norm_affine,
+    .normalize = normalize,
+    .softmax = softmax,
+    .round_f16 = round_f16,
+    .moments = moments,
+    .affine = affine,
+};

@@ -1,0 +1,138 @@
+/* A vector of floats in the width of the instruction tier that a kernel file is compiled for.
+ *
+ * CPU_TIER is generic, avx2 or avx512 and comes with the compiler's options for it. VEC_LANES is 4, 8
+ * or 16. The operators + - * / work on vec as on float. vec_fma rounds once in avx2 and avx512 and
+ * twice in generic, so the tiers differ in their last bits and each is the same everywhere. */
+#ifndef BACKEND_CPU_VEC_H
+#define BACKEND_CPU_VEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#define CPU_JOIN2(a, b) a##_##b
+#define CPU_JOIN(a, b)  CPU_JOIN2(a, b)
+/* name_<tier>: what a kernel file exports. */
+#define CPU_TIERED(name) CPU_JOIN(name, CPU_TIER)
+
+#define VEC_INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+enum { VEC_LANES = 16, VEC_TILE_ROWS = 12 };
+typedef __m512 vec;
+
+VEC_INLINE vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
+VEC_INLINE void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
+VEC_INLINE vec vec_set1(float x) { return _mm512_set1_ps(x); }
+VEC_INLINE vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+VEC_INLINE vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
+VEC_INLINE vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); }
+VEC_INLINE vec vec_load_n(const float *p, int64_t n) {
+  return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+VEC_INLINE void vec_store_n(float *p, vec v, int64_t n) {
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v);
+}
+
+#elif defined(__AVX2__)
+#include <immintrin.h>
+enum { VEC_LANES = 8, VEC_TILE_ROWS = 6 };
+typedef __m256 vec;
+
+VEC_INLINE __m256i vec_mask(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
+VEC_INLINE vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
+VEC_INLINE void vec_store(float *p, vec v) { _mm256_storeu_ps(p, v); }
+VEC_INLINE vec vec_set1(float x) { return _mm256_set1_ps(x); }
+VEC_INLINE vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+VEC_INLINE vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
+VEC_INLINE vec vec_min(vec a, vec b) { return _mm256_min_ps(a, b); }
+VEC_INLINE vec vec_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, vec_mask(n)); }
+VEC_INLINE void vec_store_n(float *p, vec v, int64_t n) { _mm256_maskstore_ps(p, vec_mask(n), v); }
+
+#else
+enum { VEC_LANES = 4, VEC_TILE_ROWS = 4 };
+typedef float vec __attribute__((vector_size(16)));
+typedef int32_t vec_int __attribute__((vector_size(16)));
+
+VEC_INLINE vec vec_load(const float *p) {
+  vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+VEC_INLINE void vec_store(float *p, vec v) { memcpy(p, &v, sizeof v); }
+VEC_INLINE vec vec_set1(float x) { return (vec){x, x, x, x}; }
+VEC_INLINE vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+VEC_INLINE vec vec_select(vec_int mask, vec a, vec b) {
+  return (vec)((mask & (vec_int)a) | (~mask & (vec_int)b));
+}
+VEC_INLINE vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
+VEC_INLINE vec vec_min(vec a, vec b) { return vec_select(a < b, a, b); }
+VEC_INLINE vec vec_load_n(const float *p, int64_t n) {
+  vec v = {0};
+  memcpy(&v, p, (size_t)n * sizeof *p);
+  return v;
+}
+VEC_INLINE void vec_store_n(float *p, vec v, int64_t n) { memcpy(p, &v, (size_t)n * sizeof *p); }
+#endif
+
+/* Of the above: vec_load_n reads n < VEC_LANES floats and sets the other lanes to 0, vec_store_n
+ * writes n. vec_max and vec_min return b if a or b is NaN. */
+
+typedef uint32_t vec_bits __attribute__((vector_size(VEC_LANES * 4)));
+
+#ifdef __clang__
+#define VEC_UNROLL _Pragma("unroll")
+#else
+#define VEC_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* Lanes n and above become 0. */
+VEC_INLINE vec vec_first(vec v, int64_t n) {
+  float lanes[VEC_LANES];
+  vec_store(lanes, v);
+  return vec_load_n(lanes, n);
+}
+
+/* The sum of the lanes, by halves. */
+VEC_INLINE float vec_sum(vec v) {
+  float lanes[VEC_LANES];
+  vec_store(lanes, v);
+  for (int half = VEC_LANES / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+/* e^x within 1 ulp for -87.3 <= x <= 88.3; constant beyond, so never 0, infinite or denormal; NaN stays
+ * NaN. x = n ln 2 + r, e^x = 2^n (1 + r + r^2 q(r)), |r| <= ln(2) / 2, q minimax of degree 4. */
+VEC_INLINE vec vec_exp(vec x) {
+  const vec shift = vec_set1(0x1.8p23f); /* adding it rounds to an integer in the lowest bits */
+  x = vec_min(vec_set1(88.3f), vec_max(vec_set1(-87.3f), x));
+  vec shifted = vec_fma(x, vec_set1(0x1.715476p+0f), shift);
+  vec n = shifted - shift;
+  vec r = vec_fma(n, vec_set1(-0x1.62e4p-1f), x);
+  r = vec_fma(n, vec_set1(-0x1.7f7d1cp-20f), r);
+  vec q = vec_set1(0x1.6a242ap-10f);
+  q = vec_fma(q, r, vec_set1(0x1.1239f2p-7f));
+  q = vec_fma(q, r, vec_set1(0x1.5558f2p-5f));
+  q = vec_fma(q, r, vec_set1(0x1.555492p-3f));
+  q = vec_fma(q, r, vec_set1(0x1.fffffcp-2f));
+  vec p = vec_fma(q * r, r, r) + vec_set1(1);
+  vec_bits scale = (((vec_bits)shifted) << 23) + (127 << 23);
+  return p * (vec)scale;
+}
+
+VEC_INLINE vec vec_sigmoid(vec x) { return vec_set1(1) / (vec_set1(1) + vec_exp(-x)); }
+
+VEC_INLINE vec vec_silu(vec x) { return x / (vec_set1(1) + vec_exp(-x)); }
+
+/* x / 2 (1 + tanh(u)) = x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3) */
+VEC_INLINE vec vec_gelu(vec x) {
+  vec inner = vec_fma(x * x, vec_set1(0.044715f), vec_set1(1));
+  return x / (vec_set1(1) + vec_exp(vec_set1(-1.5957691216057308f) * x * inner));
+}
+
+#endif
