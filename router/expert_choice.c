@@ -1,0 +1,25 @@
+/* Expert choice per image: a = softmax over experts of u W^T; each expert takes the
+ * K = int((T / E) * capacity) tokens of an image with the largest a (EC-DiT). */
+#include "router/router.h"
+
+static int tokens_per_expert(const struct router_layer *layer, const struct router_input *in) {
+  int count = (int)((double)in->T / layer->experts * layer->capacity);
+  return count < in->T ? count : in->T;
+}
+
+static int64_t assignments(const struct router_layer *layer, const struct router_input *in) {
+  return (int64_t)in->B * layer->experts * tokens_per_expert(layer, in);
+}
+
+static void route(struct backend *be, const struct router_layer *layer,
+                  const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
+  int64_t tokens = (int64_t)in->B * in->T;
+  float *scores = be_floats(be, tokens * layer->experts);
+  be_linear(be, scores, in->u, layer->gate, tokens);
+  be_softmax_rows(be, scores, scores, tokens, layer->experts);
+  be_assign_tokens(be, d, 0, scores, 0, in->B, in->T, layer->experts, tokens_per_expert(layer, in));
+  trace->rows = tokens;
+  trace->scores = scores;
+}
+
+const struct router router_expert_choice = {"expert-choice", false, assignments, route};

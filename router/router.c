@@ -1,0 +1,28 @@
+/* The table of routers. */
+#include "router/router.h"
+
+#include <string.h>
+
+extern const struct router router_softmax_topk, router_expert_choice, router_diffmoe,
+    router_prototype_tokens, router_prototype_experts;
+
+static const struct router *const routers[] = {
+    &router_softmax_topk,     &router_expert_choice,     &router_diffmoe,
+    &router_prototype_tokens, &router_prototype_experts,
+};
+
+const struct router *router_at(int index) {
+  size_t count = sizeof routers / sizeof *routers;
+  return index >= 0 && (size_t)index < count ? routers[index] : NULL;
+}
+
+const struct router *router_find(const char *name) {
+  for (int i = 0; router_at(i); i++)
+    if (strcmp(router_at(i)->name, name) == 0) return router_at(i);
+  return NULL;
+}
+
+int router_top_k(const struct router_layer *layer, const struct router_input *in) {
+  int top_k = in->routing && in->routing->top_k > 0 ? in->routing->top_k : layer->top_k;
+  return top_k < layer->experts ? top_k : layer->experts;
+}

@@ -1,0 +1,67 @@
+/* Routers: which experts work on which token. A router only fills the assignments of a dispatch plan;
+ * one executor (dit/moe.c) runs any plan.
+ *
+ * A new router is one file that defines a `const struct router` and one line in router.c. */
+#ifndef ROUTER_ROUTER_H
+#define ROUTER_ROUTER_H
+
+#include "backend/backend.h"
+
+enum router_weights { WEIGHTS_IDENTITY, WEIGHTS_SIGMOID, WEIGHTS_SOFTMAX };
+
+/* How one call departs from the way the model was trained. */
+struct routing {
+  int top_k; /* experts of a token; 0: the model's                    */
+  int skip;  /* leave out the best `skip` experts: ranks skip + 1 ... */
+};
+
+struct router;
+
+/* The router of one layer: its settings and its weights. */
+struct router_layer {
+  const struct router *router;
+  int experts;     /* E: columns of the scores                                                    */
+  int top_k;       /* token choice: experts of a token; ProMoE expert choice: see prototype.c     */
+  double capacity; /* EC-DiT: tokens of an expert as a multiple of T / E                          */
+  enum router_weights weights; /* prototypes: what becomes of the cosines                         */
+  int uncond_expert;           /* takes every token of the images labelled uncond_label; -1: none */
+  int uncond_label;
+  const struct linear *gate;                         /* [E, D]; prototypes: rows of norm 1 */
+  const struct linear *predictor_in, *predictor_out; /* DiffMoE: D -> D -> E */
+  const float *threshold;                            /* DiffMoE: [E], on the device */
+};
+
+struct router_input {
+  const float *u;        /* [B * T, D] modulated tokens      */
+  const int32_t *labels; /* [B], on the host; NULL in a dry run, which needs the upper bounds */
+  int B, T, D;
+  const struct routing *routing; /* NULL: as trained */
+};
+
+/* What a router computed besides the plan, for taps; NULL where it has none. */
+struct router_trace {
+  int64_t rows;          /* tokens that were scored: those of the routed images, in their order */
+  const float *scores;   /* [rows, E] the weights that were compared */
+  const float *cosine;   /* [rows, E] prototypes                     */
+  const float *capacity; /* [rows, E] DiffMoE                        */
+};
+
+struct router {
+  const char *name;
+  bool batch_coupled; /* the plan of an image depends on its batch */
+  /* Upper bound of the assignments for a call. */
+  int64_t (*assignments)(const struct router_layer *layer, const struct router_input *in);
+  /* Fills d->expert, source, gate completely (expert -1 where unused). */
+  void (*route)(struct backend *be, const struct router_layer *layer, const struct router_input *in,
+                struct dispatch *d, struct router_trace *trace);
+};
+
+/* NULL if unknown. */
+const struct router *router_find(const char *name);
+/* NULL after the last. */
+const struct router *router_at(int index);
+
+/* Experts of a token in this call. */
+int router_top_k(const struct router_layer *layer, const struct router_input *in);
+
+#endif

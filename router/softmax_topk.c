@@ -1,0 +1,20 @@
+/* Token choice: s = softmax over experts of u W^T, the k largest, not renormalised (DiT-MoE, TC-DiT). */
+#include "router/router.h"
+
+static int64_t assignments(const struct router_layer *layer, const struct router_input *in) {
+  return (int64_t)in->B * in->T * router_top_k(layer, in);
+}
+
+static void route(struct backend *be, const struct router_layer *layer,
+                  const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
+  int64_t tokens = (int64_t)in->B * in->T;
+  float *scores = be_floats(be, tokens * layer->experts);
+  be_linear(be, scores, in->u, layer->gate, tokens);
+  be_softmax_rows(be, scores, scores, tokens, layer->experts);
+  be_assign_topk(be, d, 0, scores, 0, tokens, layer->experts, router_top_k(layer, in),
+                 in->routing ? in->routing->skip : 0);
+  trace->rows = tokens;
+  trace->scores = scores;
+}
+
+const struct router router_softmax_topk = {"softmax-topk", false, assignments, route};
