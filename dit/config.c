@@ -1,0 +1,292 @@
+#include "dit/config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_SIZE = 256 };
+
+const char *name_at(const char *pattern, int layer, const char *rest) {
+  static _Thread_local char ring[4][NAME_SIZE];
+  static _Thread_local int next;
+  char *name = ring[next = (next + 1) % 4];
+  const char *place = strstr(pattern, "%d");
+  if (place)
+    snprintf(name, NAME_SIZE, "%.*s%d%s%s", (int)(place - pattern), pattern, layer, place + 2,
+             rest);
+  else
+    snprintf(name, NAME_SIZE, "%s%s", pattern, rest);
+  return name;
+}
+
+const struct tensor *tensor_at(const struct ditmoe_checkpoint *checkpoint, const char *pattern,
+                               int layer, const char *rest) {
+  return checkpoint_find(checkpoint, name_at(pattern, layer, rest));
+}
+
+const struct moe_names *config_family(const struct ditmoe_checkpoint *checkpoint, int layer) {
+  for (int f = 0; f < MOE_FAMILIES; f++) {
+    const struct moe_names *family = &moe_families[f];
+    if (tensor_at(checkpoint, family->prefix, layer, family->gate) &&
+        (!family->second || tensor_at(checkpoint, family->prefix, layer, family->second)))
+      return family;
+  }
+  return NULL;
+}
+
+/* What a file that is no denoiser probably is. */
+static const char *guess(const struct ditmoe_checkpoint *checkpoint) {
+  if (checkpoint_find(checkpoint, "decoder.conv_in.weight"))
+    return "; it looks like an AutoencoderKL, which goes to --vae";
+  if (checkpoint_find(checkpoint, "19.weight") || checkpoint_find(checkpoint, "14.weight"))
+    return "; it looks like a TAESD, which goes to --vae";
+  return "";
+}
+
+static enum ditmoe_status find_dialect(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                       const struct ditmoe_checkpoint *checkpoint) {
+  for (int i = DIALECTS - 1; i >= 0; i--) {
+    const struct dialect *d = &dialects[i];
+    if (tensor_at(checkpoint, d->qkv[0], 0, ".weight") ||
+        tensor_at(checkpoint, d->modulation, 0, ".weight"))
+      config->dialect = d;
+    if (tensor_at(checkpoint, d->qkv[0], 0, ".weight")) break;
+  }
+  if (config->dialect) return DITMOE_OK;
+  if (checkpoint->count == 0)
+    return fail(ctx, DITMOE_MISMATCH, "%s: holds no tensors; missing x_embedder.proj.weight",
+                checkpoint->path);
+  return fail(ctx, DITMOE_MISMATCH,
+              "%s: not a diffusion transformer: no tensor blocks.0.attn.qkv.weight, "
+              "blocks.0.attn.Wqkv.weight or transformer_blocks.0.attn1.to_q.weight "
+              "(%zu tensors, the first is %s)%s",
+              checkpoint->path, checkpoint->count, checkpoint->tensors[0].name, guess(checkpoint));
+}
+
+/* Number of blocks: one more than the highest index that a name has after the prefix. */
+static int count_blocks(const struct ditmoe_checkpoint *checkpoint, const char *pattern) {
+  size_t prefix = (size_t)(strstr(pattern, "%d") - pattern);
+  int depth = 0;
+  for (size_t i = 0; i < checkpoint->count; i++) {
+    int index, end = 0;
+    const char *name = checkpoint->tensors[i].name;
+    if (strncmp(name, pattern, prefix) != 0) continue;
+    if (sscanf(name + prefix, "%4d%n", &index, &end) == 1 && name[prefix + (size_t)end] == '.' &&
+        index >= depth)
+      depth = index + 1;
+  }
+  return depth;
+}
+
+static enum ditmoe_status need(struct ditmoe_ctx *ctx, const struct ditmoe_checkpoint *checkpoint,
+                               const char *name, int rank, const struct tensor **out) {
+  const struct tensor *tensor = checkpoint_find(checkpoint, name);
+  if (!tensor) return fail(ctx, DITMOE_MISMATCH, "%s: missing tensor %s", checkpoint->path, name);
+  if (tensor->rank != rank || tensor->elements == 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: tensor %s has %d dimensions and %lld elements, expected %d", checkpoint->path,
+                name, tensor->rank, (long long)tensor->elements, rank);
+  for (int i = 0; i < rank; i++)
+    if (tensor->shape[i] > 1 << 24)
+      return fail(ctx, DITMOE_MISMATCH, "%s: tensor %s has a dimension of %lld", checkpoint->path,
+                  name, (long long)tensor->shape[i]);
+  *out = tensor;
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status infer_sizes(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                      const struct ditmoe_checkpoint *checkpoint) {
+  const struct dialect *d = config->dialect;
+  const struct tensor *patch, *labels, *final_linear, *position = NULL;
+  TRY(need(ctx, checkpoint, name_at(d->patch_embed, 0, ".weight"), 4, &patch));
+  TRY(need(ctx, checkpoint, name_at(d->labels, 0, ""), 2, &labels));
+  TRY(need(ctx, checkpoint, name_at(d->final_linear, 0, ".weight"), 2, &final_linear));
+  if (d->pos_embed) TRY(need(ctx, checkpoint, d->pos_embed, 3, &position));
+  config->width = (int)patch->shape[0];
+  config->channels = (int)patch->shape[1];
+  config->patch = (int)patch->shape[2];
+  config->label_rows = (int)labels->shape[0];
+  config->depth = count_blocks(checkpoint, d->block);
+  if (patch->shape[2] != patch->shape[3] || config->patch > 256 || config->channels > 65536)
+    return fail(ctx, DITMOE_MISMATCH, "%s: tensor %s is not a square patch embedding",
+                checkpoint->path, patch->name);
+  config->out_channels = (int)(final_linear->shape[0] / config->patch / config->patch);
+  if (config->out_channels != config->channels && config->out_channels != 2 * config->channels)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: tensor %s has %lld rows: neither %d nor %d output channels at patch %d",
+                checkpoint->path, final_linear->name, (long long)final_linear->shape[0],
+                config->channels, 2 * config->channels, config->patch);
+  if (position) config->tokens = (int)position->shape[1];
+  return DITMOE_OK;
+}
+
+/* Routed experts of every block, and the kind of the model. */
+static enum ditmoe_status infer_experts(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                        const struct ditmoe_checkpoint *checkpoint, int *kind) {
+  TRY(mem_zalloc(ctx, (size_t)config->depth, sizeof *config->experts, "layers", &config->experts));
+  *kind = DIT_DENSE;
+  for (int layer = 0; layer < config->depth; layer++) {
+    const struct moe_names *family = config_family(checkpoint, layer);
+    if (!family) continue;
+    const struct tensor *gate;
+    TRY(need(ctx, checkpoint, name_at(family->prefix, layer, family->gate), 2, &gate));
+    if (gate->shape[0] > DIT_MAX_EXPERTS - 1)
+      return fail(ctx, DITMOE_MISMATCH, "%s: tensor %s has %lld experts, at most %d are supported",
+                  checkpoint->path, gate->name, (long long)gate->shape[0], DIT_MAX_EXPERTS - 1);
+    config->experts[layer] = (int)gate->shape[0];
+    *kind = family->kind;
+  }
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status unknown(struct ditmoe_ctx *ctx,
+                                  const struct ditmoe_checkpoint *checkpoint, const char *what,
+                                  enum record_field field) {
+  return fail(ctx, DITMOE_USAGE,
+              "%s: the weights do not tell %s; give %s, or a record (docs/RECORD.md)",
+              checkpoint->path, what, record_flag(field));
+}
+
+static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                     const struct ditmoe_checkpoint *checkpoint, int kind) {
+  if (!record_has(record, REC_KIND)) {
+    if (kind == DIT_KINDS)
+      return unknown(ctx, checkpoint, "whether ProMoE's tokens choose experts or experts tokens",
+                     REC_KIND);
+    record->kind = kind;
+    record->set |= 1u << REC_KIND;
+  }
+  bool promoe = record->kind == DIT_PROMOE_TC || record->kind == DIT_PROMOE_EC;
+  if (kind == DIT_KINDS ? promoe : record->kind == kind) return DITMOE_OK;
+  return fail(ctx, DITMOE_MISMATCH,
+              "%s: the tensors are those of %s, but the record or --kind says %s", checkpoint->path,
+              kind == DIT_KINDS ? "ProMoE" : dit_kind_name(kind), dit_kind_name(record->kind));
+}
+
+#define DEFAULT(field, member, value)                                                              \
+  do {                                                                                             \
+    if (!record_has(r, field)) r->member = (value), r->set |= 1u << field;                         \
+  } while (0)
+
+static void apply_defaults(struct dit_config *config) {
+  struct dit_record *r = &config->record;
+  bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
+  bool flash = config->dialect == &dialects[DIALECT_FLASH];
+  bool flow = r->objective == OBJECTIVE_RF;
+  DEFAULT(REC_TIME_SCALE, time_scale, flow && r->kind != DIT_MOE ? 1000 : 1);
+  DEFAULT(REC_FREQUENCY_SHIFT, frequency_shift, diffusers ? 1 : 0);
+  DEFAULT(REC_NORM_EPS, norm_eps, 1e-6);
+  DEFAULT(REC_NORM2_EPS, norm2_eps, diffusers ? 1e-5 : 1e-6);
+  DEFAULT(REC_QK_NORM_EPS, qk_norm_eps, flash ? 1e-6 : 1e-5);
+  DEFAULT(REC_QK_HALF, qk_half, 0);
+  DEFAULT(REC_CFG_CHANNELS, cfg_channels, flow || diffusers || config->channels < 3 ? 0 : 3);
+  DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
+  DEFAULT(REC_UNCOND_LABEL, uncond_label, r->null_label);
+  DEFAULT(REC_CLASSES_USED, classes_used, config->label_rows - 1);
+  DEFAULT(REC_ROUTER_WEIGHT_MODE, router_weight_mode, WEIGHTS_SOFTMAX);
+  DEFAULT(REC_SHIFT, shift, 1);
+}
+
+/* What must be known by now. */
+static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                      const struct ditmoe_checkpoint *checkpoint) {
+  const struct dit_record *r = &config->record;
+  bool by_capacity = r->kind == DIT_EC || r->kind == DIT_DIFFMOE;
+  if (!record_has(r, REC_OBJECTIVE))
+    return unknown(ctx, checkpoint, "whether this is a DDPM or a rectified-flow model",
+                   REC_OBJECTIVE);
+  if (!record_has(r, REC_HEADS)) return unknown(ctx, checkpoint, "the number of heads", REC_HEADS);
+  if (r->kind != DIT_DENSE && !by_capacity && !record_has(r, REC_TOP_K))
+    return unknown(ctx, checkpoint, "how many experts work on a token", REC_TOP_K);
+  if (r->kind == DIT_EC && !record_has(r, REC_CAPACITY))
+    return unknown(ctx, checkpoint, "the capacity of its experts", REC_CAPACITY);
+  if ((r->kind == DIT_PROMOE_TC || r->kind == DIT_PROMOE_EC) &&
+      !record_has(r, REC_ROUTER_WEIGHT_MODE))
+    return unknown(ctx, checkpoint, "what its router makes of the cosines", REC_ROUTER_WEIGHT_MODE);
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       const char *path) {
+  const struct dit_record *r = &config->record;
+  if (config->width % r->heads != 0)
+    return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d; check --heads",
+                path, r->heads, config->width);
+  int side = (int)lround(sqrt(config->tokens));
+  if (side * side != config->tokens || config->tokens < 1)
+    return fail(ctx, DITMOE_MISMATCH, "%s: %d positions are not a square", path, config->tokens);
+  if (r->null_label >= config->label_rows)
+    return fail(ctx, DITMOE_MISMATCH, "%s: null label %d, but the class table has %d rows", path,
+                r->null_label, config->label_rows);
+  if (r->classes_used > config->label_rows || r->cfg_channels > config->out_channels)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: classes_used %d of %d label rows, cfg_channels %d of %d channels", path,
+                r->classes_used, config->label_rows, r->cfg_channels, config->out_channels);
+  for (int layer = 0; layer < config->depth; layer++)
+    if (config->experts[layer] && record_has(r, REC_TOP_K) &&
+        layer_int(&r->top_k, layer) > config->experts[layer])
+      return fail(ctx, DITMOE_MISMATCH, "%s: top-k %d of %d experts in block %d; check --top-k",
+                  path, layer_int(&r->top_k, layer), config->experts[layer], layer);
+  return DITMOE_OK;
+}
+
+/* The number of heads follows from the width of q's normalisation. */
+static void infer_heads(struct dit_config *config, const struct ditmoe_checkpoint *checkpoint) {
+  const struct dialect *d = config->dialect;
+  const struct tensor *norm = d->q_norm ? tensor_at(checkpoint, d->q_norm, 0, ".weight") : NULL;
+  config->qk_norm = norm != NULL;
+  if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->width % norm->shape[0] != 0) return;
+  config->record.heads = (int)(config->width / norm->shape[0]);
+  config->record.set |= 1u << REC_HEADS;
+}
+
+static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                         const char *overrides) {
+  if (!overrides) return DITMOE_OK;
+  cJSON *object = NULL;
+  TRY(json_parse(ctx, "record", overrides, strlen(overrides), &object));
+  enum ditmoe_status status = record_read_json(ctx, record, "record", object, true);
+  cJSON_Delete(object);
+  return status;
+}
+
+enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                const struct ditmoe_checkpoint *checkpoint, const char *overrides) {
+  struct dit_record *record = &config->record;
+  int kind, experts = 0;
+  TRY(find_dialect(ctx, config, checkpoint));
+  TRY(infer_sizes(ctx, config, checkpoint));
+  TRY(infer_experts(ctx, config, checkpoint, &kind));
+  TRY(read_overrides(ctx, record, overrides));
+  infer_heads(config, checkpoint);
+  TRY(record_read_files(ctx, record, checkpoint));
+  for (int layer = 0; layer < config->depth; layer++)
+    if (config->experts[layer] > experts) experts = config->experts[layer];
+  const struct known_shape shape = {record_has(record, REC_KIND) ? record->kind : kind,
+                                    config->width, config->depth, experts, config->label_rows - 1};
+  TRY(record_known_model(ctx, record, &shape));
+  TRY(check_kind(ctx, record, checkpoint, kind));
+  TRY(check_known(ctx, config, checkpoint));
+  if (!config->tokens) {
+    if (!record_has(record, REC_INPUT_SIZE))
+      return fail(ctx, DITMOE_USAGE,
+                  "%s: the weights do not tell the size of the latents; a record "
+                  "with input_size, or the config.json of diffusers, must be beside them",
+                  checkpoint->path);
+    int side = record->input_size / config->patch;
+    config->tokens = side * side;
+  }
+  apply_defaults(config);
+  TRY(check_ranges(ctx, config, checkpoint->path));
+  config->heads = record->heads;
+  config->head_dim = config->width / record->heads;
+  config->size = (int)lround(sqrt(config->tokens)) * config->patch;
+  record->input_size = config->size;
+  record->set |= 1u << REC_INPUT_SIZE;
+  return DITMOE_OK;
+}
+
+void config_free(struct ditmoe_ctx *ctx, struct dit_config *config) {
+  record_free(ctx, &config->record);
+  mem_free(ctx, config->experts);
+}

@@ -1,0 +1,27 @@
+/* Sizes and rules of a model, inferred from the shapes of its tensors and its record. */
+#ifndef DIT_CONFIG_H
+#define DIT_CONFIG_H
+
+#include "dit/dit.h"
+#include "dit/names.h"
+
+/* The sources of the record that are files: `__metadata__`, then JSON beside the checkpoint. */
+enum ditmoe_status record_read_files(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                     const struct ditmoe_checkpoint *checkpoint);
+
+/* Fills the config; overrides (JSON text, or NULL) come first. On failure config_free is still due.
+ * DITMOE_MISMATCH: not a model of a known kind; DITMOE_USAGE: something the weights do not tell is
+ * missing, and the message says which flag gives it. */
+enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                const struct ditmoe_checkpoint *checkpoint, const char *overrides);
+void config_free(struct ditmoe_ctx *ctx, struct dit_config *config);
+
+/* The family of a mixture layer, NULL for a dense one. */
+const struct moe_names *config_family(const struct ditmoe_checkpoint *checkpoint, int layer);
+/* "blocks.3." + rest, formatted into a ring of buffers. */
+const char *name_at(const char *pattern, int layer, const char *rest);
+/* The tensor of a name, or NULL. */
+const struct tensor *tensor_at(const struct ditmoe_checkpoint *checkpoint, const char *pattern,
+                               int layer, const char *rest);
+
+#endif

@@ -1,0 +1,134 @@
+/* The denoiser: a diffusion transformer with adaLN-Zero blocks whose feed-forward part is an MLP or a
+ * mixture of experts (docs/MODELS.md).
+ *
+ *   dit_open  -> dialect_find, config_infer (shapes + record) -> weights_bind (names -> weights)
+ *   dit_predict -> dit_forward -> dit_embed, dit_block ..., dit_final      forward.c, read it first
+ *                                  dit_block -> attention, ffn_forward or moe_forward
+ *
+ * B images, T tokens, D width, H heads, E experts. */
+#ifndef DIT_DIT_H
+#define DIT_DIT_H
+
+#include "dit/experts.h"
+#include "dit/record.h"
+#include "io/checkpoint.h"
+
+enum { DIT_MAX_EXPERTS = 1024 }; /* in a layer */
+
+/* Timestep and class embedding; [256] -> D -> D, and a row of D for each label. */
+struct dit_embedder {
+  struct linear *time_in, *time_out;
+  float *labels; /* device [label_rows, D] */
+};
+
+struct dit_moe {
+  struct router_layer router;
+  int experts;           /* all, the unconditional one included */
+  int hidden;            /* largest F                           */
+  struct expert *shared; /* NULL if there is none               */
+};
+
+struct dit_block {
+  const struct dit_embedder
+      *embedder;             /* NULL: that of the model; diffusers has one in each block */
+  struct linear *modulation; /* D -> 6 D: shift, scale, gate of both halves             */
+  struct linear *qkv, *proj;
+  float *q_norm_weight, *q_norm_bias, *k_norm_weight, *k_norm_bias; /* device [d], or NULL */
+  struct expert *mlp;  /* a dense block's feed-forward part, else NULL */
+  struct dit_moe *moe; /* or a mixture's                               */
+};
+
+/* Sizes and rules, from the tensors and the record. */
+struct dit_config {
+  struct dit_record record;
+  const struct dialect *dialect;
+  int channels, out_channels; /* C, Cout = C or 2C */
+  int size, patch, tokens;    /* latent side, p, T */
+  int width, depth, heads, head_dim;
+  int label_rows; /* classes and the null class */
+  bool qk_norm;
+  int *experts; /* [depth] routed FFN experts of a block, 0: dense */
+};
+
+/* A tensor with NaN or infinities, found while loading. */
+struct dit_suspect {
+  char *name;
+  int layer, expert; /* -1: none */
+};
+
+struct dit {
+  struct dit_config config;
+  struct dit_embedder embedder;
+  struct dit_embedder *block_embedders; /* [depth] where blocks have their own, else NULL */
+  struct linear *patch_embed;           /* C p p -> D          */
+  float *pos_embed;                     /* device [T, D]       */
+  struct dit_block *blocks;
+  struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
+  struct expert_store *store; /* the routed experts; weights of `resident` by default */
+  struct resident_experts resident;
+  struct dit_suspect *suspects;
+  size_t suspect_count;
+  uint64_t parameters, weight_bytes;
+};
+
+/* What a tap may look at. Data lie on the device and are valid during the call. */
+enum dit_tap_point {
+  TAP_TIME_FEATURES, /* [B, 256]                    */
+  TAP_TIME,          /* [B, D]                      */
+  TAP_CONDITION,     /* [B, D]                      */
+  TAP_EMBEDDED,      /* [B, T, D]                   */
+  TAP_ATTENTION,     /* [B, T, D] before the gate   */
+  TAP_ROUTER,        /* trace and dispatch          */
+  TAP_EXPERT_ROWS,   /* [R, D] before the weights; dispatch */
+  TAP_FFN,           /* [B, T, D] before the gate   */
+  TAP_BLOCK          /* [B, T, D]                   */
+};
+
+struct dit_tap_data {
+  enum dit_tap_point point;
+  int layer; /* -1 outside the blocks */
+  int B, T, D;
+  const float *data;
+  const struct dispatch *dispatch;
+  const struct router_trace *trace;
+};
+
+struct dit_tap {
+  void *user;
+  void (*look)(void *user, struct backend *be, const struct dit_tap_data *data);
+};
+
+/* One call of the model; host arrays. */
+struct dit_input {
+  const float *x;        /* [B, C, size, size]                      */
+  const float *time;     /* [B] as the model wants it (times time_scale) */
+  const int32_t *labels; /* [B] 0 .. label_rows - 1                 */
+  int B;
+  const struct routing *routing; /* NULL: as trained */
+  const struct dit_tap *tap;     /* NULL: none       */
+};
+
+/* Opens a model; weights are made by `be`, which must outlive it. record: JSON text of overrides or
+ * NULL. The checkpoint may be closed afterwards. */
+enum ditmoe_status dit_open(struct backend *be, const struct ditmoe_checkpoint *checkpoint,
+                            const char *record, struct dit **out);
+void dit_close(struct backend *be, struct dit *model);
+
+/* out [B, Cout, size, size] (host). Working memory comes from the arena of `be` and is given back. */
+enum ditmoe_status dit_predict(struct backend *be, const struct dit *model, float *out,
+                               const struct dit_input *in);
+/* Arena bytes of dit_predict for B images, by a dry run of it. */
+size_t dit_predict_bytes(const struct backend *be, const struct dit *model, int B);
+
+/* Parts of the forward pass, device arrays. */
+void dit_forward(struct backend *be, const struct dit *model, float *out, const float *x,
+                 const struct dit_input *in);
+void dit_block(struct backend *be, const struct dit *model, int layer, float *x, const float *c,
+               const struct dit_input *in);
+void moe_forward(struct backend *be, const struct dit *model, int layer, float *y, const float *u,
+                 const struct dit_input *in);
+void ffn_forward(struct backend *be, const struct expert *expert, float *y, const float *u,
+                 int64_t rows);
+void dit_look(struct backend *be, const struct dit_input *in, const struct dit_tap_data *data);
+
+#endif

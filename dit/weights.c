@@ -1,0 +1,212 @@
+#include "dit/weights.h"
+#include "dit/embed.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static enum ditmoe_status bind_one(struct binder *b, struct linear **out, const char *name,
+                                   int rows, int in) {
+  return binder_linear(b, out, &(struct linear_names){1, false, true, in, {rows}, {name}});
+}
+
+/* The patch embedding is a convolution [D, C, p, p] whose patches do not overlap: a matrix. */
+static enum ditmoe_status bind_patch_embed(struct binder *b) {
+  struct dit *model = b->model;
+  const struct dit_config *c = &model->config;
+  const int64_t shape[4] = {c->width, c->channels, c->patch, c->patch}, bias[1] = {c->width};
+  const struct tensor *weight =
+      binder_take(b, name_at(c->dialect->patch_embed, 0, ".weight"), 4, shape);
+  struct linear_source source = {.parts = 1};
+  source.bias[0] = binder_take(b, name_at(c->dialect->patch_embed, 0, ".bias"), 1, bias);
+  if (!b->create) return DITMOE_OK;
+  struct tensor matrix = *weight;
+  matrix.rank = 2;
+  matrix.shape[1] = matrix.elements / c->width;
+  source.weight[0] = &matrix;
+  model->parameters += (uint64_t)(matrix.elements + c->width);
+  TRY(b->be->ops->linear_create(b->be, &source, &model->patch_embed));
+  model->weight_bytes += model->patch_embed->bytes;
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status bind_positions(struct binder *b) {
+  struct dit *model = b->model;
+  const struct dit_config *c = &model->config;
+  struct backend *be = b->be;
+  const int64_t shape[3] = {1, c->tokens, c->width};
+  if (c->dialect->pos_embed)
+    return binder_floats(b, &model->pos_embed, c->dialect->pos_embed, 3, shape);
+  if (!b->create) return DITMOE_OK;
+  size_t count = (size_t)c->tokens * (size_t)c->width;
+  float *table = NULL;
+  TRY(mem_zalloc(be->ctx, count, sizeof *table, "positions", &table));
+  sincos_positions(table, c->tokens, c->width);
+  enum ditmoe_status status =
+      be->ops->alloc(be, count * sizeof *table, "positions", (void **)&model->pos_embed);
+  if (status == DITMOE_OK) be_upload(be, model->pos_embed, table, count * sizeof *table);
+  mem_free(be->ctx, table);
+  return status;
+}
+
+static enum ditmoe_status bind_embedder(struct binder *b, struct dit_embedder *embedder,
+                                        int layer) {
+  const struct dit_config *c = &b->model->config;
+  const int64_t labels[2] = {c->label_rows, c->width};
+  TRY(bind_one(b, &embedder->time_in, name_at(c->dialect->time_in, layer, ""), c->width,
+               TIME_FEATURES));
+  TRY(bind_one(b, &embedder->time_out, name_at(c->dialect->time_out, layer, ""), c->width,
+               c->width));
+  return binder_floats(b, &embedder->labels, name_at(c->dialect->labels, layer, ""), 2, labels);
+}
+
+static bool same_data(const struct ditmoe_checkpoint *checkpoint, const char *pattern, int layer,
+                      const char *rest) {
+  const struct tensor *first = tensor_at(checkpoint, pattern, 0, rest);
+  const struct tensor *own = tensor_at(checkpoint, pattern, layer, rest);
+  return first && own && first->dtype == own->dtype && first->elements == own->elements &&
+         memcmp(first->data, own->data, (size_t)own->elements * dtype_size(own->dtype)) == 0;
+}
+
+/* Diffusers stores an embedder in every block, as a rule all alike: then one is enough. */
+static bool embedder_is_copy(const struct binder *b, int layer) {
+  const struct dialect *d = b->model->config.dialect;
+  return same_data(b->checkpoint, d->labels, layer, "") &&
+         same_data(b->checkpoint, d->time_in, layer, ".weight") &&
+         same_data(b->checkpoint, d->time_in, layer, ".bias") &&
+         same_data(b->checkpoint, d->time_out, layer, ".weight") &&
+         same_data(b->checkpoint, d->time_out, layer, ".bias");
+}
+
+static enum ditmoe_status bind_block_embedder(struct binder *b, int layer) {
+  struct dit *model = b->model;
+  if (!strstr(model->config.dialect->labels, "%d") || layer == 0) return DITMOE_OK;
+  if (b->create && embedder_is_copy(b, layer)) return DITMOE_OK;
+  struct dit_embedder unused = {0};
+  if (!b->create) return bind_embedder(b, &unused, layer);
+  if (!model->block_embedders)
+    TRY(mem_zalloc(b->be->ctx, (size_t)model->config.depth, sizeof *model->block_embedders,
+                   "blocks", &model->block_embedders));
+  model->blocks[layer].embedder = &model->block_embedders[layer];
+  return bind_embedder(b, &model->block_embedders[layer], layer);
+}
+
+static enum ditmoe_status bind_qk_norm(struct binder *b, struct dit_block *block, int layer) {
+  const struct dit_config *c = &b->model->config;
+  const int64_t shape[1] = {c->head_dim};
+  const struct dialect *d = c->dialect;
+  if (!c->qk_norm) return DITMOE_OK;
+  TRY(binder_floats(b, &block->q_norm_weight, name_at(d->q_norm, layer, ".weight"), 1, shape));
+  TRY(binder_floats(b, &block->q_norm_bias, name_at(d->q_norm, layer, ".bias"), 1, shape));
+  TRY(binder_floats(b, &block->k_norm_weight, name_at(d->k_norm, layer, ".weight"), 1, shape));
+  return binder_floats(b, &block->k_norm_bias, name_at(d->k_norm, layer, ".bias"), 1, shape);
+}
+
+static enum ditmoe_status bind_attention(struct binder *b, struct dit_block *block, int layer) {
+  const struct dit_config *c = &b->model->config;
+  const int D = c->width;
+  const struct dialect *d = c->dialect;
+  struct linear_names qkv = {1, false, true, D, {3 * D}, {name_at(d->qkv[0], layer, "")}};
+  if (d->qkv[1]) {
+    qkv.parts = 3;
+    for (int i = 0; i < 3; i++) qkv.out[i] = D, qkv.name[i] = name_at(d->qkv[i], layer, "");
+  }
+  TRY(binder_linear(b, &block->qkv, &qkv));
+  TRY(bind_qk_norm(b, block, layer));
+  return bind_one(b, &block->proj, name_at(d->proj, layer, ""), D, D);
+}
+
+static enum ditmoe_status bind_block(struct binder *b, int layer) {
+  const struct dit_config *c = &b->model->config;
+  struct dit_block *block = &b->model->blocks[layer];
+  const struct expert_form *form = NULL;
+  b->layer = layer;
+  TRY(bind_block_embedder(b, layer));
+  TRY(bind_one(b, &block->modulation, name_at(c->dialect->modulation, layer, ""), 6 * c->width,
+               c->width));
+  TRY(bind_attention(b, block, layer));
+  if (c->experts[layer]) return bind_moe(b, layer);
+  if (!block->mlp)
+    TRY(mem_zalloc(b->be->ctx, 1, sizeof *block->mlp, "feed-forward part", &block->mlp));
+  return bind_expert(b, block->mlp, name_at(c->dialect->mlp, layer, ""), &form);
+}
+
+static enum ditmoe_status walk(struct binder *b) {
+  struct dit *model = b->model;
+  const struct dit_config *c = &model->config;
+  b->layer = b->expert = -1;
+  TRY(bind_patch_embed(b));
+  TRY(bind_positions(b));
+  TRY(bind_embedder(b, &model->embedder, 0));
+  for (int layer = 0; layer < c->depth; layer++) TRY(bind_block(b, layer));
+  b->layer = -1;
+  TRY(bind_one(b, &model->final_modulation, c->dialect->final_modulation, 2 * c->width, c->width));
+  return bind_one(b, &model->final_linear, c->dialect->final_linear,
+                  c->patch * c->patch * c->out_channels, c->width);
+}
+
+enum ditmoe_status weights_bind(struct backend *be, struct dit *model,
+                                const struct ditmoe_checkpoint *checkpoint) {
+  struct ditmoe_ctx *ctx = be->ctx;
+  struct binder b = {.be = be, .checkpoint = checkpoint, .model = model};
+  size_t depth = (size_t)model->config.depth;
+  enum ditmoe_status status;
+  TRY_DONE(mem_zalloc(ctx, checkpoint->count, sizeof *b.taken, "list of tensors", &b.taken));
+  TRY_DONE(mem_zalloc(ctx, 1, 1024, "load report", &b.report));
+  TRY_DONE(mem_zalloc(ctx, depth, sizeof *model->blocks, "blocks", &model->blocks));
+  TRY_DONE(
+      mem_zalloc(ctx, depth, sizeof *model->resident.layers, "blocks", &model->resident.layers));
+  resident_experts_init(&model->resident, model->resident.layers);
+  model->store = &model->resident.store;
+  TRY_DONE(walk(&b));
+  TRY_DONE(binder_finish(&b));
+  b.create = true;
+  TRY_DONE(walk(&b));
+done:
+  mem_free(ctx, b.taken);
+  mem_free(ctx, b.report);
+  return status;
+}
+
+static void free_linear(struct backend *be, struct linear *linear) {
+  if (linear) be->ops->linear_destroy(be, linear);
+}
+
+static void free_floats(struct backend *be, float *floats) {
+  if (floats) be->ops->release(be, floats);
+}
+
+static void free_embedder(struct backend *be, struct dit_embedder *embedder) {
+  free_linear(be, embedder->time_in);
+  free_linear(be, embedder->time_out);
+  free_floats(be, embedder->labels);
+}
+
+static void free_block(struct backend *be, struct dit *model, int layer) {
+  struct dit_block *block = &model->blocks[layer];
+  if (block->embedder) free_embedder(be, &model->block_embedders[layer]);
+  free_linear(be, block->modulation);
+  free_linear(be, block->qkv);
+  free_linear(be, block->proj);
+  free_floats(be, block->q_norm_weight);
+  free_floats(be, block->q_norm_bias);
+  free_floats(be, block->k_norm_weight);
+  free_floats(be, block->k_norm_bias);
+  if (block->mlp) free_expert(be, block->mlp);
+  mem_free(be->ctx, block->mlp);
+  free_moe(be, model, layer);
+}
+
+void weights_free(struct backend *be, struct dit *model) {
+  for (int layer = 0; model->blocks && layer < model->config.depth; layer++)
+    free_block(be, model, layer);
+  free_embedder(be, &model->embedder);
+  free_linear(be, model->patch_embed);
+  free_floats(be, model->pos_embed);
+  free_linear(be, model->final_modulation);
+  free_linear(be, model->final_linear);
+  for (size_t i = 0; i < model->suspect_count; i++) mem_free(be->ctx, model->suspects[i].name);
+  mem_free(be->ctx, model->suspects);
+  mem_free(be->ctx, model->block_embedders);
+  mem_free(be->ctx, model->resident.layers);
+  mem_free(be->ctx, model->blocks);
+}
