@@ -1,0 +1,36 @@
+/* Classifier-free guidance (Ho and Salimans 2022): e = u + s (c - u) on the guided channels; the
+ * others keep the conditional values. */
+#include "sampler/guidance.h"
+
+static bool acts(const struct sampler_run *run, int step) {
+  const struct guidance *guidance = &run->guidance;
+  double progress = (double)step / run->schedule.steps;
+  return guidance->scale > 1 && progress >= guidance->from && progress < guidance->to;
+}
+
+static enum ditmoe_status predict_two(const struct denoiser *denoiser, float *conditional,
+                                      float *unconditional, const struct prediction *prediction) {
+  struct prediction null = *prediction;
+  if (denoiser->predict_both)
+    return denoiser->predict_both(denoiser->user, conditional, unconditional, prediction);
+  null.unconditional = true;
+  TRY(denoiser->predict(denoiser->user, conditional, prediction));
+  return denoiser->predict(denoiser->user, unconditional, &null);
+}
+
+enum ditmoe_status guidance_predict(struct sampler_run *run, float *output, float *scratch,
+                                    const struct prediction *prediction) {
+  const struct denoiser *denoiser = &run->denoiser;
+  if (!acts(run, prediction->step)) return denoiser->predict(denoiser->user, output, prediction);
+  TRY(predict_two(denoiser, output, scratch, prediction));
+  int all = run->out_channels, channels = run->guidance.channels;
+  int64_t stride = all * run->plane;
+  int64_t guided = (channels > 0 && channels < all ? channels : all) * run->plane;
+  float scale = (float)run->guidance.scale;
+  for (int64_t b = 0; b < run->count; b++) {
+    float *c = output + b * stride;
+    const float *u = scratch + b * stride;
+    for (int64_t i = 0; i < guided; i++) c[i] = u[i] + scale * (c[i] - u[i]);
+  }
+  return DITMOE_OK;
+}
