@@ -1,0 +1,296 @@
+/* AutoencoderKL in the diffusers layout (Rombach et al. 2022, as sd-vae-ft-mse): encoder, decoder.
+ *
+ *   encode: conv_in, per level (blocks, halve), mid, conv_out, quant_conv
+ *   decode: post_quant_conv, conv_in, mid, per level from the deepest (double, blocks), conv_out */
+#include "vae/kl_config.h"
+#include "vae/network.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct level {
+  int channels; /* after its blocks */
+  struct resblock block[KL_BLOCKS];
+  struct conv *resample; /* at its end: halves (encoder) or follows a doubling (decoder); NULL: last */
+};
+
+struct mid {
+  struct resblock block[2];
+  struct attention_block attention;
+};
+
+/* Encoder and decoder have the same parts in another order. */
+struct half {
+  struct conv *conv_in, *conv_out, *quant;
+  struct level level[KL_LEVELS]; /* in the order of the computation */
+  struct mid mid;
+  struct norm norm_out;
+};
+
+struct kl {
+  struct kl_config config;
+  int split; /* last level of the decoder's head, -1: none */
+  struct half encoder, decoder;
+};
+
+static const struct conv_form conv_halve = {
+    .kernel = 3, .stride = 2, .pad_after = 1, .bias = true};
+
+static int deepest(const struct kl_config *config) { return config->channels[config->levels - 1]; }
+
+/* Channels of level i in the order of the decoder. */
+static int up_channels(const struct kl_config *config, int i) {
+  return config->channels[config->levels - 1 - i];
+}
+
+static void resblocks_walk(struct resblock *block, struct parts *parts, int in, int out, int count,
+                           int groups) {
+  for (int r = 0; r < count; r++) {
+    const size_t length = parts_enter(parts, "resnets.%d.", r);
+    resblock_walk(&block[r], parts, r ? out : in, out, groups);
+    parts_leave(parts, length);
+  }
+}
+
+static void mid_walk(struct mid *mid, struct parts *parts, const struct kl_config *config,
+                     bool old_names) {
+  const int C = deepest(config);
+  const size_t length = parts_enter(parts, "mid_block.");
+  resblocks_walk(mid->block, parts, C, C, 2, config->groups);
+  parts_enter(parts, "attentions.0.");
+  if (config->attention) attention_walk(&mid->attention, parts, C, config->groups, old_names);
+  parts_leave(parts, length);
+}
+
+static void encoder_walk(struct half *half, struct parts *parts, const struct kl_config *config,
+                         bool old_names) {
+  const int M = 2 * config->latent_channels, last = config->levels - 1;
+  const size_t outside = parts_enter(parts, "encoder.");
+  parts_conv(parts, &half->conv_in, 3, config->channels[0], &conv_3x3, "conv_in");
+  for (int i = 0; i <= last; i++) {
+    struct level *level = &half->level[i];
+    const int in = config->channels[i ? i - 1 : 0], out = config->channels[i];
+    const size_t inside = parts_enter(parts, "down_blocks.%d.", i);
+    level->channels = out;
+    resblocks_walk(level->block, parts, in, out, config->layers, config->groups);
+    if (i < last)
+      parts_conv(parts, &level->resample, out, out, &conv_halve, "downsamplers.0.conv");
+    parts_leave(parts, inside);
+  }
+  mid_walk(&half->mid, parts, config, old_names);
+  parts_norm(parts, &half->norm_out, deepest(config), "conv_norm_out");
+  parts_conv(parts, &half->conv_out, deepest(config), M, &conv_3x3, "conv_out");
+  parts_leave(parts, outside);
+  if (config->quant) parts_conv(parts, &half->quant, M, M, &conv_1x1, "quant_conv");
+}
+
+static void decoder_walk(struct half *half, struct parts *parts, const struct kl_config *config,
+                         bool old_names) {
+  const int C = config->latent_channels, last = config->levels - 1;
+  if (config->post_quant) parts_conv(parts, &half->quant, C, C, &conv_1x1, "post_quant_conv");
+  const size_t outside = parts_enter(parts, "decoder.");
+  parts_conv(parts, &half->conv_in, C, deepest(config), &conv_3x3, "conv_in");
+  mid_walk(&half->mid, parts, config, old_names);
+  for (int i = 0; i <= last; i++) {
+    struct level *level = &half->level[i];
+    const int in = up_channels(config, i ? i - 1 : 0), out = up_channels(config, i);
+    const size_t inside = parts_enter(parts, "up_blocks.%d.", i);
+    level->channels = out;
+    resblocks_walk(level->block, parts, in, out, config->layers + 1, config->groups);
+    if (i < last) parts_conv(parts, &level->resample, out, out, &conv_3x3, "upsamplers.0.conv");
+    parts_leave(parts, inside);
+  }
+  parts_norm(parts, &half->norm_out, config->channels[0], "conv_norm_out");
+  parts_conv(parts, &half->conv_out, config->channels[0], 3, &conv_3x3, "conv_out");
+  parts_leave(parts, outside);
+}
+
+/* x [height, width, C] in place. */
+static void mid_forward(struct backend *be, const struct kl *kl, const struct mid *mid, float *x,
+                        int height, int width) {
+  resblock_forward(be, &mid->block[0], x, x, height, width, NULL);
+  if (kl->config.attention) attention_forward(be, &mid->attention, x, height, width);
+  resblock_forward(be, &mid->block[1], x, x, height, width, NULL);
+}
+
+/* y [height, width, level->channels] = the blocks of a level applied to x. */
+static void blocks_forward(struct backend *be, const struct level *level, int blocks, float *y,
+                           const float *x, int height, int width, struct tile *tile) {
+  for (int r = 0; r < blocks; r++)
+    resblock_forward(be, &level->block[r], y, r ? y : x, height, width, tile);
+}
+
+/* y [2 height, 2 width, C] = conv(nearest neighbours of x [height, width, C]) */
+static void double_forward(struct backend *be, const struct level *level, float *y, const float *x,
+                           int height, int width) {
+  const size_t mark = arena_mark(&be->arena);
+  float *up = be_floats(be, (int64_t)4 * height * width * level->channels);
+  be_upsample2x(be, up, x, 1, height, width, level->channels);
+  be_conv2d(be, y, up, level->resample, 1, 2 * height, 2 * width);
+  arena_reset(&be->arena, mark);
+}
+
+static int level_scale(int i) { return i > 0 ? 2 : 1; }
+
+/* Level i of the decoder: y [height * scale, width * scale, channels] of x [height, width, C]. */
+static void level_forward(struct backend *be, const struct kl *kl, int i, float *y, const float *x,
+                          int height, int width, struct tile *tile) {
+  const struct level *level = &kl->decoder.level[i];
+  const int blocks = kl->config.layers + 1;
+  const size_t mark = arena_mark(&be->arena);
+  if (i == 0) {
+    blocks_forward(be, level, blocks, y, x, height, width, tile);
+    return;
+  }
+  float *doubled = be_floats(be, (int64_t)4 * height * width * level[-1].channels);
+  double_forward(be, level - 1, doubled, x, height, width);
+  blocks_forward(be, level, blocks, y, doubled, 2 * height, 2 * width, tile);
+  arena_reset(&be->arena, mark);
+}
+
+static void kl_head(struct backend *be, const struct vae *vae, float *features, const float *latents,
+                    int size) {
+  const struct kl *kl = vae->kl;
+  const struct half *half = &kl->decoder;
+  const int C = kl->config.latent_channels, D = deepest(&kl->config);
+  const size_t mark = arena_mark(&be->arena);
+  const int64_t pixels = (int64_t)size * size;
+  float *z = be_floats(be, pixels * C);                              /* [size, size, C] */
+  float *x = kl->split < 0 ? features : be_floats(be, pixels * D); /* [size, size, D] */
+
+  if (half->quant) be_conv2d(be, z, latents, half->quant, 1, size, size);
+  be_conv2d(be, x, half->quant ? z : latents, half->conv_in, 1, size, size);
+  mid_forward(be, kl, &half->mid, x, size, size);
+  for (int i = 0; i <= kl->split; i++) {
+    const int side = size * level_scale(i);
+    float *y = i == kl->split ? features
+                              : be_floats(be, (int64_t)side * side * up_channels(&kl->config, i));
+    level_forward(be, kl, i, y, x, size, size, NULL);
+    size = side;
+    x = y;
+  }
+  arena_reset(&be->arena, mark);
+}
+
+/* One level; after the last the image is made of it. */
+static void kl_stage(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
+                     int height, int width, struct tile *tile) {
+  const struct kl *kl = vae->kl;
+  const struct half *half = &kl->decoder;
+  const int i = kl->split + 1 + s, scale = level_scale(i), C = half->level[i].channels;
+  const int H = height * scale, W = width * scale;
+  const size_t mark = arena_mark(&be->arena);
+  if (s < vae->stages - 1) {
+    level_forward(be, kl, i, y, x, height, width, tile);
+    return;
+  }
+  float *top = be_floats(be, (int64_t)H * W * C); /* [H, W, C] */
+  level_forward(be, kl, i, top, x, height, width, tile);
+  float *a = be_floats(be, (int64_t)H * W * C); /* [H, W, C] */
+  norm_forward(be, a, top, &half->norm_out, kl->config.groups, H, W, true, tile);
+  be_conv2d(be, y, a, half->conv_out, 1, H, W);
+  arena_reset(&be->arena, mark);
+}
+
+static void kl_encode(struct backend *be, const struct vae *vae, float *moments, const float *image,
+                      int size) {
+  const struct kl *kl = vae->kl;
+  const struct half *half = &kl->encoder;
+  const int last = kl->config.levels - 1, M = 2 * kl->config.latent_channels;
+  const size_t mark = arena_mark(&be->arena);
+  float *x = be_floats(be, (int64_t)size * size * kl->config.channels[0]);
+
+  be_conv2d(be, x, image, half->conv_in, 1, size, size);
+  for (int i = 0; i <= last; i++) {
+    const struct level *level = &half->level[i];
+    const int next = i < last ? size / 2 : size;
+    float *y = be_floats(be, (int64_t)next * next * level->channels);
+    const size_t inner = arena_mark(&be->arena);
+    float *h = i < last ? be_floats(be, (int64_t)size * size * level->channels) : y;
+    blocks_forward(be, level, kl->config.layers, h, x, size, size, NULL);
+    if (i < last) be_conv2d(be, y, h, level->resample, 1, size, size);
+    arena_reset(&be->arena, inner);
+    x = y;
+    size = next;
+  }
+  const int64_t pixels = (int64_t)size * size;
+  float *a = be_floats(be, pixels * deepest(&kl->config)); /* [size, size, deepest] */
+  float *m = be_floats(be, pixels * M);                    /* [size, size, 2 C]     */
+  mid_forward(be, kl, &half->mid, x, size, size);
+  norm_forward(be, a, x, &half->norm_out, kl->config.groups, size, size, true, NULL);
+  be_conv2d(be, half->quant ? m : moments, a, half->conv_out, 1, size, size);
+  if (half->quant) be_conv2d(be, moments, m, half->quant, 1, size, size);
+  arena_reset(&be->arena, mark);
+}
+
+static bool has_prefix(const struct ditmoe_checkpoint *file, const char *prefix) {
+  for (size_t i = 0; i < file->count; i++)
+    if (strncmp(file->tensors[i].name, prefix, strlen(prefix)) == 0) return true;
+  return false;
+}
+
+/* The last levels, one per stage. A pixel of y sees one more beyond it for every 3x3 convolution on the
+ * way; a pixel of a doubled image stands for half of one before. */
+static void describe_stages(struct vae *vae, const struct kl_config *config) {
+  const int blocks = config->layers + 1;
+  for (int s = 0; s < vae->stages; s++) {
+    const int i = vae->kl->split + 1 + s, last = s == vae->stages - 1;
+    const int scale = level_scale(i), seen = RESBLOCK_CONVS * blocks + (scale > 1) + last;
+    vae->stage[s] = (struct vae_stage){.in = up_channels(config, i ? i - 1 : 0),
+                                       .out = last ? 3 : up_channels(config, i),
+                                       .scale = scale,
+                                       .margin = (seen + scale - 1) / scale,
+                                       .norms = RESBLOCK_NORMS * blocks + last};
+  }
+}
+
+static void describe(struct vae *vae, const struct kl_config *config) {
+  const int last = config->levels - 1;
+  vae->kl->config = *config;
+  vae->stages = config->levels < VAE_STAGES ? config->levels : VAE_STAGES;
+  vae->kl->split = last - vae->stages;
+  vae->head = kl_head;
+  vae->stage_forward = kl_stage;
+  vae->encode = kl_encode;
+  vae->head_scale = vae->kl->split > 0 ? 1 << vae->kl->split : 1;
+  vae->groups = config->groups;
+  vae->log_variance = true;
+  vae->info = (struct vae_info){.kind = "autoencoder-kl",
+                                .latent_channels = config->latent_channels,
+                                .image_channels = 3,
+                                .factor = 1 << last,
+                                .scale = config->scale,
+                                .shift = config->shift};
+  describe_stages(vae, config);
+}
+
+enum ditmoe_status kl_open(struct backend *be, struct vae *vae, const char *config_path,
+                           const struct ditmoe_checkpoint *file) {
+  struct kl_config config;
+  struct parts *parts = &vae->parts[0];
+  if (has_prefix(file, "decoder.mid.") || has_prefix(file, "encoder.mid.") ||
+      has_prefix(file, "first_stage_model."))
+    return fail(be->ctx, DITMOE_MISMATCH,
+                "%s: an autoencoder with CompVis tensor names (decoder.mid.block_1, ...), which are "
+                "not supported; use the same weights in the diffusers layout",
+                file->path);
+  if (!has_prefix(file, "encoder.") && !has_prefix(file, "decoder."))
+    return fail(be->ctx, DITMOE_MISMATCH,
+                "%s: not a decoder: expected tensors decoder.* or encoder.* of an AutoencoderKL, or "
+                "1.weight of a TAESD",
+                file->path);
+  TRY(kl_config_read(be->ctx, config_path, &config));
+  TRY(mem_zalloc(be->ctx, 1, sizeof *vae->kl, "the autoencoder", &vae->kl));
+  describe(vae, &config);
+  vae->info.can_encode = has_prefix(file, "encoder.");
+  vae->info.can_decode = has_prefix(file, "decoder.");
+  *parts = (struct parts){.ctx = be->ctx};
+  if (vae->info.can_encode)
+    encoder_walk(&vae->kl->encoder, parts, &config,
+                 checkpoint_find(file, "encoder.mid_block.attentions.0.query.weight") != NULL);
+  if (vae->info.can_decode)
+    decoder_walk(&vae->kl->decoder, parts, &config,
+                 checkpoint_find(file, "decoder.mid_block.attentions.0.query.weight") != NULL);
+  return parts_load(parts, be, file, "autoencoder-kl (by its config.json)",
+                    &vae->info.weight_bytes);
+}

@@ -1,0 +1,79 @@
+/* Residual and attention blocks of a convolutional autoencoder (Esser et al. 2021, Rombach et al. 2022). */
+#include "vae/blocks.h"
+
+const struct conv_form conv_1x1 = {.kernel = 1, .stride = 1, .bias = true};
+const struct conv_form conv_3x3 = {
+    .kernel = 3, .stride = 1, .pad_before = 1, .pad_after = 1, .bias = true};
+
+void norm_forward(struct backend *be, float *y, const float *x, const struct norm *norm, int groups,
+                  int height, int width, bool silu, struct tile *tile) {
+  const float eps = 1e-6f;
+  const int64_t pixels = (int64_t)height * width;
+  const int C = norm->channels;
+  if (!tile) {
+    be_group_norm(be, y, x, norm->weight, norm->bias, 1, pixels, C, groups, eps, silu);
+    return;
+  }
+  const int scale = width / tile->width, k = tile->next++;
+  const int window[4] = {tile->window.top * scale, tile->window.left * scale,
+                         tile->window.bottom * scale, tile->window.right * scale};
+  double *moments = tile->moments + 2 * (int64_t)k * groups;
+  if (k < tile->sweep) {
+    be_group_norm_given(be, y, x, moments, norm->weight, norm->bias, pixels, C, groups, eps, silu);
+  } else if (k == tile->sweep) {
+    be_group_moments(be, moments, x, width, window, C, groups, tile->area * scale * scale);
+    be->arena.measuring = true;
+  }
+}
+
+void resblock_walk(struct resblock *block, struct parts *parts, int in, int out, int groups) {
+  *block = (struct resblock){.in = in, .out = out, .groups = groups};
+  parts_norm(parts, &block->norm1, in, "norm1");
+  parts_conv(parts, &block->conv1, in, out, &conv_3x3, "conv1");
+  parts_norm(parts, &block->norm2, out, "norm2");
+  parts_conv(parts, &block->conv2, out, out, &conv_3x3, "conv2");
+  if (in != out) parts_conv(parts, &block->shortcut, in, out, &conv_1x1, "conv_shortcut");
+}
+
+void resblock_forward(struct backend *be, const struct resblock *block, float *y, const float *x,
+                      int height, int width, struct tile *tile) {
+  const size_t mark = arena_mark(&be->arena);
+  const int64_t pixels = (int64_t)height * width;
+  const int in = block->in, out = block->out, groups = block->groups;
+  float *a = be_floats(be, pixels * (in > out ? in : out)); /* [height, width, in or out] */
+  float *h = y == x ? be_floats(be, pixels * out) : y;      /* [height, width, out]       */
+
+  norm_forward(be, a, x, &block->norm1, groups, height, width, true, tile);
+  be_conv2d(be, h, a, block->conv1, 1, height, width);
+  norm_forward(be, a, h, &block->norm2, groups, height, width, true, tile);
+  be_conv2d(be, h, a, block->conv2, 1, height, width);
+  if (block->shortcut) be_conv2d(be, a, x, block->shortcut, 1, height, width);
+  be_add(be, y, block->shortcut ? a : x, h, pixels * out);
+  arena_reset(&be->arena, mark);
+}
+
+void attention_walk(struct attention_block *block, struct parts *parts, int channels, int groups,
+                    bool old_names) {
+  static const char *const names[2][4] = {{"to_q", "to_k", "to_v", "to_out.0"},
+                                          {"query", "key", "value", "proj_attn"}};
+  *block = (struct attention_block){.channels = channels, .groups = groups};
+  parts_norm(parts, &block->norm, channels, "group_norm");
+  parts_linear(parts, &block->qkv, channels, channels, names[old_names], 3);
+  parts_linear(parts, &block->out, channels, channels, names[old_names] + 3, 1);
+}
+
+void attention_forward(struct backend *be, const struct attention_block *block, float *x, int height,
+                       int width) {
+  const size_t mark = arena_mark(&be->arena);
+  const int T = height * width, C = block->channels;
+  float *a = be_floats(be, (int64_t)T * C);       /* [T, C]    */
+  float *qkv = be_floats(be, (int64_t)T * 3 * C); /* [T, 3, C] */
+  float *o = be_floats(be, (int64_t)T * C);       /* [T, C]    */
+
+  norm_forward(be, a, x, &block->norm, block->groups, height, width, false, NULL);
+  be_linear(be, qkv, a, block->qkv, T);
+  be_attention(be, o, qkv, 1, T, 1, C);
+  be_linear(be, a, o, block->out, T);
+  be_add(be, x, x, a, (int64_t)T * C);
+  arena_reset(&be->arena, mark);
+}

@@ -1,0 +1,181 @@
+/* TAESD, the tiny autoencoder of Ollin Boer Bohan: convolutions and relu only. It takes the latents of a
+ * denoiser as they are and gives images in [0, 1]; encoder and decoder are separate files whose tensors
+ * are called by their place in a sequence of layers.
+ *
+ *   step: [double or halve] conv, then blocks relu(conv(relu(conv(relu(conv x)))) + x) */
+#include "vae/network.h"
+
+#include <stdio.h>
+
+enum { WIDTH = 64, STEPS = 4, BLOCKS = 3, HEAD_STEPS = STEPS - VAE_STAGES };
+
+struct step {
+  struct conv *conv, *block[BLOCKS][3];
+};
+
+struct chain {
+  struct step step[STEPS];
+  struct conv *out;
+};
+
+struct taesd {
+  struct chain encoder, decoder;
+};
+
+/* Places in the sequence: the convolution of each step, its first block, the last convolution. */
+struct layout {
+  int conv[STEPS], first[STEPS], blocks[STEPS], out;
+};
+static const struct layout decoder_layout = {{1, 7, 12, 17}, {3, 8, 13, 18}, {3, 3, 3, 1}, 19};
+static const struct layout encoder_layout = {{0, 2, 6, 10}, {1, 3, 7, 11}, {1, 3, 3, 3}, 14};
+
+/* Without a bias: those that change the resolution. */
+static const struct conv_form conv_plain = {
+    .kernel = 3, .stride = 1, .pad_before = 1, .pad_after = 1};
+static const struct conv_form conv_halve = {
+    .kernel = 3, .stride = 2, .pad_before = 1, .pad_after = 1};
+
+static void chain_walk(struct chain *chain, struct parts *parts, const struct layout *layout, int in,
+                       int out, const struct conv_form *resample) {
+  char name[16];
+  for (int s = 0; s < STEPS; s++) {
+    struct step *step = &chain->step[s];
+    snprintf(name, sizeof name, "%d", layout->conv[s]);
+    parts_conv(parts, &step->conv, s ? WIDTH : in, WIDTH, s ? resample : &conv_3x3, name);
+    for (int c = 0; c < 3 * layout->blocks[s]; c++) {
+      snprintf(name, sizeof name, "%d.conv.%d", layout->first[s] + c / 3, 2 * (c % 3));
+      parts_conv(parts, &step->block[c / 3][c % 3], WIDTH, WIDTH, &conv_3x3, name);
+    }
+  }
+  snprintf(name, sizeof name, "%d", layout->out);
+  parts_conv(parts, &chain->out, WIDTH, out, &conv_3x3, name);
+}
+
+/* x [height, width, WIDTH] in place. */
+static void block_forward(struct backend *be, struct conv *const conv[3], float *x, int height,
+                          int width) {
+  const size_t mark = arena_mark(&be->arena);
+  const int64_t n = (int64_t)height * width * WIDTH;
+  float *a = be_floats(be, n), *b = be_floats(be, n); /* [height, width, WIDTH] */
+  be_conv2d(be, a, x, conv[0], 1, height, width);
+  be_relu(be, a, a, n);
+  be_conv2d(be, b, a, conv[1], 1, height, width);
+  be_relu(be, b, b, n);
+  be_conv2d(be, a, b, conv[2], 1, height, width);
+  be_add(be, x, x, a, n);
+  be_relu(be, x, x, n);
+  arena_reset(&be->arena, mark);
+}
+
+static void blocks_forward(struct backend *be, const struct step *step, int blocks, float *x,
+                           int height, int width) {
+  for (int b = 0; b < blocks; b++) block_forward(be, step->block[b], x, height, width);
+}
+
+/* y [2 height, 2 width, WIDTH] = a later step of the decoder on x [height, width, WIDTH] */
+static void double_forward(struct backend *be, const struct taesd *taesd, int s, float *y,
+                           const float *x, int height, int width) {
+  const struct step *step = &taesd->decoder.step[s];
+  const size_t mark = arena_mark(&be->arena);
+  float *up = be_floats(be, (int64_t)4 * height * width * WIDTH);
+  be_upsample2x(be, up, x, 1, height, width, WIDTH);
+  be_conv2d(be, y, up, step->conv, 1, 2 * height, 2 * width);
+  arena_reset(&be->arena, mark);
+  blocks_forward(be, step, decoder_layout.blocks[s], y, 2 * height, 2 * width);
+}
+
+static void taesd_head(struct backend *be, const struct vae *vae, float *features,
+                       const float *latents, int size) {
+  const struct taesd *taesd = vae->taesd;
+  const size_t mark = arena_mark(&be->arena);
+  const int64_t pixels = (int64_t)size * size, C = vae->info.latent_channels;
+  float *z = be_floats(be, pixels * C);     /* [size, size, C]     */
+  float *x = be_floats(be, pixels * WIDTH); /* [size, size, WIDTH] */
+  be_tanh_clamp(be, z, latents, 3, pixels * C);
+  be_conv2d(be, x, z, taesd->decoder.step[0].conv, 1, size, size);
+  be_relu(be, x, x, pixels * WIDTH);
+  blocks_forward(be, &taesd->decoder.step[0], decoder_layout.blocks[0], x, size, size);
+  double_forward(be, taesd, 1, features, x, size, size);
+  arena_reset(&be->arena, mark);
+}
+
+static void taesd_stage(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
+                        int height, int width, struct tile *tile) {
+  const struct taesd *taesd = vae->taesd;
+  const size_t mark = arena_mark(&be->arena);
+  (void)tile; /* there are no norms */
+  if (s < VAE_STAGES - 1) {
+    double_forward(be, taesd, HEAD_STEPS + s, y, x, height, width);
+    return;
+  }
+  float *top = be_floats(be, (int64_t)4 * height * width * WIDTH); /* [2 height, 2 width, WIDTH] */
+  double_forward(be, taesd, HEAD_STEPS + s, top, x, height, width);
+  be_conv2d(be, y, top, taesd->decoder.out, 1, 2 * height, 2 * width);
+  arena_reset(&be->arena, mark);
+}
+
+static void taesd_encode(struct backend *be, const struct vae *vae, float *moments,
+                         const float *image, int size) {
+  const struct chain *encoder = &vae->taesd->encoder;
+  const size_t mark = arena_mark(&be->arena);
+  const float *x = image;
+  for (int s = 0; s < STEPS; s++) {
+    const int half = s ? size / 2 : size;
+    float *y = be_floats(be, (int64_t)half * half * WIDTH); /* [half, half, WIDTH] */
+    be_conv2d(be, y, x, encoder->step[s].conv, 1, size, size);
+    blocks_forward(be, &encoder->step[s], encoder_layout.blocks[s], y, half, half);
+    x = y;
+    size = half;
+  }
+  be_conv2d(be, moments, x, encoder->out, 1, size, size);
+  arena_reset(&be->arena, mark);
+}
+
+static void describe(struct vae *vae, int C) {
+  vae->head = taesd_head;
+  vae->stage_forward = taesd_stage;
+  vae->encode = taesd_encode;
+  vae->head_scale = 2;
+  vae->stages = VAE_STAGES;
+  for (int s = 0; s < VAE_STAGES; s++) {
+    const int last = s == VAE_STAGES - 1;
+    const int seen = 1 + 3 * decoder_layout.blocks[HEAD_STEPS + s] + last; /* one per convolution */
+    vae->stage[s] = (struct vae_stage){
+        .in = WIDTH, .out = last ? 3 : WIDTH, .scale = 2, .margin = (seen + 1) / 2};
+  }
+  vae->info = (struct vae_info){.kind = "taesd",
+                                .latent_channels = C,
+                                .image_channels = 3,
+                                .factor = 8,
+                                .scale = 1,
+                                .unit_range = true};
+}
+
+/* Axis `axis` of a weight [out, in, 3, 3], or 4 if it is none. */
+static int latent_channels(const struct ditmoe_checkpoint *file, const char *name, int axis) {
+  enum { MOST = 256 };
+  const struct tensor *weight = checkpoint_find(file, name);
+  bool plausible = weight && weight->rank == 4 && weight->shape[axis] > 0 && weight->shape[axis] <= MOST;
+  return plausible ? (int)weight->shape[axis] : 4;
+}
+
+enum ditmoe_status taesd_open(struct backend *be, struct vae *vae,
+                              const struct ditmoe_checkpoint *decoder,
+                              const struct ditmoe_checkpoint *encoder) {
+  const int C = decoder ? latent_channels(decoder, "1.weight", 1)
+                        : latent_channels(encoder, "14.weight", 0);
+  TRY(mem_zalloc(be->ctx, 1, sizeof *vae->taesd, "the autoencoder", &vae->taesd));
+  describe(vae, C);
+  vae->info.can_encode = encoder != NULL;
+  vae->info.can_decode = decoder != NULL;
+  for (int i = 0; i < 2; i++) vae->parts[i] = (struct parts){.ctx = be->ctx};
+  if (decoder) {
+    chain_walk(&vae->taesd->decoder, &vae->parts[0], &decoder_layout, C, 3, &conv_plain);
+    TRY(parts_load(&vae->parts[0], be, decoder, "taesd decoder", &vae->info.weight_bytes));
+  }
+  if (encoder) {
+    chain_walk(&vae->taesd->encoder, &vae->parts[1], &encoder_layout, 3, C, &conv_halve);
+    TRY(parts_load(&vae->parts[1], be, encoder, "taesd encoder", &vae->info.weight_bytes));
+  }
+  return DITMOE_OK;
+}
