@@ -1,0 +1,68 @@
+/* What is behind the opaque types of ditmoe.h. */
+#ifndef API_HANDLES_H
+#define API_HANDLES_H
+
+#include "dit/dit.h"
+#include "sampler/sampler.h"
+#include "vae/vae.h"
+
+/* Models, decoders and sessions keep a context of their own for their memory; errors go to the context
+ * of the caller, to which the backend points during a call. */
+struct ditmoe_model {
+  struct ditmoe_ctx own;
+  struct backend be;
+  struct dit *dit;
+  char *record;
+};
+
+struct ditmoe_decoder {
+  struct ditmoe_ctx own;
+  struct backend be;
+  struct vae *vae;
+  int tile;
+};
+
+/* A request with every choice made. */
+struct resolved {
+  const struct sampler *sampler;
+  struct schedule_request schedule;
+  struct guidance guidance;
+  bool guided;  /* two predictions a step                        */
+  bool batched; /* both from one batch of 2 B                    */
+  bool torch;   /* random numbers of torch's CPU generator       */
+  int batch;    /* B                                             */
+  int block;    /* > 0: images are made in fixed blocks of this many */
+};
+
+struct ditmoe_session {
+  struct ditmoe_ctx own;
+  const struct ditmoe_model *model;
+  const struct ditmoe_decoder *decoder; /* NULL: latents only */
+  struct backend be;
+  int capacity; /* images of one batch                */
+  size_t work_floats;
+  float *x;        /* [B, C, H, W]                       */
+  float *work;     /* of the sampler                     */
+  float *pair_in;  /* [2B, C, H, W], for batched guidance */
+  float *pair_out; /* [2B, Cout, H, W]                   */
+  float *noise;    /* [2B, C, H, W], for torch's numbers */
+  float *image;    /* [3, S, S]                          */
+  float *time;     /* [2B]                               */
+  int32_t *labels; /* [2B]                               */
+};
+
+/* Checks a request against the model and makes all choices. */
+enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
+                                   const struct ditmoe_request *request, struct resolved *out);
+/* Bytes of the arena and of the host arrays. */
+uint64_t session_arena_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
+                             const struct resolved *resolved);
+uint64_t session_host_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
+                            const struct resolved *resolved);
+
+/* Runs a failed prediction again, looking for the place where the first value that is not finite
+ * appears; fails with DITMOE_NONFINITE and names it. */
+enum ditmoe_status diagnose_nonfinite(struct backend *be, const struct dit *model,
+                                      const struct dit_input *in, int step, int steps);
+
+#endif

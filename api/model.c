@@ -1,0 +1,81 @@
+/* Models: a checkpoint turned into weights of a backend. */
+#include "api/handles.h"
+
+#include <string.h>
+
+static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_model *model, const char *path,
+                               const struct ditmoe_model_options *options) {
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  TRY(backend_init(&model->be, ctx, options->backend, options->tier, options->threads));
+  TRY(ditmoe_checkpoint_open(ctx, path, options->key, &checkpoint));
+  enum ditmoe_status status = dit_open(&model->be, checkpoint, options->record, &model->dit);
+  ditmoe_checkpoint_close(checkpoint);
+  if (status == DITMOE_OK)
+    status = record_write_json(ctx, &model->dit->config.record, &model->record);
+  return status;
+}
+
+enum ditmoe_status ditmoe_model_open(struct ditmoe_ctx *ctx, const char *path,
+                                     const struct ditmoe_model_options *options,
+                                     struct ditmoe_model **out) {
+  const struct ditmoe_model_options defaults = {0};
+  struct ditmoe_model *model = NULL;
+  TRY(mem_zalloc(ctx, 1, sizeof *model, "model", &model));
+  model->own.hooks = ctx->hooks;
+  enum ditmoe_status status = load(ctx, model, path, options ? options : &defaults);
+  model->be.ctx = &model->own;
+  if (status != DITMOE_OK) {
+    ditmoe_model_close(model);
+    return status;
+  }
+  *out = model;
+  return DITMOE_OK;
+}
+
+void ditmoe_model_close(struct ditmoe_model *model) {
+  if (!model) return;
+  struct ditmoe_ctx own = model->own;
+  model->be.ctx = &own;
+  dit_close(&model->be, model->dit);
+  backend_fini(&model->be);
+  mem_free(&own, model->record);
+  mem_free(&own, model);
+}
+
+void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_info *out) {
+  const struct dit_config *c = &model->dit->config;
+  *out = (struct ditmoe_model_info){
+      .kind = dit_kind_name(c->record.kind),
+      .objective = c->record.objective == OBJECTIVE_RF ? "rf" : "ddpm",
+      .backend = model->be.ops->name,
+      .tier = model->be.tier,
+      .channels = c->channels,
+      .size = c->size,
+      .patch = c->patch,
+      .width = c->width,
+      .depth = c->depth,
+      .heads = c->heads,
+      .num_classes = c->record.null_label,
+      .classes_used = c->record.classes_used,
+      .null_label = c->record.null_label,
+      .learned_variance = c->out_channels > c->channels,
+      .qk_norm = c->qk_norm,
+      .latent_scale = record_has(&c->record, REC_LATENT_SCALE) ? c->record.latent_scale : 0,
+      .parameters = model->dit->parameters,
+      .weight_bytes = model->dit->weight_bytes,
+  };
+  for (int layer = 0; layer < c->depth; layer++) {
+    if (!c->experts[layer]) continue;
+    const struct router_layer *router = &model->dit->blocks[layer].moe->router;
+    if (c->experts[layer] > out->experts) out->experts = c->experts[layer];
+    if (router->top_k > out->top_k) out->top_k = router->top_k;
+    out->batch_coupled |= router->router->batch_coupled;
+  }
+}
+
+const char *ditmoe_model_class_name(const struct ditmoe_model *model, int label) {
+  const struct dit_record *record = &model->dit->config.record;
+  return label >= 0 && label < record->class_count ? record->class_names[label] : NULL;
+}
+
+const char *ditmoe_model_record(const struct ditmoe_model *model) { return model->record; }

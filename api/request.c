@@ -1,0 +1,217 @@
+/* Requests: defaults, and every choice checked against the model. */
+#include "api/handles.h"
+#include "base/system.h"
+#include "dit/names.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { DEFAULT_BATCH = 8, DEFAULT_BLOCK = 8, MAX_BATCH = 1 << 16, TRAIN_STEPS = 1000 };
+
+struct ditmoe_request ditmoe_request_default(void) {
+  return (struct ditmoe_request){.cfg_scale = 4.0, .cfg_to = 1.0, .cfg_channels = -1};
+}
+
+const char *ditmoe_sampler_name(int index) {
+  const struct sampler *sampler = sampler_at(index);
+  return sampler ? sampler->name : NULL;
+}
+
+const char *ditmoe_sampler_objective(int index) {
+  const struct sampler *sampler = sampler_at(index);
+  return sampler ? sampler->objective : NULL;
+}
+
+static enum ditmoe_status choose_sampler(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                         const struct ditmoe_request *request,
+                                         struct resolved *out) {
+  bool flow = config->record.objective == OBJECTIVE_RF;
+  const char *objective = flow ? "rf" : "ddpm";
+  const char *name = request->sampler ? request->sampler : flow ? "euler" : "ddpm";
+  out->sampler = sampler_find(name);
+  if (!out->sampler) return fail(ctx, DITMOE_USAGE, "sampler: unknown sampler \"%s\"", name);
+  if (strcmp(out->sampler->objective, objective) != 0 && !request->force)
+    return fail(ctx, DITMOE_MISMATCH,
+                "sampler %s is for %s models, but this one was trained for %s; use %s, or --force",
+                name, out->sampler->objective, objective, flow ? "euler" : "ddpm");
+  return DITMOE_OK;
+}
+
+/* Options that the sampler would ignore. */
+static enum ditmoe_status check_applies(struct ditmoe_ctx *ctx,
+                                        const struct ditmoe_request *request,
+                                        const struct sampler *sampler) {
+  bool flow = strcmp(sampler->objective, "rf") == 0;
+  const char *option = NULL;
+  if (request->eta != 0 && !sampler->takes_eta) option = "eta";
+  if (request->respacing && !sampler->takes_respacing) option = "respacing";
+  if (request->shift != 0 && !flow) option = "shift";
+  if (request->fixed_variance && strcmp(sampler->name, "ddpm") != 0) option = "fixed-variance";
+  return option ? fail(ctx, DITMOE_USAGE, "%s: sampler %s has no use for it", option, sampler->name)
+                : DITMOE_OK;
+}
+
+static enum ditmoe_status check_numbers(struct ditmoe_ctx *ctx, const struct ditmoe_request *r) {
+  if (r->count < 1)
+    return fail(ctx, DITMOE_USAGE, "number of samples %lld: at least 1", (long long)r->count);
+  if (r->first_index < 0 || r->first_index > INT64_MAX - r->count)
+    return fail(ctx, DITMOE_USAGE, "first sample index %lld: out of range",
+                (long long)r->first_index);
+  if (r->steps < 0) return fail(ctx, DITMOE_USAGE, "steps %d: at least 1", r->steps);
+  if (r->batch < 0 || r->batch > MAX_BATCH)
+    return fail(ctx, DITMOE_USAGE, "batch size %d: from 1 to %d", r->batch, MAX_BATCH);
+  if (r->block < 0 || r->block > MAX_BATCH)
+    return fail(ctx, DITMOE_USAGE, "index block %d: from 1 to %d", r->block, MAX_BATCH);
+  if (!isfinite(r->cfg_scale) || fabs(r->cfg_scale) > 1e6)
+    return fail(ctx, DITMOE_USAGE, "guidance scale %g: not usable", r->cfg_scale);
+  if (!(r->cfg_from >= 0 && r->cfg_from <= r->cfg_to && r->cfg_to <= 1))
+    return fail(ctx, DITMOE_USAGE, "guidance interval %g:%g: must be within 0:1", r->cfg_from,
+                r->cfg_to);
+  if (!(r->eta >= 0 && r->eta <= 1)) return fail(ctx, DITMOE_USAGE, "eta %g: from 0 to 1", r->eta);
+  if (r->shift != 0 && !(r->shift >= 1e-3 && r->shift <= 1e3))
+    return fail(ctx, DITMOE_USAGE, "shift %g: from 0.001 to 1000", r->shift);
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       const struct ditmoe_request *request) {
+  if (!request->labels) return fail(ctx, DITMOE_USAGE, "the request has no labels");
+  for (int64_t i = 0; i < request->count; i++) {
+    int label = request->labels[i];
+    bool trained = label >= 0 && label < config->record.classes_used;
+    if (!trained && label != config->record.null_label)
+      return fail(ctx, DITMOE_USAGE,
+                  "class %d: this model was trained for 0 to %d (and %d, no class)", label,
+                  config->record.classes_used - 1, config->record.null_label);
+  }
+  return DITMOE_OK;
+}
+
+static void choose_schedule(const struct dit_config *config, const struct ditmoe_request *request,
+                            struct resolved *out) {
+  bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
+  bool ddim = strcmp(out->sampler->name, "ddim") == 0;
+  out->schedule = (struct schedule_request){
+      .steps = request->steps ? request->steps : out->sampler->default_steps,
+      .respacing = request->respacing,
+      .train_steps = TRAIN_STEPS,
+      .shift = request->shift != 0 ? request->shift : config->record.shift,
+  };
+  if (strcmp(out->sampler->name, "dpmpp-2m") == 0)
+    out->schedule.spacing = SPACING_LINSPACE, out->schedule.float32_betas = true;
+  /* As the pipeline that such a folder is published for. */
+  if (diffusers && ddim && !request->respacing)
+    out->schedule.spacing = SPACING_LEADING, out->schedule.float32_betas = true;
+}
+
+static enum ditmoe_status choose_batch(struct ditmoe_ctx *ctx, const struct ditmoe_request *request,
+                                       bool coupled, int tokens, struct resolved *out) {
+  out->batch = request->batch ? request->batch : DEFAULT_BATCH;
+  if (!coupled && !out->torch) {
+    if (request->block)
+      return fail(ctx, DITMOE_USAGE,
+                  "index block: only batch-coupled models and torch-cpu have one");
+  } else {
+    out->block = request->block ? request->block : request->batch ? request->batch : DEFAULT_BLOCK;
+    if (request->batch && request->batch != out->block)
+      return fail(ctx, DITMOE_USAGE, "batch size %d: here images are made in index blocks of %d",
+                  request->batch, out->block);
+    if (request->first_index % out->block != 0)
+      return fail(ctx, DITMOE_USAGE, "first sample index %lld: must begin an index block of %d",
+                  (long long)request->first_index, out->block);
+    out->batch = out->block;
+  }
+  if (out->batch > request->count) out->batch = (int)request->count;
+  if ((int64_t)2 * out->batch * tokens > INT32_MAX)
+    return fail(ctx, DITMOE_USAGE, "batch size %d: at most %d for this model", out->batch,
+                INT32_MAX / 2 / tokens);
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status choose_rng(struct ditmoe_ctx *ctx, const char *name, bool *torch) {
+  *torch = name && strcmp(name, "torch-cpu") == 0;
+  if (!name || *torch || strcmp(name, "philox") == 0) return DITMOE_OK;
+  return fail(ctx, DITMOE_USAGE, "rng: expected \"philox\" or \"torch-cpu\", found \"%s\"", name);
+}
+
+enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
+                                   const struct ditmoe_request *request, struct resolved *out) {
+  const struct dit_config *config = &model->dit->config;
+  struct ditmoe_model_info info;
+  *out = (struct resolved){0};
+  ditmoe_model_info(model, &info);
+  TRY(check_numbers(ctx, request));
+  TRY(check_labels(ctx, config, request));
+  TRY(choose_sampler(ctx, config, request, out));
+  TRY(check_applies(ctx, request, out->sampler));
+  TRY(choose_rng(ctx, request->rng, &out->torch));
+  TRY(choose_batch(ctx, request, info.batch_coupled, config->tokens, out));
+  choose_schedule(config, request, out);
+  int channels = request->cfg_channels >= 0 ? request->cfg_channels : config->record.cfg_channels;
+  if (channels > config->channels && channels != config->out_channels)
+    return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
+                config->channels);
+  out->guidance =
+      (struct guidance){request->cfg_scale, channels, request->cfg_from, request->cfg_to};
+  out->guided = request->cfg_scale > 1 && request->cfg_from < request->cfg_to;
+  out->batched = out->guided && !info.batch_coupled;
+  return DITMOE_OK;
+}
+
+/* Memory. */
+
+uint64_t session_arena_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
+                             const struct resolved *resolved) {
+  int rows = resolved->batch * (resolved->batched ? 2 : 1);
+  uint64_t denoiser = dit_predict_bytes(&model->be, model->dit, rows), images = 0;
+  if (decoder) {
+    struct backend probe = decoder->be;
+    images = vae_decode_bytes(&probe, decoder->vae, model->dit->config.size, decoder->tile);
+  }
+  return denoiser > images ? denoiser : images;
+}
+
+uint64_t session_host_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
+                            const struct resolved *resolved) {
+  const struct dit_config *c = &model->dit->config;
+  uint64_t plane = (uint64_t)c->size * (uint64_t)c->size, B = (uint64_t)resolved->batch;
+  uint64_t latents = B * (uint64_t)c->channels * plane;
+  uint64_t outputs = B * (uint64_t)c->out_channels * plane, floats;
+  floats = latents + 4 * latents + 2 * outputs + 4 * B +
+           sampler_work_size(resolved->sampler, resolved->batch, c->channels, c->out_channels,
+                             (int64_t)plane);
+  if (decoder) {
+    struct vae_info info;
+    vae_describe(decoder->vae, &info);
+    floats += 3 * plane * (uint64_t)info.factor * (uint64_t)info.factor;
+  }
+  return floats * sizeof(float);
+}
+
+enum ditmoe_status ditmoe_plan(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
+                               const struct ditmoe_decoder *decoder,
+                               const struct ditmoe_request *request, struct ditmoe_plan *out) {
+  struct resolved resolved;
+  struct schedule schedule = {0};
+  TRY(request_resolve(ctx, model, request, &resolved));
+  TRY(resolved.sampler->plan(ctx, &resolved.schedule, &schedule));
+  int calls = schedule.steps * resolved.sampler->calls_per_step;
+  *out = (struct ditmoe_plan){
+      .sampler = resolved.sampler->name,
+      .steps = schedule.steps,
+      .batch = resolved.batch,
+      .block = resolved.block,
+      .denoiser_calls = resolved.guided && !resolved.batched ? 2 * calls : calls,
+      .weight_bytes = model->dit->weight_bytes,
+      .activation_bytes = session_arena_bytes(model, decoder, &resolved) +
+                          session_host_bytes(model, decoder, &resolved),
+      .available_bytes = system_memory_available(),
+  };
+  schedule_free(ctx, &schedule);
+  if (decoder) {
+    struct vae_info info;
+    vae_describe(decoder->vae, &info);
+    out->weight_bytes += info.weight_bytes;
+  }
+  return DITMOE_OK;
+}

@@ -1,0 +1,228 @@
+/* A run: noise, sampler, decoder, batch after batch. */
+#include "api/handles.h"
+#include "base/rng.h"
+
+#include <string.h>
+
+/* One batch under way: what the sampler's callbacks know. */
+struct batch {
+  struct ditmoe_session *session;
+  const struct ditmoe_request *request;
+  const struct resolved *resolved;
+  const int32_t *labels;
+  int64_t first; /* index in the request */
+  int count;
+  struct torch_rng torch;
+};
+
+static size_t latent_size(const struct ditmoe_session *s) {
+  const struct dit_config *c = &s->model->dit->config;
+  return (size_t)c->channels * (size_t)c->size * (size_t)c->size;
+}
+
+static size_t output_size(const struct ditmoe_session *s) {
+  const struct dit_config *c = &s->model->dit->config;
+  return (size_t)c->out_channels * (size_t)c->size * (size_t)c->size;
+}
+
+/* The model. */
+
+/* Flow models of some families want 1000 t; the product is rounded as theirs. */
+static float model_time(const struct dit_record *record, double time) {
+  return (float)record->time_scale * (float)time;
+}
+
+static bool all_finite(const float *values, size_t count) {
+  float sum = 0;
+  for (size_t i = 0; i < count; i++) sum += values[i] - values[i];
+  return sum == 0;
+}
+
+/* rows images of x with the labels that session->labels holds. */
+static enum ditmoe_status call_model(struct batch *batch, float *out, const float *x, int rows,
+                                     const struct prediction *prediction) {
+  struct ditmoe_session *s = batch->session;
+  const struct dit *dit = s->model->dit;
+  for (int i = 0; i < rows; i++) s->time[i] = model_time(&dit->config.record, prediction->time);
+  const struct dit_input in = {x, s->time, s->labels, rows, prediction->routing, NULL};
+  TRY(dit_predict(&s->be, dit, out, &in));
+  if (all_finite(out, (size_t)rows * output_size(s))) return DITMOE_OK;
+  return diagnose_nonfinite(&s->be, dit, &in, prediction->step + 1,
+                            batch->resolved->schedule.steps);
+}
+
+static enum ditmoe_status predict(void *user, float *out, const struct prediction *prediction) {
+  struct batch *batch = user;
+  struct ditmoe_session *s = batch->session;
+  const int null_label = s->model->dit->config.record.null_label;
+  for (int i = 0; i < batch->count; i++)
+    s->labels[i] = prediction->unconditional ? null_label : batch->labels[i];
+  return call_model(batch, out, prediction->x, batch->count, prediction);
+}
+
+static enum ditmoe_status predict_both(void *user, float *conditional, float *unconditional,
+                                       const struct prediction *prediction) {
+  struct batch *batch = user;
+  struct ditmoe_session *s = batch->session;
+  const size_t in = (size_t)batch->count * latent_size(s),
+               out = (size_t)batch->count * output_size(s);
+  for (int i = 0; i < batch->count; i++) {
+    s->labels[i] = batch->labels[i];
+    s->labels[batch->count + i] = s->model->dit->config.record.null_label;
+  }
+  memcpy(s->pair_in, prediction->x, in * sizeof(float));
+  memcpy(s->pair_in + in, prediction->x, in * sizeof(float));
+  TRY(call_model(batch, s->pair_out, s->pair_in, 2 * batch->count, prediction));
+  memcpy(conditional, s->pair_out, out * sizeof(float));
+  memcpy(unconditional, s->pair_out + out, out * sizeof(float));
+  return DITMOE_OK;
+}
+
+/* Randomness. */
+
+static void philox_normal(const struct batch *batch, float *out, int step,
+                          enum rng_purpose purpose) {
+  const size_t size = latent_size(batch->session);
+  for (int i = 0; i < batch->count; i++)
+    rng_normal(out + (size_t)i * size, (int64_t)size, batch->request->seed,
+               (uint64_t)(batch->request->first_index + batch->first + i), (uint32_t)step, purpose);
+}
+
+/* The original programs carry the rows of both halves through a guided DDPM run and draw for all. */
+static enum ditmoe_status step_noise(void *user, float *out, int step) {
+  struct batch *batch = user;
+  struct ditmoe_session *s = batch->session;
+  const size_t count = (size_t)batch->count * latent_size(s);
+  if (batch->resolved->torch) {
+    torch_rng_randn(&batch->torch, s->noise,
+                    (int64_t)(batch->resolved->guided ? 2 * count : count));
+    memcpy(out, s->noise, count * sizeof(float));
+  } else {
+    philox_normal(batch, out, step, RNG_STEP_NOISE);
+  }
+  return DITMOE_OK;
+}
+
+static void initial_noise(struct batch *batch) {
+  struct ditmoe_session *s = batch->session;
+  const struct ditmoe_request *request = batch->request;
+  const size_t size = latent_size(s), count = (size_t)batch->count * size;
+  if (batch->resolved->torch) {
+    uint64_t block = (uint64_t)((request->first_index + batch->first) / batch->resolved->block);
+    torch_rng_seed(&batch->torch, request->seed + block);
+    torch_rng_randn(&batch->torch, s->x, (int64_t)count);
+  } else {
+    philox_normal(batch, s->x, 0, RNG_INITIAL_NOISE);
+  }
+  if (request->noise)
+    memcpy(s->x, request->noise + (size_t)batch->first * size, count * sizeof(float));
+}
+
+/* The run. */
+
+static enum ditmoe_status after_step(void *user, struct sampler_run *run, int step, float *x) {
+  const struct batch *batch = user;
+  const struct ditmoe_request *request = batch->request;
+  const struct ditmoe_observation seen = {step, run->schedule.steps, batch->first, batch->count, x};
+  if (request->observe && request->observe(request->user, &seen) != 0)
+    return fail(run->ctx, DITMOE_CANCELLED, "stopped after step %d of %d", step,
+                run->schedule.steps);
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status decode(struct batch *batch, uint8_t *pixels) {
+  struct ditmoe_session *s = batch->session;
+  const struct dit_config *c = &s->model->dit->config;
+  struct vae_info info;
+  vae_describe(s->decoder->vae, &info);
+  const int side = c->size * info.factor;
+  for (int i = 0; i < batch->count; i++) {
+    TRY(vae_decode(&s->be, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), c->size,
+                   s->decoder->tile));
+    if (!all_finite(s->image, 3 * (size_t)side * (size_t)side))
+      return fail(s->be.ctx, DITMOE_NONFINITE,
+                  "image %lld: the decoder made NaN or infinite pixels",
+                  (long long)(batch->request->first_index + batch->first + i));
+    vae_pixels(pixels + (size_t)i * 3 * (size_t)side * (size_t)side, s->image, side);
+  }
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status run_batch(struct ditmoe_ctx *ctx, struct batch *batch,
+                                    const struct schedule *schedule) {
+  struct ditmoe_session *s = batch->session;
+  const struct dit_config *c = &s->model->dit->config;
+  struct sampler_run run = {
+      .ctx = ctx,
+      .count = batch->count,
+      .channels = c->channels,
+      .out_channels = c->out_channels,
+      .plane = (int64_t)c->size * c->size,
+      .denoiser = {batch, predict, batch->resolved->batched ? predict_both : NULL},
+      .guidance = batch->resolved->guidance,
+      .hooks = {.user = batch, .after_step = after_step},
+      .schedule = *schedule,
+      .eta = batch->request->eta,
+      .fixed_variance = batch->request->fixed_variance,
+      .noise_user = batch,
+      .noise = step_noise,
+      .x = s->x,
+      .work = s->work,
+  };
+  initial_noise(batch);
+  return batch->resolved->sampler->run(&run);
+}
+
+static enum ditmoe_status sample_all(struct ditmoe_ctx *ctx, struct ditmoe_session *s,
+                                     const struct ditmoe_request *request, float *latents,
+                                     uint8_t *pixels, const struct resolved *resolved,
+                                     const struct schedule *schedule) {
+  const size_t size = latent_size(s);
+  size_t image_bytes = 0;
+  if (s->decoder) {
+    struct vae_info info;
+    vae_describe(s->decoder->vae, &info);
+    size_t side = (size_t)s->model->dit->config.size * (size_t)info.factor;
+    image_bytes = 3 * side * side;
+  }
+  for (int64_t first = 0; first < request->count; first += resolved->batch) {
+    int64_t left = request->count - first;
+    struct batch batch = {.session = s,
+                          .request = request,
+                          .resolved = resolved,
+                          .labels = request->labels + first,
+                          .first = first,
+                          .count = left < resolved->batch ? (int)left : resolved->batch};
+    TRY(run_batch(ctx, &batch, schedule));
+    if (latents)
+      memcpy(latents + (size_t)first * size, s->x, (size_t)batch.count * size * sizeof(float));
+    if (pixels) TRY(decode(&batch, pixels + (size_t)first * image_bytes));
+  }
+  return DITMOE_OK;
+}
+
+enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *session,
+                                 const struct ditmoe_request *request, float *latents,
+                                 uint8_t *pixels) {
+  const struct dit_config *c = &session->model->dit->config;
+  struct resolved resolved;
+  struct schedule schedule = {0};
+  TRY(request_resolve(ctx, session->model, request, &resolved));
+  size_t work = sampler_work_size(resolved.sampler, resolved.batch, c->channels, c->out_channels,
+                                  (int64_t)c->size * c->size);
+  if (resolved.batch > session->capacity || work > session->work_floats ||
+      session_arena_bytes(session->model, session->decoder, &resolved) > session->be.arena.capacity)
+    return fail(ctx, DITMOE_USAGE, "the session was made for a smaller batch or another sampler");
+  if (pixels && !session->decoder)
+    return fail(ctx, DITMOE_USAGE, "pixels need a session with a decoder");
+  TRY(resolved.sampler->plan(ctx, &resolved.schedule, &schedule));
+  resolved.schedule.steps = schedule.steps;
+  session->be.ctx = ctx;
+  enum ditmoe_status status =
+      sample_all(ctx, session, request, latents, pixels, &resolved, &schedule);
+  backend_clear(&session->be);
+  arena_reset(&session->be.arena, 0);
+  session->be.ctx = &session->own;
+  schedule_free(ctx, &schedule);
+  return status;
+}
