@@ -1,0 +1,150 @@
+/* ditmoe-convert: any checkpoint to safetensors, with its record inside. */
+#include "cli/options.h"
+#include "cli/record.h"
+#include "cli/report.h"
+#include "cli/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct settings {
+  struct common_settings common;
+  const char *output, *dtype, *key, *record;
+  bool force;
+};
+
+#define AT(member) .field = offsetof(struct settings, member)
+static const struct option table[] = {
+    {.name = "output",
+     .letter = 'o',
+     .kind = OPTION_TEXT,
+     AT(output),
+     .argument = "FILE",
+     .group = "Conversion",
+     .help = "The safetensors file to write."},
+    {.name = "dtype",
+     .kind = OPTION_CHOICE,
+     AT(dtype),
+     .argument = "f32|bf16|f16",
+     .help = "Type of floating tensors. Default: as they are."},
+    {.name = "key",
+     .kind = OPTION_TEXT,
+     AT(key),
+     .argument = "NAME",
+     .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+    {.name = "record",
+     .kind = OPTION_TEXT,
+     AT(record),
+     .argument = "FILE",
+     .help = "JSON of what the weights do not tell, to be stored with them. Default: what is "
+             "known of the model."},
+    {.name = "force", .kind = OPTION_FLAG, AT(force), .help = "Replace the output if it exists."},
+};
+
+static const struct program program = {
+    .name = "ditmoe-convert",
+    .summary = "convert a checkpoint to safetensors",
+    .operand = "FILE",
+    .about =
+        "Reads a PyTorch or safetensors file, an index.json of shards or a folder, and writes one\n"
+        "safetensors file. If the checkpoint is a model that can be opened, its complete record "
+        "is\n"
+        "stored in the file, which then needs no configuration beside it.",
+    .options = table,
+    .count = sizeof table / sizeof table[0],
+    .settings_size = sizeof(struct settings),
+};
+
+static enum ditmoe_status check(const struct settings *settings) {
+  struct stat info;
+  const char *output = settings->output;
+  if (!output) return report_error(DITMOE_USAGE, "--output is missing; see --help");
+  if (lstat(output, &info) != 0) return DITMOE_OK;
+  if (S_ISDIR(info.st_mode)) return report_error(DITMOE_OUTPUT, "%s: is a folder", output);
+  if (!settings->force)
+    return report_error(DITMOE_OUTPUT, "%s: exists; --force replaces it", output);
+  return DITMOE_OK;
+}
+
+/* Opening a model holds its weights as f32; that is tried only if they take less than half of the
+ * machine's memory. */
+static bool may_open(const struct ditmoe_checkpoint *checkpoint) {
+  double bytes = 0;
+  for (size_t i = 0; i < ditmoe_checkpoint_count(checkpoint); i++) {
+    struct ditmoe_tensor_info info;
+    ditmoe_checkpoint_tensor(checkpoint, i, &info);
+    bytes += 2.0 * (double)info.bytes;
+  }
+  return bytes < 0.5 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+}
+
+/* The record of the opened model, else the given one, else the one already in the file, else NULL.
+ * A given record that does not fit is an error. */
+static enum ditmoe_status choose_record(struct ditmoe_ctx *ctx, const char *path,
+                                        const struct settings *settings,
+                                        const struct ditmoe_checkpoint *checkpoint, char **out) {
+  cJSON *given = NULL;
+  if (settings->record) TRY(record_read_file(settings->record, &given));
+  char *text = given ? cJSON_PrintUnformatted(given) : NULL;
+  const char *held = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
+  const struct ditmoe_model_options options = {.key = settings->key, .record = text};
+  struct ditmoe_model *model = NULL;
+  enum ditmoe_status status =
+      may_open(checkpoint) ? ditmoe_model_open(ctx, path, &options, &model) : DITMOE_NOMEM;
+  if (status == DITMOE_OK)
+    *out = text_copy(ditmoe_model_record(model));
+  else if (text || held)
+    *out = text_copy(text ? text : held);
+  if (status == DITMOE_USAGE)
+    report_call(ctx, status);
+  else if (status != DITMOE_OK && !*out)
+    report_note("no record is stored: %s", status == DITMOE_NOMEM
+                                               ? "the model is too large to be opened here"
+                                               : ditmoe_errmsg(ctx));
+  ditmoe_model_close(model);
+  cJSON_free(text);
+  cJSON_Delete(given);
+  return status == DITMOE_USAGE ? status : DITMOE_OK;
+}
+
+static enum ditmoe_status convert(struct ditmoe_ctx *ctx, const char *path,
+                                  const struct settings *settings) {
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  char *record = NULL;
+  TRY(check(settings));
+  TRY(report_call(ctx, ditmoe_checkpoint_open(ctx, path, settings->key, &checkpoint)));
+  enum ditmoe_status status = choose_record(ctx, path, settings, checkpoint, &record);
+  if (status == DITMOE_OK)
+    status = report_call(
+        ctx, ditmoe_checkpoint_write(ctx, checkpoint, settings->output, settings->dtype, record));
+  if (status == DITMOE_OK && settings->common.json) {
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "file", settings->output);
+    cJSON_AddNumberToObject(object, "tensors", (double)ditmoe_checkpoint_count(checkpoint));
+    cJSON_AddItemToObject(object, "record", record ? cJSON_Parse(record) : cJSON_CreateNull());
+    char *text = cJSON_Print(object);
+    puts(text);
+    cJSON_free(text);
+    cJSON_Delete(object);
+  } else if (status == DITMOE_OK) {
+    report_file(settings->output);
+  }
+  free(record);
+  ditmoe_checkpoint_close(checkpoint);
+  return status;
+}
+
+int main(int argc, char **argv) {
+  struct options options;
+  struct settings settings;
+  int code = options_read(&options, &program, &settings, argc, argv);
+  if (code < 0) {
+    struct ditmoe_ctx *ctx = report_context();
+    code = (int)report_finish(ctx ? convert(ctx, options.operand, &settings) : DITMOE_NOMEM);
+    ditmoe_ctx_destroy(ctx);
+  }
+  options_free(&options);
+  return code;
+}

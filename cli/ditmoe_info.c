@@ -1,0 +1,207 @@
+/* ditmoe-info: what is in a checkpoint file. */
+#include "cli/options.h"
+#include "cli/record.h"
+#include "cli/report.h"
+#include "cli/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct settings {
+  struct common_settings common;
+  bool tensors, model;
+  const char *key, *record;
+};
+
+#define AT(member) .field = offsetof(struct settings, member)
+static const struct option table[] = {
+    {.name = "key",
+     .kind = OPTION_TEXT,
+     AT(key),
+     .argument = "NAME",
+     .group = "Checkpoint",
+     .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+    {.name = "tensors",
+     .kind = OPTION_FLAG,
+     AT(tensors),
+     .help = "List the tensors with their types and shapes."},
+    {.name = "model",
+     .kind = OPTION_FLAG,
+     AT(model),
+     .help = "Open it as a model: architecture, sizes, checkpoint record."},
+    {.name = "record",
+     .kind = OPTION_TEXT,
+     AT(record),
+     .argument = "FILE",
+     .help = "With --model: JSON of what the weights do not tell."},
+};
+
+static const struct program program = {
+    .name = "ditmoe-info",
+    .summary = "describe a checkpoint",
+    .operand = "FILE",
+    .about =
+        "Prints format, tensors and parameters of a PyTorch or safetensors file, an index.json of\n"
+        "shards or a folder. Nothing in the file is executed.",
+    .options = table,
+    .count = sizeof table / sizeof table[0],
+    .settings_size = sizeof(struct settings),
+};
+
+static void add_whole(cJSON *object, const char *name, uint64_t value) {
+  char *text = text_format("%llu", (unsigned long long)value);
+  cJSON_AddRawToObject(object, name, text);
+  free(text);
+}
+
+static cJSON *tensor_json(const struct ditmoe_tensor_info *info) {
+  cJSON *tensor = cJSON_CreateObject(), *shape;
+  cJSON_AddStringToObject(tensor, "name", info->name);
+  cJSON_AddStringToObject(tensor, "dtype", info->dtype);
+  shape = cJSON_AddArrayToObject(tensor, "shape");
+  for (int i = 0; i < info->rank; i++)
+    cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)info->shape[i]));
+  return tensor;
+}
+
+static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *checkpoint,
+                              bool with_tensors) {
+  cJSON *object = cJSON_CreateObject(), *tensors = cJSON_CreateArray();
+  const char *key = ditmoe_checkpoint_key(checkpoint);
+  const char *record = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
+  uint64_t elements = 0, bytes = 0;
+  for (size_t i = 0; i < ditmoe_checkpoint_count(checkpoint); i++) {
+    struct ditmoe_tensor_info info;
+    uint64_t count = 1;
+    ditmoe_checkpoint_tensor(checkpoint, i, &info);
+    for (int d = 0; d < info.rank; d++) count *= (uint64_t)info.shape[d];
+    elements += count;
+    bytes += info.bytes;
+    if (with_tensors) cJSON_AddItemToArray(tensors, tensor_json(&info));
+  }
+  cJSON_AddStringToObject(object, "file", path);
+  cJSON_AddStringToObject(object, "format", ditmoe_checkpoint_format(checkpoint));
+  if (key) cJSON_AddStringToObject(object, "key", key);
+  add_whole(object, "tensors", ditmoe_checkpoint_count(checkpoint));
+  add_whole(object, "parameters", elements);
+  add_whole(object, "bytes", bytes);
+  if (record) cJSON_AddStringToObject(object, "stored_record", record);
+  if (with_tensors)
+    cJSON_AddItemToObject(object, "tensor_list", tensors);
+  else
+    cJSON_Delete(tensors);
+  return object;
+}
+
+static cJSON *model_json(const struct ditmoe_model *model) {
+  struct ditmoe_model_info info;
+  ditmoe_model_info(model, &info);
+  const struct {
+    const char *name;
+    int value;
+  } numbers[] = {{"channels", info.channels},
+                 {"size", info.size},
+                 {"patch", info.patch},
+                 {"width", info.width},
+                 {"depth", info.depth},
+                 {"heads", info.heads},
+                 {"num_classes", info.num_classes},
+                 {"classes_used", info.classes_used},
+                 {"null_label", info.null_label},
+                 {"experts", info.experts},
+                 {"top_k", info.top_k}};
+  cJSON *object = cJSON_CreateObject();
+  cJSON_AddStringToObject(object, "kind", info.kind);
+  cJSON_AddStringToObject(object, "objective", info.objective);
+  for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    cJSON_AddNumberToObject(object, numbers[i].name, numbers[i].value);
+  cJSON_AddBoolToObject(object, "learned_variance", info.learned_variance);
+  cJSON_AddBoolToObject(object, "batch_coupled", info.batch_coupled);
+  add_whole(object, "weight_bytes", info.weight_bytes);
+  cJSON_AddItemToObject(object, "record", cJSON_Parse(ditmoe_model_record(model)));
+  return object;
+}
+
+static enum ditmoe_status add_model(struct ditmoe_ctx *ctx, cJSON *object, const char *path,
+                                    const struct settings *settings) {
+  struct ditmoe_model *model = NULL;
+  cJSON *record = NULL;
+  if (settings->record) TRY(record_read_file(settings->record, &record));
+  char *text = record ? cJSON_PrintUnformatted(record) : NULL;
+  const struct ditmoe_model_options options = {.key = settings->key, .record = text};
+  enum ditmoe_status status = report_call(ctx, ditmoe_model_open(ctx, path, &options, &model));
+  if (status == DITMOE_OK) cJSON_AddItemToObject(object, "model", model_json(model));
+  ditmoe_model_close(model);
+  cJSON_free(text);
+  cJSON_Delete(record);
+  return status;
+}
+
+/* One line for each scalar, "a.b: value"; lists in short. */
+static void print_lines(const cJSON *object, const char *prefix) {
+  const cJSON *item;
+  cJSON_ArrayForEach(item, object) {
+    char *name = text_format("%s%s", prefix, item->string);
+    char *value =
+        cJSON_IsString(item) ? text_copy(item->valuestring) : cJSON_PrintUnformatted(item);
+    char *line = text_format("%s: %s", name, value);
+    char *inner = text_format("%s.", name);
+    if (cJSON_IsObject(item))
+      print_lines(item, inner);
+    else
+      report_result(line);
+    free(name);
+    free(value);
+    free(line);
+    free(inner);
+  }
+}
+
+static void print_tensors(const cJSON *list) {
+  const cJSON *item;
+  cJSON_ArrayForEach(item, list) {
+    char *shape = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(item, "shape"));
+    char *line =
+        text_format("%-5s %-24s %s", cJSON_GetObjectItemCaseSensitive(item, "dtype")->valuestring,
+                    shape, cJSON_GetObjectItemCaseSensitive(item, "name")->valuestring);
+    report_result(line);
+    free(shape);
+    free(line);
+  }
+}
+
+static enum ditmoe_status describe(struct ditmoe_ctx *ctx, const char *path,
+                                   const struct settings *settings) {
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  if (settings->record && !settings->model)
+    return report_error(DITMOE_USAGE, "--record has no effect without --model");
+  TRY(report_call(ctx, ditmoe_checkpoint_open(ctx, path, settings->key, &checkpoint)));
+  cJSON *object = checkpoint_json(path, checkpoint, settings->tensors);
+  ditmoe_checkpoint_close(checkpoint);
+  enum ditmoe_status status = settings->model ? add_model(ctx, object, path, settings) : DITMOE_OK;
+  if (settings->common.json) {
+    char *text = cJSON_Print(object);
+    puts(text);
+    cJSON_free(text);
+  } else {
+    cJSON *tensors = cJSON_DetachItemFromObjectCaseSensitive(object, "tensor_list");
+    print_lines(object, "");
+    print_tensors(tensors);
+    cJSON_Delete(tensors);
+  }
+  cJSON_Delete(object);
+  return status;
+}
+
+int main(int argc, char **argv) {
+  struct options options;
+  struct settings settings;
+  int code = options_read(&options, &program, &settings, argc, argv);
+  if (code < 0) {
+    struct ditmoe_ctx *ctx = report_context();
+    code = (int)report_finish(ctx ? describe(ctx, options.operand, &settings) : DITMOE_NOMEM);
+    ditmoe_ctx_destroy(ctx);
+  }
+  options_free(&options);
+  return code;
+}

@@ -1,0 +1,68 @@
+/* ditmoe-sample: read the command line, open the model, choose classes, plan, sample, write. */
+#include "cli/sample.h"
+
+#include <stdlib.h>
+
+static enum ditmoe_status prepare(struct sample *run) {
+  if (run->settings.reproduce) TRY(sample_read_image(run));
+  TRY(sample_read_environment(run));
+  TRY(sample_check_options(run));
+  sample_show_sources(run);
+  return DITMOE_OK;
+}
+
+/* Without a model the names are those of ImageNet. */
+static enum ditmoe_status list_classes(struct sample *run) {
+  if (run->settings.model) TRY(sample_open(run));
+  if (!run->settings.model) run->classes = classes_of(NULL, false);
+  return classes_print(&run->classes, run->settings.list_classes, run->settings.common.json);
+}
+
+static enum ditmoe_status make_images(struct sample *run) {
+  TRY(sample_name_outputs(run));
+  report_note("%lld images, sampler %s, %d steps, guidance %g, seed %llu",
+              (long long)run->labels.count, run->plan.sampler, run->plan.steps,
+              run->settings.cfg_scale, (unsigned long long)run->settings.seed);
+  enum ditmoe_status status = sample_images(run);
+  if (run->image_count == 0) return status;
+  enum ditmoe_status written = sample_write_manifest(run, status);
+  return status == DITMOE_OK ? written : status;
+}
+
+static enum ditmoe_status sample(struct sample *run) {
+  TRY(prepare(run));
+  if (run->settings.list_classes) return list_classes(run);
+  TRY(sample_open(run));
+  if (run->settings.reproduce) TRY(sample_verify_origin(run));
+  TRY(sample_choose_labels(run));
+  TRY(sample_plan(run));
+  return run->settings.dry_run ? sample_print_plan(run) : make_images(run);
+}
+
+static void clean_up(struct sample *run) {
+  ditmoe_decoder_close(run->decoder);
+  ditmoe_model_close(run->model);
+  ditmoe_ctx_destroy(run->ctx);
+  sample_origin_free(&run->origin);
+  for (size_t i = 0; i < run->image_count; i++) free(run->images[i].file);
+  free(run->images);
+  free(run->labels.labels);
+  free(run->names.before);
+  free(run->names.after);
+  free(run->names.manifest);
+  free(run->record);
+  free(run->vae_path);
+  options_free(&run->options);
+}
+
+int main(int argc, char **argv) {
+  struct sample run = {.argc = argc, .argv = argv, .clock_started = clock_seconds()};
+  sample_time(run.started);
+  int code = options_read(&run.options, &sample_program, &run.settings, argc, argv);
+  if (code < 0) {
+    run.ctx = report_context();
+    code = sample_exit_code(report_finish(run.ctx ? sample(&run) : DITMOE_NOMEM));
+  }
+  clean_up(&run);
+  return code;
+}

@@ -1,0 +1,36 @@
+/* Strings and memory of the programs. Running out of memory here ends the program with exit code
+ * 5. */
+#ifndef CLI_TEXT_H
+#define CLI_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Cleared; free(). */
+void *memory_get(size_t count, size_t size);
+/* block becomes count * size bytes; new bytes are not cleared. */
+void *memory_resize(void *block, size_t count, size_t size);
+
+/* A new string; free(). */
+char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *text_copy(const char *text);
+/* The first `length` bytes of text. */
+char *text_copy_part(const char *text, size_t length);
+
+/* Replaces what could drive a terminal or break a line: control characters, also those of two
+ * bytes in UTF-8. Works in place and returns text. */
+char *text_sanitize(char *text);
+
+/* A short decimal that reads back as `value`, in the C locale. */
+char *text_number(double value);
+
+/* Edits (insertion, deletion, replacement, swap of neighbours) from a to b, ignoring case. */
+int text_distance(const char *a, const char *b);
+
+/* Last part of a path; the string without its last ending. */
+const char *path_name(const char *path);
+char *path_stem(const char *path);
+/* Folder of a path with the final '/', "" if there is none. */
+char *path_folder(const char *path);
+
+#endif
