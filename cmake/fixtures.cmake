@@ -1,0 +1,11 @@
+# Unpacks tests/fixtures.tar.xz into the build folder, again whenever it changes. Sets `fixtures`.
+set(archive ${PROJECT_SOURCE_DIR}/tests/fixtures.tar.xz)
+set(fixtures ${PROJECT_BINARY_DIR}/fixtures)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${archive})
+file(SHA256 ${archive} digest)
+set(stamp ${PROJECT_BINARY_DIR}/fixtures.${digest})
+if(NOT EXISTS ${stamp})
+  file(REMOVE_RECURSE ${fixtures})
+  file(ARCHIVE_EXTRACT INPUT ${archive} DESTINATION ${fixtures})
+  file(TOUCH ${stamp})
+endif()
