@@ -1,0 +1,24 @@
+/* Opens a checkpoint in memory and reads all its data, so that a sanitizer sees a tensor that
+ * reaches beyond them. */
+#ifndef TESTS_FUZZ_OPEN_BYTES_H
+#define TESTS_FUZZ_OPEN_BYTES_H
+
+#include "io/formats.h"
+
+static inline void open_bytes(const uint8_t *data, size_t size) {
+  struct ditmoe_ctx *ctx = ditmoe_ctx_create(NULL);
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  int sum = 0;
+  /* No shard lies in this folder. */
+  (void)checkpoint_open_bytes(ctx, "/nonexistent/fuzz", data, size, NULL, &checkpoint);
+  for (size_t i = 0; checkpoint && i < checkpoint->count; i++) {
+    const struct tensor *tensor = &checkpoint->tensors[i];
+    size_t bytes = (size_t)tensor->elements * dtype_size(tensor->dtype);
+    for (size_t j = 0; j < bytes; j++) sum ^= ((const uint8_t *)tensor->data)[j];
+  }
+  ditmoe_checkpoint_close(checkpoint);
+  ditmoe_ctx_destroy(ctx);
+  __asm__ volatile("" : : "r"(sum)); /* keeps the reads */
+}
+
+#endif

@@ -1,0 +1,109 @@
+/* The golden checker: one folder of fixtures against the library.
+ *
+ *   golden_check.c -> kind of the manifest -> golden_model, or a module of tests/cases.h
+ *     golden_model -> check_calls (calls.c) -> recording (taps) -> check_routing
+ *                  -> check_runs  (runs.c)  -> the samplers over dit_predict
+ *   -> check_coverage: every output tensor was reported
+ *
+ * A number that cannot be computed or compared is reported with an infinite error; a status other than
+ * OK means that the folder itself is unusable. */
+#ifndef TESTS_GOLDEN_GOLDEN_H
+#define TESTS_GOLDEN_GOLDEN_H
+
+#include "dit/dit.h"
+#include "tests/cases.h"
+#include "tests/golden/report.h"
+
+struct golden {
+  struct ditmoe_ctx *ctx;
+  struct backend *be;
+  const char *folder;
+  const cJSON *manifest;
+  struct report *report;
+};
+
+static inline const cJSON *golden_field(const cJSON *object, const char *key) {
+  return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+/* Kinds dit_moe, promoe, dit, diffusers_dit, and sampler over a model: calls, other weights, runs. */
+enum ditmoe_status golden_model(struct golden *g);
+/* Kinds vae_kl and taesd: the other weights; the rest is vae_case. */
+enum ditmoe_status golden_decoder(struct golden *g);
+/* Reports every output tensor of the files in the manifest that nothing was compared with. */
+enum ditmoe_status check_coverage(struct golden *g);
+
+/* Parts of golden_model. */
+
+enum ditmoe_status check_calls(struct golden *g);
+enum ditmoe_status check_runs(struct golden *g);
+enum ditmoe_status golden_open(struct golden *g, const char *name, struct case_file *out);
+/* The model of an object's weights and weights_key, the manifest's where it has none; the manifest
+ * overrides its record. Close it with dit_close. */
+enum ditmoe_status golden_load(struct golden *g, const cJSON *weights, bool qk_half,
+                               struct dit **out);
+/* dit_predict with an arena of the right size. */
+enum ditmoe_status golden_predict(struct golden *g, const struct dit *model, float *out,
+                                  const struct dit_input *in);
+/* Classifier-free guidance as the original models have it: out [2n, Cout, ...], n conditional rows, then
+ * n unconditional ones; u + scale (c - u) goes into the first `channels` (0: all) of both halves. */
+void golden_guide(const struct dit_config *config, float *out, int n, double scale, int channels);
+/* "all" is 0; the manifest's where the object has none. */
+int golden_channels(const struct golden *g, const cJSON *object);
+/* Labels of the model; DITMOE_FORMAT if one has no row in its table. *count may be NULL. */
+enum ditmoe_status golden_labels(struct case_file *file, const struct dit *model,
+                                 const char *tensor, int32_t **labels, int64_t *count);
+/* A tensor as floats; mem_free them. *count may be NULL. */
+enum ditmoe_status golden_floats(struct case_file *file, const char *tensor, float **values,
+                                 int64_t *count);
+
+/* Comparisons (compare.c). Both also report `tensor`_f64, where the file has it: the ratio of distances
+ * in L2 from it. */
+
+enum ditmoe_status compare_l2(struct case_file *file, const char *tensor, const float *values,
+                              int64_t count, double limit);
+/* Largest difference over the largest magnitude, the worst of `slices` equal parts. */
+enum ditmoe_status compare_sampled(struct case_file *file, const char *tensor, const float *values,
+                                   int64_t count, int64_t slices);
+/* The largest difference over the largest magnitude; infinite if that is not a number. */
+double error_peak(const float *values, const double *reference, int64_t count);
+
+/* What a forward pass computed on the way (recording.c). */
+
+struct layer_plan {
+  int layer, B, T;
+  int columns, experts; /* of the router; with the unconditional one */
+  const char *router;
+  int64_t rows;                                  /* tokens that were scored */
+  float *scores, *cosine, *capacity, *threshold; /* [rows, columns], [columns]; or NULL */
+  int32_t *offset, *token, *first, *row;         /* of struct dispatch */
+  float *weight;
+};
+
+struct recorded {
+  char name[32];
+  float *values;
+  int64_t count;
+};
+
+struct recording {
+  struct ditmoe_ctx *ctx;
+  const struct dit *model;
+  enum ditmoe_status status; /* of the taps */
+  struct recorded *items;
+  size_t count;
+  struct layer_plan *plans;
+  size_t plan_count;
+};
+
+struct dit_tap recording_tap(struct recording *recording);
+void recording_free(struct recording *recording);
+/* Compares all tensors of the file that are named after a tap or a router's result; labels [B] are those
+ * of the call. */
+enum ditmoe_status check_intermediates(struct golden *g, struct case_file *file,
+                                       const struct recording *recording, const int32_t *labels);
+/* The router tensor "base.layer", if there is one of that base (routing.c). */
+enum ditmoe_status check_routing(struct golden *g, struct case_file *file, const char *base,
+                                 const struct layer_plan *plan, const int32_t *labels);
+
+#endif

@@ -1,0 +1,87 @@
+/* Models of a folder: opened with the manifest's settings, called. */
+#include "tests/golden/golden.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Members of the manifest that are fields of the record, and where they are. */
+static const struct {
+  const char *parent, *name, *field;
+} record_fields[] = {
+    {NULL, "architecture", "kind"},
+    {NULL, "uncond_label", "uncond_label"},
+    {NULL, "null_label", "null_label"},
+    {NULL, "time_scale", "time_scale"},
+    {NULL, "frequency_shift", "frequency_shift"},
+    {NULL, "norm_eps", "norm_eps"},
+    {NULL, "norm2_eps", "norm2_eps"},
+    {NULL, "qk_norm_eps", "qk_norm_eps"},
+    {NULL, "cfg_channels", "cfg_channels"},
+    {"config", "num_heads", "heads"},
+    {"config", "input_size", "input_size"},
+    {"moe", "top_k", "top_k"},
+    {"moe", "capacity", "capacity"},
+    {"moe", "router_weight_mode", "router_weight_mode"},
+};
+
+/* JSON text of the record, for cJSON_free; NULL without memory. The objective matters to nobody here:
+ * runs name their sampler. */
+static char *record_text(const cJSON *manifest, bool qk_half) {
+  cJSON *record = cJSON_CreateObject();
+  bool ok = record && cJSON_AddStringToObject(record, "objective", "ddpm") &&
+            cJSON_AddBoolToObject(record, "qk_half", qk_half);
+  for (size_t i = 0; ok && i < sizeof record_fields / sizeof *record_fields; i++) {
+    const char *parent = record_fields[i].parent;
+    const cJSON *from = parent ? golden_field(manifest, parent) : manifest;
+    const cJSON *value = golden_field(from, record_fields[i].name);
+    if (!value || cJSON_IsNull(value)) continue;
+    ok = cJSON_AddItemToObject(record, record_fields[i].field, cJSON_Duplicate(value, true));
+  }
+  char *text = ok ? cJSON_PrintUnformatted(record) : NULL;
+  cJSON_Delete(record);
+  return text;
+}
+
+enum ditmoe_status golden_load(struct golden *g, const cJSON *weights, bool qk_half,
+                               struct dit **out) {
+  if (!golden_field(weights, "weights")) weights = g->manifest;
+  const char *key = cJSON_GetStringValue(golden_field(weights, "weights_key"));
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  char path[2048];
+  char *record = record_text(g->manifest, qk_half);
+  if (!record) return fail(g->ctx, DITMOE_NOMEM, "%s: no memory for the record", g->folder);
+  snprintf(path, sizeof path, "%s/%s", g->folder, case_string(weights, "weights"));
+  enum ditmoe_status status = ditmoe_checkpoint_open(g->ctx, path, key, &checkpoint);
+  if (status == DITMOE_OK) status = dit_open(g->be, checkpoint, record, out);
+  ditmoe_checkpoint_close(checkpoint);
+  cJSON_free(record);
+  return status;
+}
+
+enum ditmoe_status golden_predict(struct golden *g, const struct dit *model, float *out,
+                                  const struct dit_input *in) {
+  TRY(backend_arena(g->be, dit_predict_bytes(g->be, model, in->B), false));
+  return dit_predict(g->be, model, out, in);
+}
+
+void golden_guide(const struct dit_config *config, float *out, int n, double scale, int channels) {
+  const int64_t plane = (int64_t)config->size * config->size;
+  const int64_t each = config->out_channels * plane;
+  const int64_t guided = channels > 0 && channels < config->out_channels ? channels * plane : each;
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < guided; j++) {
+      float *c = out + i * each + j, *u = out + (n + i) * each + j;
+      *c = *u = *u + (float)scale * (*c - *u);
+    }
+}
+
+int golden_channels(const struct golden *g, const cJSON *object) {
+  const cJSON *channels = golden_field(object, "cfg_channels");
+  if (!channels || cJSON_IsNull(channels)) channels = golden_field(g->manifest, "cfg_channels");
+  return cJSON_IsNumber(channels) ? (int)channels->valuedouble : 0;
+}
+
+enum ditmoe_status golden_model(struct golden *g) {
+  TRY(check_calls(g));
+  return check_runs(g);
+}

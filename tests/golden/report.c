@@ -1,0 +1,41 @@
+#include "tests/golden/report.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static void remember(struct report *report, const char *tensor) {
+  char *name = NULL;
+  if (mem_room(report->ctx, report->count, sizeof *report->names, "report", &report->names) ==
+          DITMOE_OK &&
+      mem_strdup(report->ctx, tensor, &name) == DITMOE_OK)
+    report->names[report->count++] = name;
+}
+
+void report_add(void *user, const char *tensor, double error, double limit) {
+  struct report *report = user;
+  bool ok = error <= limit;
+  double share = limit > 0 ? error / limit : 0;
+  printf("  %-56s %9.2e  limit %8.1e  %s\n", tensor, error, limit, ok ? "ok" : "FAIL");
+  ok ? report->folder_passed++ : report->folder_failed++;
+  if (share > report->worst) {
+    report->worst = share;
+    snprintf(report->worst_name, sizeof report->worst_name, "%s", tensor);
+  }
+  remember(report, tensor);
+}
+
+bool report_has(const struct report *report, const char *tensor) {
+  for (size_t i = 0; i < report->count; i++)
+    if (!strcmp(report->names[i], tensor)) return true;
+  return false;
+}
+
+void report_end_folder(struct report *report) {
+  for (size_t i = 0; i < report->count; i++) mem_free(report->ctx, report->names[i]);
+  mem_free(report->ctx, report->names);
+  *report = (struct report){.ctx = report->ctx,
+                            .verbose = report->verbose,
+                            .passed = report->passed + report->folder_passed,
+                            .failed = report->failed + report->folder_failed};
+}

@@ -1,0 +1,139 @@
+/* golden_check [options] FOLDER...: recomputes the fixtures of each folder with the library and compares
+ * them tensor by tensor. Exit status 0 if every output tensor was compared and is within its limit, 1 if
+ * not, 2 for a wrong command line. */
+#include "tests/golden/golden.h"
+#include "tests/vae_cases.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct options {
+  const char *backend, *tier;
+  int threads;
+  bool verbose;
+  int first; /* index of the first folder */
+};
+
+/* Modules of tests/cases.h. */
+
+static enum ditmoe_status check_rng(struct golden *g) {
+  return rng_case(g->ctx, g->folder, report_add, g->report);
+}
+
+static enum ditmoe_status check_schedule(struct golden *g) {
+  return schedule_case(g->ctx, g->folder, report_add, g->report);
+}
+
+static enum ditmoe_status check_vae(struct golden *g) {
+  TRY(vae_case(g->ctx, g->be->ops->name, g->folder, g->manifest, report_add, g->report));
+  return golden_decoder(g);
+}
+
+static enum ditmoe_status check_sampler(struct golden *g) {
+  if (cJSON_IsString(golden_field(g->manifest, "weights"))) return golden_model(g);
+  return sampler_table_case(g->ctx, g->folder, g->manifest, report_add, g->report);
+}
+
+static const struct {
+  const char *kind;
+  enum ditmoe_status (*check)(struct golden *g);
+} kinds[] = {{"dit_moe", golden_model},  {"promoe", golden_model},
+             {"dit", golden_model},      {"diffusers_dit", golden_model},
+             {"sampler", check_sampler}, {"schedule", check_schedule},
+             {"rng", check_rng},         {"vae_kl", check_vae},
+             {"taesd", check_vae}};
+
+static enum ditmoe_status check_kind(struct golden *g) {
+  const char *kind = case_string(g->manifest, "kind");
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (!strcmp(kinds[i].kind, kind)) return kinds[i].check(g);
+  return fail(g->ctx, DITMOE_FORMAT, "unknown kind \"%s\"", kind);
+}
+
+static enum ditmoe_status check_manifest(struct golden *g) {
+  char path[2048];
+  cJSON *manifest = NULL;
+  snprintf(path, sizeof path, "%s/manifest.json", g->folder);
+  TRY(json_read(g->ctx, path, &manifest));
+  g->manifest = manifest;
+  enum ditmoe_status status = check_kind(g);
+  if (status == DITMOE_OK) status = check_coverage(g);
+  if (status == DITMOE_OK && g->report->folder_passed + g->report->folder_failed == 0)
+    status = fail(g->ctx, DITMOE_FORMAT, "nothing to compare");
+  cJSON_Delete(manifest);
+  return status;
+}
+
+static void check_folder(struct golden *g, const char *folder) {
+  struct report *report = g->report;
+  printf("%s\n", folder);
+  g->folder = folder;
+  if (check_manifest(g) != DITMOE_OK) {
+    printf("  FAIL %s\n", ditmoe_errmsg(g->ctx));
+    report->folder_failed++;
+  }
+  backend_clear(g->be);
+  printf("%s: %ld passed, %ld failed; nearest to its limit (%.0f%%): %s\n", folder,
+         report->folder_passed, report->folder_failed, fmin(100 * report->worst, 9e9),
+         report->worst > 0 ? report->worst_name : "none");
+  report_end_folder(report);
+}
+
+/* Command line. */
+
+static int usage(void) {
+  fprintf(stderr,
+          "usage: golden_check [--backend NAME] [--tier NAME] [--threads N] [-v] FOLDER...\n");
+  return 2;
+}
+
+static bool parse(struct options *options, int argc, char **argv) {
+  int i = 1;
+  for (; i < argc && argv[i][0] == '-'; i++) {
+    const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+    if (!strcmp(argv[i], "-v")) {
+      options->verbose = true;
+      continue;
+    }
+    if (!value) return false;
+    if (!strcmp(argv[i], "--backend"))
+      options->backend = value;
+    else if (!strcmp(argv[i], "--tier"))
+      options->tier = value;
+    else if (!strcmp(argv[i], "--threads"))
+      options->threads = atoi(value);
+    else
+      return false;
+    i++;
+  }
+  options->first = i;
+  return i < argc;
+}
+
+static void print_warning(void *user, const char *line) {
+  (void)user;
+  fprintf(stderr, "warning: %s\n", line);
+}
+
+int main(int argc, char **argv) {
+  struct options options = {0};
+  struct backend be;
+  if (!parse(&options, argc, argv)) return usage();
+  struct ditmoe_ctx *ctx = ditmoe_ctx_create(&(struct ditmoe_hooks){.warn = print_warning});
+  if (!ctx) return 1;
+  if (backend_init(&be, ctx, options.backend, options.tier, options.threads) != DITMOE_OK) {
+    fprintf(stderr, "golden_check: %s\n", ditmoe_errmsg(ctx));
+    ditmoe_ctx_destroy(ctx);
+    return 1;
+  }
+  printf("backend %s, tier %s, %d threads\n", be.ops->name, be.tier, be.threads);
+  struct report report = {.ctx = ctx, .verbose = options.verbose};
+  struct golden golden = {.ctx = ctx, .be = &be, .report = &report};
+  for (int i = options.first; i < argc; i++) check_folder(&golden, argv[i]);
+  backend_fini(&be);
+  ditmoe_ctx_destroy(ctx);
+  printf("%ld passed, %ld failed\n", report.passed, report.failed);
+  return report.failed == 0 ? 0 : 1;
+}

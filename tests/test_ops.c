@@ -1,0 +1,336 @@
+/* Every operation on every backend and instruction tier: against the reference within
+ * tolerance.def, with nothing written around the results, and with the same bits for any number
+ * of threads and for any items beside an item. A tier that the machine lacks is a skipped test.
+ *
+ * test_ops [BACKEND/TIER/OPERATION[:CASE]] runs a part: the line that a failure prints. */
+#include "tests/ops/run.h"
+#include "tests/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const struct operation {
+  const char *name;
+  double limit;
+  void (*run)(struct trial *t);
+} operations[] = {
+#define OP(name, limit, reason) {#name, limit, run_##name},
+#include "tests/ops/tolerance.def"
+#undef OP
+};
+
+static const struct test_case {
+  const char *operation, *text;
+  struct shape shape;
+} cases[] = {
+#define CASE(operation, ...) {#operation, #__VA_ARGS__, {__VA_ARGS__}},
+#include "tests/ops/shapes.def"
+#undef CASE
+};
+
+static const struct variant {
+  const char *backend, *tier;
+} variants[] = {{"ref", "generic"}, {"cpu", "generic"}, {"cpu", "avx2"}, {"cpu", "avx512"}};
+
+enum {
+  OPERATIONS = sizeof operations / sizeof *operations,
+  CASES = sizeof cases / sizeof *cases,
+  VARIANTS = sizeof variants / sizeof *variants
+};
+
+/* Of the table's slots 11 are no operations and 4 are gradients; attention_sharp and moe are no
+ * slots. */
+_Static_assert(sizeof(struct backend_ops) / sizeof(void *) == OPERATIONS - 2 + 11 + 4,
+               "an operation of the table is missing in tolerance.def");
+
+struct job {
+  const struct variant *variant;
+  const struct operation *operation;
+  int only; /* one case, -1: all */
+};
+
+static enum ditmoe_status open_variant(struct backend *be, const struct variant *v, int threads) {
+  return backend_init(be, test_ctx(), v->backend, v->tier, threads);
+}
+
+static bool same_bits(float a, float b) { return memcmp(&a, &b, sizeof a) == 0; }
+
+static bool written(float value) {
+  float unwritten;
+  memcpy(&unwritten, &trial_unwritten, sizeof unwritten);
+  return !same_bits(value, unwritten);
+}
+
+/* The error of one result block against another: infinite for any difference where the limit is
+ * 0, and where only one of two values has been written or is a number. */
+static double block_error(const struct trial_block *value, const float *reference, double limit) {
+  double difference = 0, square = 0;
+  for (int64_t i = 0; i < value->values; i++) {
+    float v = value->host[i], r = reference[i];
+    if (!isnan(r)) square += (double)r * r;
+    if (same_bits(v, r) || (isnan(v) && isnan(r) && written(v) && written(r))) continue;
+    if (limit == 0) return INFINITY;
+    difference += ((double)v - r) * ((double)v - r);
+  }
+  double error = difference == 0 ? 0 : sqrt(difference / square);
+  return isnan(error) ? INFINITY : error;
+}
+
+/* Largest error over the blocks; `begin` is the first item of `t` in `reference`. */
+static double trial_error(const struct trial *t, const struct trial *reference, int64_t begin,
+                          double limit) {
+  double worst = 0;
+  for (int i = 0; i < t->blocks; i++) {
+    const struct trial_block *block = &t->block[i];
+    bool whole = t->count == reference->count;
+    if (block->role == BLOCK_SCRATCH || (!whole && block->role == BLOCK_INPUT)) continue;
+    const float *expected = reference->block[i].host + (whole ? 0 : begin * block->item);
+    double error = block_error(block, expected, block->role == BLOCK_INPUT ? 0 : limit);
+    if (error > worst) worst = error;
+  }
+  return worst;
+}
+
+static bool has_items(const struct trial *t) {
+  bool items = false;
+  for (int i = 0; i < t->blocks; i++) {
+    if (t->block[i].role == BLOCK_RESULT && t->block[i].item == 0) return false;
+    items = items || t->block[i].role == BLOCK_RESULT;
+  }
+  return items;
+}
+
+/* Runs items begin .. begin + count - 1 and compares them with `reference`; true if all is well. */
+static bool compare(const struct job *job, int index, struct backend *be, int64_t begin,
+                    int64_t count, const struct trial *reference, double limit, const char *what) {
+  struct trial t;
+  trial_begin(&t, be, &cases[index].shape, begin, count);
+  job->operation->run(&t);
+  bool intact = trial_finish(&t);
+  double error = trial_error(&t, reference, begin, limit);
+  trial_free(&t);
+  if (!intact) what = "nothing written around a result";
+  bool good = intact && error <= limit && be->status == DITMOE_OK;
+  if (!good)
+    print_error("test_ops %s/%s/%s:%d  # %s: items %lld + %lld of (%s): error %.3g, limit %.3g\n",
+                job->variant->backend, job->variant->tier, job->operation->name, index, what,
+                (long long)begin, (long long)count, cases[index].text, error, limit);
+  backend_clear(be);
+  return good;
+}
+
+/* Parts of a batch of N: the ends, an inner pair, all but one, an odd number in the middle. */
+static bool compare_parts(const struct job *job, int index, struct backend *be,
+                          const struct trial *whole) {
+  int64_t N = cases[index].shape.N;
+  int64_t parts[][2] = {{0, 1}, {N - 1, 1}, {N / 3, 2}, {1, N - 1}, {N / 2, 5}, {0, N - 1}};
+  bool good = true;
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    int64_t begin = parts[i][0], count = parts[i][1];
+    if (count > 0 && count < N && begin + count <= N)
+      good =
+          compare(job, index, be, begin, count, whole, 0, "the same bits in another batch") && good;
+  }
+  return good;
+}
+
+static bool run_case(const struct job *job, int index, struct backend *ref, struct backend be[3]) {
+  int64_t N = cases[index].shape.N;
+  struct trial expected, whole;
+  trial_begin(&expected, ref, &cases[index].shape, 0, N);
+  job->operation->run(&expected);
+  trial_finish(&expected);
+  bool good =
+      compare(job, index, &be[0], 0, N, &expected, job->operation->limit, "as the reference");
+  trial_free(&expected);
+  trial_begin(&whole, &be[0], &cases[index].shape, 0, N);
+  job->operation->run(&whole);
+  trial_finish(&whole);
+  for (int i = 1; i < 3; i++)
+    good = compare(job, index, &be[i], 0, N, &whole, 0, "the same bits with more threads") && good;
+  if (has_items(&whole)) good = compare_parts(job, index, &be[0], &whole) && good;
+  trial_free(&whole);
+  return good;
+}
+
+static void test_operation(void **state) {
+  const struct job *job = *state;
+  struct backend ref, be[3];
+  enum ditmoe_status status = open_variant(&be[0], job->variant, 1);
+  if (status == DITMOE_DEVICE) skip();
+  assert_ok(test_ctx(), status);
+  assert_ok(test_ctx(), open_variant(&be[1], job->variant, 2));
+  assert_ok(test_ctx(), open_variant(&be[2], job->variant, 4));
+  assert_ok(test_ctx(), backend_init(&ref, test_ctx(), "ref", NULL, 1));
+  int failures = 0, ran = 0;
+  for (int i = 0; i < CASES; i++) {
+    if (strcmp(cases[i].operation, job->operation->name) != 0) continue;
+    if (job->only >= 0 && job->only != i) continue;
+    ran++;
+    failures += !run_case(job, i, &ref, be);
+  }
+  backend_fini(&ref);
+  for (int i = 0; i < 3; i++) backend_fini(&be[i]);
+  assert_int_not_equal(ran, 0);
+  assert_int_equal(failures, 0);
+}
+
+/* Permuted columns give permuted bits. */
+static void test_softmax_permutation(void **state) {
+  enum { ROWS = 40, E = 31 };
+  const struct job *job = *state;
+  struct backend be;
+  if (open_variant(&be, job->variant, 1) == DITMOE_DEVICE) skip();
+  struct shape shape = {.N = ROWS, .E = E, .scale = 3};
+  struct trial t;
+  trial_begin(&t, &be, &shape, 0, ROWS);
+  float *x = trial_items(&t, E), host[ROWS * E], shuffled[ROWS * E];
+  be_download(&be, host, x, sizeof host);
+  for (int i = 0; i < ROWS * E; i += 5) host[i] = host[i / E * E]; /* equal values, too */
+  for (int i = 0; i < ROWS * E; i++) shuffled[i / E * E + i % E * 12 % E] = host[i];
+  float *y = trial_results(&t, E), *z = trial_results(&t, E);
+  be_softmax_rows(&be, y, trial_upload(&t, host, ROWS * E), ROWS, E);
+  be_softmax_rows(&be, z, trial_upload(&t, shuffled, ROWS * E), ROWS, E);
+  be_download(&be, host, y, sizeof host);
+  be_download(&be, shuffled, z, sizeof shuffled);
+  for (int i = 0; i < ROWS * E; i++)
+    assert_memory_equal(&host[i], &shuffled[i / E * E + i % E * 12 % E], sizeof *host);
+  assert_true(trial_finish(&t));
+  trial_free(&t);
+  backend_fini(&be);
+}
+
+static void test_registry(void **state) {
+  (void)state;
+  for (int i = 0; backend_name(i); i++) {
+    int v = 0;
+    while (v < VARIANTS && strcmp(variants[v].backend, backend_name(i)) != 0) v++;
+    assert_int_not_equal(v, VARIANTS); /* a backend that is not tested */
+  }
+  struct backend be;
+  assert_fails(test_ctx(), DITMOE_USAGE, "tpu", backend_init(&be, test_ctx(), "tpu", NULL, 1));
+  assert_fails(test_ctx(), DITMOE_USAGE, "-1", backend_init(&be, test_ctx(), "ref", NULL, -1));
+  assert_fails(test_ctx(), DITMOE_DEVICE, "mmx", backend_init(&be, test_ctx(), "ref", "mmx", 1));
+  assert_int_not_equal(backend_init(&be, test_ctx(), "cpu", "mmx", 1), DITMOE_OK);
+}
+
+/* Tensors that do not fit are refused by name. */
+static void test_sources(void **state) {
+  (void)state;
+  float values[24] = {0};
+  struct tensor a = {"a", DT_F32, 2, {2, 6}, 12, values}, b = {"b", DT_F32, 2, {3, 4}, 12, values};
+  struct tensor bias = {"bias", DT_F32, 1, {3}, 3, values},
+                ints = {"ints", DT_I32, 2, {2, 6}, 12, values};
+  struct linear_source sources[] = {
+      {2, false, {&a, &b}, {NULL}}, /* other inputs       */
+      {1, false, {&a}, {&bias}},    /* bias of another size */
+      {1, false, {&ints}, {NULL}},  /* not floating       */
+      {1, false, {&bias}, {NULL}},  /* not a matrix       */
+  };
+  static const char *const named[] = {"b:", "bias:", "ints:", "bias:"};
+  for (int v = 0; v < VARIANTS; v++) {
+    struct backend be;
+    struct linear *linear;
+    struct conv *conv;
+    if (open_variant(&be, &variants[v], 1) == DITMOE_DEVICE) continue;
+    for (int i = 0; i < 4; i++)
+      assert_fails(test_ctx(), DITMOE_MISMATCH, named[i],
+                   be.ops->linear_create(&be, &sources[i], &linear));
+    assert_fails(test_ctx(), DITMOE_MISMATCH,
+                 "a:", be.ops->conv_create(&be, &a, NULL, 1, 0, 0, &conv));
+    backend_fini(&be);
+  }
+}
+
+/* Opens a backend and makes weights in a context that fails one allocation. */
+static enum ditmoe_status make_weights(struct ditmoe_ctx *ctx, const struct variant *v) {
+  float values[8] = {0};
+  struct tensor w = {"w", DT_F32, 2, {2, 4}, 8, values},
+                k = {"k", DT_F32, 4, {2, 1, 2, 2}, 8, values};
+  struct linear_source source = {1, false, {&w}, {NULL}};
+  struct backend be;
+  struct linear *linear;
+  struct conv *conv;
+  TRY(backend_init(&be, ctx, v->backend, v->tier, 2));
+  enum ditmoe_status status = backend_arena(&be, 1000, false);
+  if (status == DITMOE_OK) status = be.ops->linear_create(&be, &source, &linear);
+  if (status == DITMOE_OK) {
+    status = be.ops->conv_create(&be, &k, NULL, 1, 0, 0, &conv);
+    if (status == DITMOE_OK) be.ops->conv_destroy(&be, conv);
+    be.ops->linear_destroy(&be, linear);
+  }
+  backend_fini(&be);
+  return status;
+}
+
+/* Whichever allocation fails, the error says so and nothing is left behind. */
+static void test_no_memory(void **state) {
+  (void)state;
+  for (int v = 0; v < VARIANTS; v++)
+    for (int64_t at = 0, fired = 1; fired; at++) {
+      struct ditmoe_ctx *ctx = faulty_ctx(at);
+      enum ditmoe_status status = make_weights(ctx, &variants[v]);
+      fired = faulty_fired();
+      if (fired) assert_fails(ctx, DITMOE_NOMEM, "memory", status);
+      assert_int_equal(faulty_held(), 0);
+      ditmoe_ctx_destroy(ctx);
+    }
+}
+
+enum { GROUP_MAX = OPERATIONS + 4 };
+
+/* The tests of one variant whose names begin with the filter; one case after a colon. */
+struct group {
+  int count;
+  struct job job[GROUP_MAX];
+  char name[GROUP_MAX][64];
+  struct CMUnitTest test[GROUP_MAX];
+};
+
+static void add(struct group *group, const char *filter, const struct variant *v, const char *name,
+                const struct operation *operation, CMUnitTestFunction function) {
+  int i = group->count;
+  size_t length = strcspn(filter, ":");
+  snprintf(group->name[i], sizeof group->name[i], "%s/%s/%s", v->backend, v->tier, name);
+  if (strncmp(filter, group->name[i], length) != 0) return;
+  if (filter[length] && group->name[i][length]) return;
+  group->job[i] = (struct job){v, operation, filter[length] ? atoi(filter + length + 1) : -1};
+  group->test[i] = (struct CMUnitTest){group->name[i], function, NULL, NULL, &group->job[i]};
+  group->count++;
+}
+
+static void fill(struct group *group, const char *filter, const struct variant *v) {
+  static const struct variant all = {"all", "all"};
+  group->count = 0;
+  if (v == variants) {
+    add(group, filter, &all, "registry", NULL, test_registry);
+    add(group, filter, &all, "sources", NULL, test_sources);
+    add(group, filter, &all, "no_memory", NULL, test_no_memory);
+  }
+  add(group, filter, v, "softmax_permutation", NULL, test_softmax_permutation);
+  for (const struct operation *op = operations; op < operations + OPERATIONS; op++)
+    add(group, filter, v, op->name, op, test_operation);
+}
+
+/* Each tier in a process of its own: oneDNN takes a cap of the instruction set only once. */
+int main(int argc, char **argv) {
+  static struct group group;
+  int ran = 0, failed = 0;
+  for (const struct variant *v = variants; v < variants + VARIANTS; v++) {
+    int status = 0;
+    fill(&group, argc > 1 ? argv[1] : "", v);
+    if (group.count == 0) continue;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+      return _cmocka_run_group_tests(v->tier, group.test, (size_t)group.count, NULL, NULL);
+    failed += child < 0 || waitpid(child, &status, 0) != child || status != 0;
+    ran++;
+  }
+  if (ran == 0) fprintf(stderr, "no test begins with %s\n", argv[1]);
+  return failed > 0 || ran == 0;
+}

@@ -1,0 +1,197 @@
+/* The reference backend against values worked out by hand. Other backends are compared with it. */
+#include "backend/backend.h"
+#include "tests/support.h"
+
+#include <math.h>
+#include <string.h>
+
+static int open_ref(void **state) {
+  static struct backend be;
+  *state = &be;
+  return backend_init(&be, test_ctx(), "ref", NULL, 0) != DITMOE_OK;
+}
+
+static int close_ref(void **state) {
+  backend_fini(*state);
+  return 0;
+}
+
+static void assert_near(const float *value, const double *expected, int n, double limit) {
+  for (int i = 0; i < n; i++) assert_within("the difference", fabs(value[i] - expected[i]), limit);
+}
+
+static void assert_floats(const float *value, const float *expected, int n) {
+  for (int i = 0; i < n; i++) assert_true(value[i] == expected[i]);
+}
+
+static void assert_ints(const int32_t *value, const int32_t *expected, int n) {
+  for (int i = 0; i < n; i++) assert_int_equal(value[i], expected[i]);
+}
+
+static void test_single_values(void **state) {
+  float x[4] = {-2, 0, 1, 30}, y[4];
+  be_silu(*state, y, x, 4);
+  assert_near(y, (double[]){-0.2384058440442351, 0, 0.7310585786300049, 30}, 4, 1e-7);
+  be_gelu(*state, y, x, 4);
+  assert_near(y, (double[]){-0.0454023059, 0, 0.8411919906, 30}, 4, 1e-7);
+  be_sigmoid(*state, y, x, 4);
+  assert_near(y, (double[]){0.11920292202211755, 0.5, 0.7310585786300049, 1}, 4, 1e-7);
+  be_tanh_clamp(*state, y, x, 3, 4);
+  assert_near(y, (double[]){-1.7483488360, 0, 0.9645382126, 3}, 4, 1e-7);
+  be_relu(*state, y, x, 4);
+  assert_near(y, (double[]){0, 0, 1, 30}, 4, 0);
+}
+
+/* Variances as small as epsilon: 1 / sqrt(v + eps) is 1 / sqrt(2 v). */
+static void test_norms(void **state) {
+  float x[8] = {1e-3F, -1e-3F, 1e-3F, -1e-3F, 3, 1, 3, 1}, y[8];
+  float shift[4] = {0, 0, 0.5F, 0}, scale[4] = {0, 1, 0, 0};
+  double r = sqrt(0.5), one = 1 / sqrt(1 + 1e-6);
+  be_norm_modulate(*state, y, x, shift, scale, 4, 1, 2, 4, 1e-6F);
+  assert_near(y, (double[]){r, -2 * r, r + 0.5, -r, one, -2 * one, one + 0.5, -one}, 8, 1e-7);
+
+  float qkv[6] = {1e-3F, -1e-3F, 1e-3F, -1e-3F, 5, 7}, two[2] = {2, 2}, none[2] = {0, 0};
+  be_qk_norm(*state, qkv, two, none, two, shift + 2, 1, 1, 2, 1e-6F);
+  assert_near(qkv, (double[]){2 * r, -2 * r, 2 * r + 0.5, -2 * r, 5, 7}, 6, 2e-7);
+
+  float weight[2] = {1, 2}, bias[2] = {0, 1};
+  be_group_norm(*state, y, x, weight, bias, 1, 2, 2, 1, 1e-6F, false);
+  assert_near(y, (double[]){r, 1 - 2 * r, r, 1 - 2 * r}, 4, 1e-7);
+
+  float unit[4] = {3, 4, 0, 0};
+  be_normalize_rows(*state, y, unit, 2, 2);
+  assert_near(y, (double[]){0.6, 0.8, 0, 0}, 4, 1e-7);
+}
+
+static void test_softmax(void **state) {
+  float x[4] = {0, 1, 100, 100}, y[4], z[2] = {NAN, 1};
+  be_softmax_rows(*state, y, x, 2, 2);
+  assert_near(y, (double[]){0.2689414213699951, 0.7310585786300049, 0.5, 0.5}, 4, 1e-7);
+  be_softmax_tokens(*state, y, x, 1, 2, 2);
+  assert_near(y, (double[]){0, 1.011221492685904e-43, 1, 1}, 4, 1e-7);
+  be_softmax_rows(*state, y, z, 1, 2);
+  assert_true(isnan(y[0]) && isnan(y[1]));
+}
+
+static void test_attention(void **state) {
+  /* [T 2][q, k, v][H 2][d 1]: logits of head 0: (0, 1), (0, 0); of head 1 all equal. */
+  float qkv[12] = {1, 0, 0, 5, 10, 1, 0, 0, 1, 5, 20, 3}, o[4];
+  double p = 0.7310585786300049;
+  be_attention(*state, o, qkv, 1, 2, 2, 1);
+  assert_near(o, (double[]){10 + 10 * p, 2, 15, 2}, 4, 1e-5);
+}
+
+static void test_patches(void **state) {
+  float x[32], rows[32], back[32], expected[8] = {0, 1, 4, 5, 16, 17, 20, 21};
+  for (int i = 0; i < 32; i++) x[i] = (float)i;
+  be_patchify(*state, rows, x, 1, 2, 4, 2);
+  assert_floats(rows, expected, 8); /* channel, then row and column of the patch */
+  assert_true(rows[8] == 2 && rows[16] == 8);
+  be_unpatchify(*state, back, x, 1, 2, 4, 2);
+  /* row 0 of channel 0: places 0 and 1 of patch 0, then of patch 1; channels alternate */
+  assert_floats(back, (float[]){0, 2, 8, 10, 4, 6, 12, 14}, 8);
+  assert_true(back[16] == 1);
+}
+
+static void test_choices(void **state) {
+  int32_t expert[12], source[12], work[8];
+  float gate[12];
+  struct dispatch d = {.experts = 4, .tokens = 3, .expert = expert, .source = source, .gate = gate};
+  float scores[12] = {1, 3, 3, 2, NAN, NAN, -1, NAN, 5, 5, 5, 5};
+  be_assign_topk(*state, &d, 0, scores, 7, 3, 4, 3, 0);
+  assert_ints(expert, (int32_t[]){1, 2, 3, 2, 0, 1, 0, 1, 2}, 9);
+  assert_ints(source, (int32_t[]){7, 7, 7, 8, 8, 8, 9, 9, 9}, 9);
+  assert_true(gate[0] == 3 && gate[2] == 2 && isnan(gate[4]));
+  be_assign_topk(*state, &d, 1, scores, 0, 1, 4, 2, 1);
+  assert_ints(expert, (int32_t[]){1, 2, 3}, 3);
+
+  float by_token[12] = {1, 9, 0, 4, 9, 0, 2, 9, 0, 4, 1, 0}; /* T 4, E 3 */
+  be_assign_tokens(*state, &d, 0, by_token, 10, 1, 4, 3, 2);
+  assert_ints(expert, (int32_t[]){0, 0, 1, 1, 2, 2}, 6);
+  assert_ints(source, (int32_t[]){11, 13, 10, 11, 10, 11}, 6);
+
+  float capacity[8] = {0.9F, 0.1F, 0.5F, 0.1F, 0.9F, 0.1F, 0.2F, 0.1F}, threshold[2] = {0.5F, 0.5F};
+  be_assign_counted(*state, &d, 0, by_token, capacity, threshold, work, 4, 2);
+  /* expert 0 takes two of the scores 1 0 9 2, expert 1 none */
+  assert_ints(expert, (int32_t[]){0, 0, -1, -1, -1, -1, -1, -1}, 8);
+  assert_ints(source, (int32_t[]){2, 3}, 2);
+  assert_floats(gate, (float[]){9, 2}, 2);
+}
+
+static void test_order(void **state) {
+  /* Token 0: experts 2 and 0 with equal weights; token 1: 1 and 2; token 2: a NaN, an unused
+   * one. */
+  int32_t expert[7] = {2, 0, 2, 1, 0, -1, 2}, source[7] = {0, 0, 1, 1, 2, 2, 2};
+  int32_t offset[4], token[7], first[4], row[7];
+  float gate[7] = {0.5F, 0.5F, 0.75F, 0.25F, NAN, 1, -1}, weight[7];
+  struct dispatch d = {3, 3, 7, expert, source, gate, offset, token, weight, first, row};
+  be_dispatch_order(*state, &d);
+  assert_ints(offset, (int32_t[]){0, 2, 3, 6}, 4);
+  assert_ints(token, (int32_t[]){0, 2, 1, 0, 1, 2}, 6);
+  assert_ints(first, (int32_t[]){0, 2, 4, 6}, 4);
+  assert_ints(row, (int32_t[]){0, 3, 4, 2, 5, 1}, 6);
+  assert_true(weight[0] == 0.5F && isnan(weight[1]) && weight[4] == 0.75F);
+
+  float rows[6] = {1, 0, 2, 4, 8, 16}, y[3];
+  weight[1] = 0;
+  be_combine_rows(*state, rows, &d, 1);
+  be_unorder_rows(*state, y, rows, &d, 1);
+  assert_floats(y, (float[]){2.5F, 6.5F, -16}, 3);
+}
+
+/* Zeros to the right and at the bottom only, steps of two: the windows start at (0, 0), (0,
+ * 2)... */
+static void test_convolution(void **state) {
+  struct backend *be = *state;
+  float kernel[9] = {1, 0, 0, 0, 0, 0, 0, 0, 10}, bias[1] = {0.5F}, x[16], y[4];
+  struct tensor w = {"weight", DT_F32, 4, {1, 1, 3, 3}, 9, kernel};
+  struct tensor b = {"bias", DT_F32, 1, {1}, 1, bias};
+  struct conv *conv;
+  for (int i = 0; i < 16; i++) x[i] = (float)i;
+  assert_ok(be->ctx, be->ops->conv_create(be, &w, &b, 2, 0, 1, &conv));
+  be_conv2d(be, y, x, conv, 1, 4, 4);
+  assert_floats(y, (float[]){100.5F, 2.5F, 8.5F, 10.5F}, 4);
+  be->ops->conv_destroy(be, conv);
+
+  float image[12];
+  be_upsample2x(be, image, x + 1, 1, 1, 2, 1);
+  assert_floats(image, (float[]){1, 1, 2, 2, 1, 1, 2, 2}, 8);
+  be_channels_last(be, image, x, 1, 2, 3);
+  assert_floats(image, (float[]){0, 3, 1, 4, 2, 5}, 6);
+  be_channels_first(be, image, x, 1, 2, 3);
+  assert_floats(image, (float[]){0, 2, 4, 1, 3, 5}, 6);
+}
+
+/* Three stacked parts, the second without a bias; two paired ones. */
+static void test_linear(void **state) {
+  struct backend *be = *state;
+  float values[2] = {1, 2}, bias[1] = {10}, x[4] = {1, 1, 0, 3}, y[6];
+  uint16_t halves[2] = {0x3c00, 0xc000}, brains[2] = {0x3f80, 0x4040}; /* 1, -2; 1, 3 */
+  struct tensor w[3] = {{"f32", DT_F32, 2, {1, 2}, 2, values},
+                        {"f16", DT_F16, 2, {1, 2}, 2, halves},
+                        {"bf16", DT_BF16, 2, {1, 2}, 2, brains}};
+  struct tensor b = {"bias", DT_F32, 1, {1}, 1, bias};
+  struct linear_source stacked = {3, false, {&w[0], &w[1], &w[2]}, {&b, NULL, &b}};
+  struct linear_source pair = {2, true, {&w[0], &w[2]}, {NULL, NULL}};
+  struct linear *linear;
+  assert_ok(be->ctx, be->ops->linear_create(be, &stacked, &linear));
+  be_linear(be, y, x, linear, 2);
+  assert_floats(y, (float[]){13, -1, 14, 16, -6, 19}, 6);
+  be->ops->linear_destroy(be, linear);
+  assert_ok(be->ctx, be->ops->linear_create(be, &pair, &linear));
+  assert_true(linear->out == 1 && linear->in == 2);
+  be_linear(be, y, x, linear, 1);
+  assert_near(y, (double[]){4 * 3 / (1 + exp(-3))}, 1, 1e-6);
+  be->ops->linear_destroy(be, linear);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_single_values), cmocka_unit_test(test_norms),
+      cmocka_unit_test(test_softmax),       cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_patches),       cmocka_unit_test(test_choices),
+      cmocka_unit_test(test_order),         cmocka_unit_test(test_convolution),
+      cmocka_unit_test(test_linear),
+  };
+  return cmocka_run_group_tests(tests, open_ref, close_ref);
+}
