@@ -1,5 +1,5 @@
-/* The golden checker itself: it passes folders of fixtures, fails every output tensor that is changed,
- * and everything that it does not know or that nothing was compared with. */
+/* The golden checker itself: it passes folders of fixtures, fails every output tensor that is
+ * changed, and everything that it does not know or that nothing was compared with. */
 #include "io/checkpoint.h"
 #include "io/json.h"
 #include "tests/support.h"
@@ -60,8 +60,8 @@ static bool fails_at(const char *output, const char *text) {
   return false;
 }
 
-/* Changes the first element of an integer tensor; of a floating one the largest in its first half, which
- * keeps away from the last image: it has the null class and no scores. */
+/* Changes the first element of an integer tensor; of a floating one the largest in its first half,
+ * which keeps away from the last image: it has the null class and no scores. */
 static void *changed(const struct tensor *tensor) {
   const size_t size = dtype_size(tensor->dtype);
   char *copy = malloc((size_t)tensor->elements * size);
@@ -90,8 +90,9 @@ static bool is_input(const char *name) {
   return !strcmp(name, "z") || !strcmp(name, "y") || !strcmp(name, "y_null");
 }
 
-/* Writes `file` into the folder with its results of one type changed; counts them. Integers go apart
- * from floats: scores decide which choices are clear, and weights are those of equal choices. */
+/* Writes `file` into the folder with its results of one type changed; counts them. Integers go
+ * apart from floats: scores decide which choices are clear, and weights are those of equal choices.
+ */
 static int change_file(const char *folder, const char *fixture, const char *file, enum dtype dtype,
                        const char **names) {
   char path[2048];

@@ -24,8 +24,8 @@ static void forward_free(struct golden *g, struct forward *f) {
 
 /* x may have a frame axis of 1, which changes nothing in memory. */
 static enum ditmoe_status forward_read(struct golden *g, struct case_file *file, const cJSON *call,
-                                       const struct dit_config *c, const struct dit *model,
-                                       struct forward *f) {
+                                       const struct dit *model, struct forward *f) {
+  const struct dit_config *c = &model->config;
   const int64_t plane = (int64_t)c->size * c->size;
   int64_t x_count, times, labels;
   TRY(golden_floats(file, case_string(call, "x"), &f->x, &x_count));
@@ -57,17 +57,41 @@ static enum ditmoe_status run_forward(struct golden *g, const cJSON *call, const
   return DITMOE_OK;
 }
 
+/* One call with weights of the folder (golden_load); recording may be NULL. */
+static enum ditmoe_status run_call(struct golden *g, const cJSON *call, const char *path,
+                                   const char *key, struct recording *recording,
+                                   struct forward *f) {
+  struct case_file inputs = {0};
+  struct dit *model = NULL;
+  struct dit_tap tap;
+  const char *rounding = golden_text(call, "qk_round");
+  enum ditmoe_status status;
+  if (rounding && strcmp(rounding, "float16") != 0)
+    return fail(g->ctx, DITMOE_FORMAT, "unknown rounding of q and k \"%s\"", rounding);
+  TRY_DONE(golden_load(g, path, key, rounding != NULL, &model));
+  TRY_DONE(golden_open(g, case_string(call, "inputs"), &inputs));
+  TRY_DONE(forward_read(g, &inputs, call, model, f));
+  if (recording) tap = recording_tap(recording, model);
+  TRY_DONE(run_forward(g, call, model, f, recording ? &tap : NULL));
+  if (recording) status = recording->status;
+done:
+  case_close(&inputs);
+  dit_close(g->be, model);
+  return status;
+}
+
+static double output_limit(const cJSON *call) {
+  if (golden_field(call, "qk_round")) return LIMIT_QK_HALF;
+  return case_number(call, "scale", 0) >= 7 ? LIMIT_GUIDED : LIMIT_FORWARD;
+}
+
 static enum ditmoe_status check_outputs(struct golden *g, const cJSON *call,
                                         const struct forward *f,
                                         const struct recording *recording) {
   struct case_file file = {0};
-  const bool strong = case_number(call, "scale", 0) >= 7, rounded = golden_field(call, "qk_round");
   enum ditmoe_status status;
   TRY(golden_open(g, case_string(call, "outputs"), &file));
-  TRY_DONE(compare_l2(&file, case_string(call, "output"), f->out, f->count,
-                      rounded  ? LIMIT_QK_HALF
-                      : strong ? LIMIT_GUIDED
-                               : LIMIT_FORWARD));
+  TRY_DONE(compare_l2(&file, case_string(call, "output"), f->out, f->count, output_limit(call)));
   if (cJSON_IsTrue(golden_field(call, "intermediates")))
     status = check_intermediates(g, &file, recording, f->labels);
 done:
@@ -76,27 +100,13 @@ done:
 }
 
 static enum ditmoe_status check_call(struct golden *g, const cJSON *call) {
-  struct case_file inputs = {0};
-  struct dit *model = NULL;
   struct forward f = {0};
   struct recording recording = {.ctx = g->ctx};
-  const char *rounding = cJSON_GetStringValue(golden_field(call, "qk_round"));
-  enum ditmoe_status status;
-  if (rounding && strcmp(rounding, "float16") != 0)
-    return fail(g->ctx, DITMOE_FORMAT, "unknown rounding of q and k \"%s\"", rounding);
-  TRY_DONE(golden_load(g, call, rounding != NULL, &model));
-  TRY_DONE(golden_open(g, case_string(call, "inputs"), &inputs));
-  TRY_DONE(forward_read(g, &inputs, call, &model->config, model, &f));
-  recording.model = model;
-  const struct dit_tap tap = recording_tap(&recording);
-  TRY_DONE(run_forward(g, call, model, &f, &tap));
-  TRY_DONE(recording.status);
-  status = check_outputs(g, call, &f, &recording);
-done:
+  const char *path = golden_text(call, "weights"), *key = golden_text(call, "weights_key");
+  enum ditmoe_status status = run_call(g, call, path, key, &recording, &f);
+  if (status == DITMOE_OK) status = check_outputs(g, call, &f, &recording);
   recording_free(&recording);
   forward_free(g, &f);
-  case_close(&inputs);
-  dit_close(g->be, model);
   return status;
 }
 
@@ -104,38 +114,14 @@ done:
 static const cJSON *plain_call(const struct golden *g) {
   const cJSON *call;
   cJSON_ArrayForEach(call, golden_field(g->manifest, "calls")) {
-    if (!golden_field(call, "weights") && !golden_field(call, "qk_round")) return call;
+    if (!golden_text(call, "weights") && !golden_field(call, "qk_round")) return call;
   }
   return NULL;
 }
 
-/* Outputs of `call` with the weights of an object, which has a path and a key; NULL: the manifest's.
- * `x` names the latents. */
-static enum ditmoe_status outputs_with(struct golden *g, const cJSON *call, const cJSON *weights,
-                                       struct forward *f) {
-  struct case_file inputs = {0};
-  struct dit *model = NULL;
-  cJSON *named = cJSON_CreateObject();
-  enum ditmoe_status status;
-  if (weights) {
-    cJSON_AddStringToObject(named, "weights", case_string(weights, "path"));
-    cJSON_AddItemToObject(named, "weights_key",
-                          cJSON_Duplicate(golden_field(weights, "key"), false));
-  }
-  TRY_DONE(golden_load(g, named, false, &model));
-  TRY_DONE(golden_open(g, case_string(call, "inputs"), &inputs));
-  TRY_DONE(forward_read(g, &inputs, call, &model->config, model, f));
-  status = run_forward(g, call, model, f, NULL);
-done:
-  cJSON_Delete(named);
-  case_close(&inputs);
-  dit_close(g->be, model);
-  return status;
-}
-
 static double differing(const float *a, const float *b, int64_t count) {
   double n = 0;
-  for (int64_t i = 0; i < count; i++) n += memcmp(a + i, b + i, sizeof *a) != 0;
+  for (int64_t i = 0; i < count; i++) n += !(a[i] == b[i]);
   return n;
 }
 
@@ -144,15 +130,14 @@ static enum ditmoe_status check_equal_weights(struct golden *g, const cJSON *cal
   const cJSON *other;
   struct forward own = {0};
   enum ditmoe_status status;
-  TRY_DONE(outputs_with(g, call, NULL, &own));
+  TRY_DONE(run_call(g, call, NULL, NULL, NULL, &own));
   cJSON_ArrayForEach(other, golden_field(g->manifest, "weights_also")) {
     struct forward f = {0};
     char line[128];
-    const char *key = case_string(other, "key");
+    const char *path = case_string(other, "path"), *key = golden_text(other, "key");
     if (!cJSON_IsTrue(golden_field(other, "equal"))) continue;
-    snprintf(line, sizeof line, "%s%s%s:same bits", case_string(other, "path"), *key ? ":" : "",
-             key);
-    status = outputs_with(g, call, other, &f);
+    snprintf(line, sizeof line, "%s%s%s:same bits", path, key ? ":" : "", key ? key : "");
+    status = run_call(g, call, path, key, NULL, &f);
     if (status == DITMOE_OK)
       report_add(g->report, line, differing(f.out, own.out, own.count), LIMIT_EXACT);
     forward_free(g, &f);

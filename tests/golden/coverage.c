@@ -6,13 +6,15 @@
 #include <string.h>
 
 /* Inputs that no call or run of a manifest names, by kind. They describe what to compute: starting
- * points, noise, labels, given predictions, parameters of a velocity field, counters of a generator,
- * and which steps a trajectory keeps. */
+ * points, noise, labels, given predictions, parameters of a velocity field, counters of a
+ * generator, and which steps a trajectory keeps. */
 static const struct {
-  const char *kind, *names[10];
+  const char *kind, *names[12];
 } inputs[] = {
-    {"sampler", {"z", "noise", "y", "traj_idx", "eps", "orders", "mean", "std", "weight", "times"}},
-    {"promoe", {"z", "noise", "y", "y_null"}},
+    {"sampler",
+     {"z", "noise", "y", "y_null", "traj_idx", "eps", "orders", "mean", "std", "weight", "times"}},
+    {"dit_moe", {"z", "noise", "y", "y_null", "traj_idx"}},
+    {"promoe", {"z", "noise", "y", "y_null", "traj_idx"}},
     {"dit", {"z", "noise", "y", "labels"}},
     {"diffusers_dit", {"z", "noise", "y", "labels"}},
     {"vae_kl", {"image", "latents"}},
@@ -22,7 +24,7 @@ static const struct {
 
 static bool listed(const char *kind, const char *tensor) {
   for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
-    for (size_t j = 0; !strcmp(inputs[i].kind, kind) && j < 10 && inputs[i].names[j]; j++)
+    for (size_t j = 0; !strcmp(inputs[i].kind, kind) && inputs[i].names[j]; j++)
       if (!strcmp(inputs[i].names[j], tensor)) return true;
   return false;
 }
@@ -45,12 +47,8 @@ static void cover_tensor(struct golden *g, const char *file, const char *tensor)
   if (report_has(g->report, line)) return;
   const bool input =
       named_by_call(g, file, tensor) || listed(case_string(g->manifest, "kind"), tensor);
-  if (!input) {
-    snprintf(line, sizeof line, "%s:%s", file, tensor);
-    report_add(g->report, line, INFINITY, 0);
-  } else if (g->report->verbose) {
-    printf("  %-56s input\n", line);
-  }
+  if (!input) report_add(g->report, line, INFINITY, 0);
+  if (input && g->report->verbose) printf("  %-56s input\n", line);
 }
 
 /* The tensors that the file has, and those that the manifest promises. */
@@ -69,8 +67,9 @@ static enum ditmoe_status cover_file(struct golden *g, const cJSON *entry) {
 }
 
 enum ditmoe_status check_coverage(struct golden *g) {
-  const cJSON *entry;
-  cJSON_ArrayForEach(entry, golden_field(g->manifest, "files")) {
+  const cJSON *entry, *files = golden_field(g->manifest, "files");
+  if (!cJSON_IsObject(files)) return fail(g->ctx, DITMOE_FORMAT, "the manifest lists no files");
+  cJSON_ArrayForEach(entry, files) {
     const char *ending = strrchr(entry->string, '.');
     const bool weights = !strcmp(case_string(entry, "kind"), "state_dict");
     if (ending && !strcmp(ending, ".safetensors") && !weights) TRY(cover_file(g, entry));

@@ -5,8 +5,8 @@
  *                  -> check_runs  (runs.c)  -> the samplers over dit_predict
  *   -> check_coverage: every output tensor was reported
  *
- * A number that cannot be computed or compared is reported with an infinite error; a status other than
- * OK means that the folder itself is unusable. */
+ * A number that cannot be computed or compared is reported with an infinite error; a status other
+ * than OK means that the folder itself is unusable. */
 #ifndef TESTS_GOLDEN_GOLDEN_H
 #define TESTS_GOLDEN_GOLDEN_H
 
@@ -22,11 +22,15 @@ struct golden {
   struct report *report;
 };
 
+/* Members of a JSON object; NULL if absent, or no text. */
 static inline const cJSON *golden_field(const cJSON *object, const char *key) {
   return cJSON_GetObjectItemCaseSensitive(object, key);
 }
+static inline const char *golden_text(const cJSON *object, const char *key) {
+  return cJSON_GetStringValue(golden_field(object, key));
+}
 
-/* Kinds dit_moe, promoe, dit, diffusers_dit, and sampler over a model: calls, other weights, runs. */
+/* Kinds dit_moe, promoe, dit, diffusers_dit, and sampler over a model. */
 enum ditmoe_status golden_model(struct golden *g);
 /* Kinds vae_kl and taesd: the other weights; the rest is vae_case. */
 enum ditmoe_status golden_decoder(struct golden *g);
@@ -38,15 +42,16 @@ enum ditmoe_status check_coverage(struct golden *g);
 enum ditmoe_status check_calls(struct golden *g);
 enum ditmoe_status check_runs(struct golden *g);
 enum ditmoe_status golden_open(struct golden *g, const char *name, struct case_file *out);
-/* The model of an object's weights and weights_key, the manifest's where it has none; the manifest
- * overrides its record. Close it with dit_close. */
-enum ditmoe_status golden_load(struct golden *g, const cJSON *weights, bool qk_half,
+/* The model in a file of the folder, with the record of the manifest; path NULL: the manifest's
+ * weights and their key. Close it with dit_close. */
+enum ditmoe_status golden_load(struct golden *g, const char *path, const char *key, bool qk_half,
                                struct dit **out);
 /* dit_predict with an arena of the right size. */
 enum ditmoe_status golden_predict(struct golden *g, const struct dit *model, float *out,
                                   const struct dit_input *in);
-/* Classifier-free guidance as the original models have it: out [2n, Cout, ...], n conditional rows, then
- * n unconditional ones; u + scale (c - u) goes into the first `channels` (0: all) of both halves. */
+/* Classifier-free guidance as the original models have it: out [2n, Cout, ...], n conditional rows,
+ * then n unconditional ones; u + scale (c - u) goes into the first `channels` (0: all) of both
+ * halves. */
 void golden_guide(const struct dit_config *config, float *out, int n, double scale, int channels);
 /* "all" is 0; the manifest's where the object has none. */
 int golden_channels(const struct golden *g, const cJSON *object);
@@ -57,8 +62,8 @@ enum ditmoe_status golden_labels(struct case_file *file, const struct dit *model
 enum ditmoe_status golden_floats(struct case_file *file, const char *tensor, float **values,
                                  int64_t *count);
 
-/* Comparisons (compare.c). Both also report `tensor`_f64, where the file has it: the ratio of distances
- * in L2 from it. */
+/* Comparisons (compare.c). Both also report `tensor`_f64, where the file has it: the ratio of
+ * distances in L2 from it. */
 
 enum ditmoe_status compare_l2(struct case_file *file, const char *tensor, const float *values,
                               int64_t count, double limit);
@@ -88,18 +93,18 @@ struct recorded {
 
 struct recording {
   struct ditmoe_ctx *ctx;
-  const struct dit *model;
-  enum ditmoe_status status; /* of the taps */
+  const struct dit *model;   /* while the taps are called */
+  enum ditmoe_status status; /* of the taps               */
   struct recorded *items;
   size_t count;
   struct layer_plan *plans;
   size_t plan_count;
 };
 
-struct dit_tap recording_tap(struct recording *recording);
+struct dit_tap recording_tap(struct recording *recording, const struct dit *model);
 void recording_free(struct recording *recording);
-/* Compares all tensors of the file that are named after a tap or a router's result; labels [B] are those
- * of the call. */
+/* Compares all tensors of the file that are named after a tap or a router's result; labels [B] are
+ * those of the call. */
 enum ditmoe_status check_intermediates(struct golden *g, struct case_file *file,
                                        const struct recording *recording, const int32_t *labels);
 /* The router tensor "base.layer", if there is one of that base (routing.c). */

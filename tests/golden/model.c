@@ -24,8 +24,8 @@ static const struct {
     {"moe", "router_weight_mode", "router_weight_mode"},
 };
 
-/* JSON text of the record, for cJSON_free; NULL without memory. The objective matters to nobody here:
- * runs name their sampler. */
+/* JSON text of the record, for cJSON_free; NULL without memory. The objective matters to nobody
+ * here: runs name their sampler. */
 static char *record_text(const cJSON *manifest, bool qk_half) {
   cJSON *record = cJSON_CreateObject();
   bool ok = record && cJSON_AddStringToObject(record, "objective", "ddpm") &&
@@ -42,16 +42,16 @@ static char *record_text(const cJSON *manifest, bool qk_half) {
   return text;
 }
 
-enum ditmoe_status golden_load(struct golden *g, const cJSON *weights, bool qk_half,
+enum ditmoe_status golden_load(struct golden *g, const char *path, const char *key, bool qk_half,
                                struct dit **out) {
-  if (!golden_field(weights, "weights")) weights = g->manifest;
-  const char *key = cJSON_GetStringValue(golden_field(weights, "weights_key"));
   struct ditmoe_checkpoint *checkpoint = NULL;
-  char path[2048];
+  char full[2048];
   char *record = record_text(g->manifest, qk_half);
   if (!record) return fail(g->ctx, DITMOE_NOMEM, "%s: no memory for the record", g->folder);
-  snprintf(path, sizeof path, "%s/%s", g->folder, case_string(weights, "weights"));
-  enum ditmoe_status status = ditmoe_checkpoint_open(g->ctx, path, key, &checkpoint);
+  if (!path)
+    path = case_string(g->manifest, "weights"), key = golden_text(g->manifest, "weights_key");
+  snprintf(full, sizeof full, "%s/%s", g->folder, path);
+  enum ditmoe_status status = ditmoe_checkpoint_open(g->ctx, full, key, &checkpoint);
   if (status == DITMOE_OK) status = dit_open(g->be, checkpoint, record, out);
   ditmoe_checkpoint_close(checkpoint);
   cJSON_free(record);

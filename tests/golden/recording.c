@@ -80,7 +80,8 @@ static void look(void *user, struct backend *be, const struct dit_tap_data *data
   r->status = data->point == TAP_ROUTER ? keep_plan(r, be, data) : keep_values(r, be, data);
 }
 
-struct dit_tap recording_tap(struct recording *recording) {
+struct dit_tap recording_tap(struct recording *recording, const struct dit *model) {
+  recording->model = model;
   return (struct dit_tap){recording, look};
 }
 

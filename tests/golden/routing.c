@@ -1,5 +1,5 @@
-/* Scores and plans of the routers. A choice must equal the fixture's wherever the margin that the fixture
- * records for it exceeds ten times our error in the scores that decide it. */
+/* Scores and plans of the routers. A choice must equal the fixture's wherever the margin that the
+ * fixture records for it exceeds ten times our error in the scores that decide it. */
 #include "tests/golden/golden.h"
 #include "tests/limit.h"
 
@@ -144,8 +144,8 @@ static int expert_of(const struct layer_plan *plan, int32_t row) {
   return e;
 }
 
-/* Experts and weights of a token in the order of addition; slots without a row repeat the last expert
- * with weight 0. */
+/* Experts and weights of a token in the order of addition; slots without a row repeat the last
+ * expert with weight 0. */
 static void token_choice(const struct layer_plan *plan, int token, int k, double *experts,
                          double *weights) {
   const int32_t *rows = plan->row + plan->first[token];
@@ -164,8 +164,8 @@ static bool contains(const double *values, int k, double value) {
   return false;
 }
 
-/* topk_idx and topk_weight, [.., k] over all tokens: wrong tokens, and the error of the weights of those
- * that are equal. */
+/* topk_idx and topk_weight, [.., k] over all tokens: wrong tokens, and the error of the weights of
+ * those that are equal. */
 struct topk {
   int k;
   double *index, *weight; /* of the fixture; weight may be NULL */
@@ -174,8 +174,8 @@ struct topk {
   double wrong, difference, norm;
 };
 
-/* Whether a different choice is wrong: another set is if the margin after the k-th score is wide, another
- * order of the same set if the margins around the place are. */
+/* Whether a different choice is wrong: another set is if the margin after the k-th score is wide,
+ * another order of the same set if the margins around the place are. */
 static bool choice_is_wrong(const struct routing_check *c, const struct topk *k,
                             const double *golden) {
   const int K = k->k, E = c->plan->columns;

@@ -1,6 +1,6 @@
-/* The sampling runs of a manifest: the real samplers over dit_predict. Guided DDPM and DDIM runs of the
- * original programs carry 2n rows with noise of their own, of which only the first n are fed back; they
- * are repeated the way users have them, with n rows and the guidance in the sampler. */
+/* The sampling runs of a manifest: the real samplers over dit_predict. Guided DDPM and DDIM runs of
+ * the original programs carry 2n rows with noise of their own, of which only the first n are fed
+ * back; they are repeated the way users have them, with n rows and the guidance in the sampler. */
 #include "tests/golden/golden.h"
 #include "tests/limit.h"
 
@@ -122,7 +122,7 @@ static enum ditmoe_status plan_schedule(struct sampling *s) {
   const char *spacing = case_string(run, "timestep_spacing");
   struct schedule_request request = {
       .steps = (int)case_number(run, "steps", 0),
-      .respacing = cJSON_GetStringValue(golden_field(run, "respacing")),
+      .respacing = golden_text(run, "respacing"),
       .spacing = !strcmp(spacing, "leading")    ? SPACING_LEADING
                  : !strcmp(spacing, "trailing") ? SPACING_TRAILING
                  : !strcmp(spacing, "linspace") ? SPACING_LINSPACE
@@ -144,8 +144,8 @@ static bool all_equal(const int32_t *labels, int count, int32_t label) {
   return true;
 }
 
-/* z of two equal halves, the labels of the second null: rows as the original's forward_with_cfg wants
- * them. */
+/* z of two equal halves, the labels of the second null: rows as the original's forward_with_cfg
+ * wants them. */
 static bool is_doubled(const struct sampling *s) {
   const int n = s->rows / 2;
   const size_t half = (size_t)n * (size_t)s->each;
@@ -247,7 +247,8 @@ static enum ditmoe_status run_recorded(struct sampling *s) {
   return status;
 }
 
-/* The same run as users have it: both predictions of the guidance from one batch, mixed by the sampler. */
+/* The same run as users have it: both predictions of the guidance from one batch, mixed by the
+ * sampler. */
 static enum ditmoe_status run_batched(struct sampling *s) {
   const char *output = case_string(s->run, "output");
   const int rows = s->doubled ? s->rows / 2 : s->rows;
@@ -340,7 +341,7 @@ static enum ditmoe_status compare_times(struct sampling *s) {
 
 /* The finals as the decoder shows them. */
 static enum ditmoe_status compare_images(struct sampling *s, const float *finals) {
-  const char *tensor = cJSON_GetStringValue(golden_field(s->run, "image"));
+  const char *tensor = golden_text(s->run, "image");
   struct backend *be = s->g->be;
   const int size = s->model->config.size;
   struct vae *vae = NULL;
@@ -388,7 +389,7 @@ static enum ditmoe_status check_run(struct golden *g, const cJSON *run) {
                        .scale = case_number(run, "cfg_scale", 1)};
   enum ditmoe_status status;
   TRY_DONE(golden_open(g, case_string(run, "file"), &s.file));
-  TRY_DONE(golden_load(g, run, false, &s.model));
+  TRY_DONE(golden_load(g, NULL, NULL, false, &s.model));
   TRY_DONE(plan_schedule(&s));
   TRY_DONE(read_inputs(&s));
   s.doubled = is_doubled(&s);
