@@ -122,7 +122,7 @@ static enum ditmoe_status ambiguous(const struct classes *classes, const char *w
                                     const char *text, const int32_t *found, int count) {
   char *list = text_copy("");
   for (int i = 0; i < count && i < CANDIDATES; i++) list = append_class(list, classes, found[i]);
-  report_error(DITMOE_USAGE, "%s: \"%s\" may be %d classes: %s%s", what, text, count, list,
+  report_error(DITMOE_USAGE, "%s: \"%.80s\" may be %d classes: %s%s", what, text, count, list,
                count > CANDIDATES ? "; ..." : "");
   free(list);
   return DITMOE_USAGE;
@@ -161,12 +161,12 @@ static enum ditmoe_status unknown(const struct classes *classes, const char *wha
   }
   if (near[0].label < 0)
     return report_error(DITMOE_USAGE,
-                        "%s: \"%s\" is not an id from 0 to %d, and the model has no class names",
+                        "%s: \"%.80s\" is not an id from 0 to %d, and the model has no class names",
                         what, text, classes->used - 1);
   char *list = text_copy("");
   for (int i = 0; i < NEAR && near[i].label >= 0; i++)
     list = append_class(list, classes, near[i].label);
-  report_error(DITMOE_USAGE, "%s: there is no class \"%s\"; near: %s; see --list-classes", what,
+  report_error(DITMOE_USAGE, "%s: there is no class \"%.80s\"; near: %s; see --list-classes", what,
                text, list);
   free(list);
   return DITMOE_USAGE;

@@ -1,8 +1,8 @@
 /* ditmoe-convert: any checkpoint to safetensors, with its record inside. */
 #include "cli/options.h"
-#include "cli/record.h"
 #include "cli/report.h"
 #include "cli/text.h"
+#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +86,7 @@ static enum ditmoe_status choose_record(struct ditmoe_ctx *ctx, const char *path
                                         const struct settings *settings,
                                         const struct ditmoe_checkpoint *checkpoint, char **out) {
   cJSON *given = NULL;
-  if (settings->record) TRY(record_read_file(settings->record, &given));
+  if (settings->record) TRY(json_file_read("--record", settings->record, &given));
   char *text = given ? cJSON_PrintUnformatted(given) : NULL;
   const char *held = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
   const struct ditmoe_model_options options = {.key = settings->key, .record = text};
@@ -97,16 +97,17 @@ static enum ditmoe_status choose_record(struct ditmoe_ctx *ctx, const char *path
     *out = text_copy(ditmoe_model_record(model));
   else if (text || held)
     *out = text_copy(text ? text : held);
-  if (status == DITMOE_USAGE)
+  bool wrong = text && status == DITMOE_USAGE;
+  if (wrong)
     report_call(ctx, status);
-  else if (status != DITMOE_OK && !*out)
+  else if (!*out)
     report_note("no record is stored: %s", status == DITMOE_NOMEM
                                                ? "the model is too large to be opened here"
                                                : ditmoe_errmsg(ctx));
   ditmoe_model_close(model);
   cJSON_free(text);
   cJSON_Delete(given);
-  return status == DITMOE_USAGE ? status : DITMOE_OK;
+  return wrong ? status : DITMOE_OK;
 }
 
 static enum ditmoe_status convert(struct ditmoe_ctx *ctx, const char *path,

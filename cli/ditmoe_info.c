@@ -1,8 +1,8 @@
 /* ditmoe-info: what is in a checkpoint file. */
 #include "cli/options.h"
-#include "cli/record.h"
 #include "cli/report.h"
 #include "cli/text.h"
+#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -126,7 +126,7 @@ static enum ditmoe_status add_model(struct ditmoe_ctx *ctx, cJSON *object, const
                                     const struct settings *settings) {
   struct ditmoe_model *model = NULL;
   cJSON *record = NULL;
-  if (settings->record) TRY(record_read_file(settings->record, &record));
+  if (settings->record) TRY(json_file_read("--record", settings->record, &record));
   char *text = record ? cJSON_PrintUnformatted(record) : NULL;
   const struct ditmoe_model_options options = {.key = settings->key, .record = text};
   enum ditmoe_status status = report_call(ctx, ditmoe_model_open(ctx, path, &options, &model));

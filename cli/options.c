@@ -115,7 +115,7 @@ enum ditmoe_status option_set(struct options *options, const struct option *opti
   if (!value_parse(option, keep_text(options, value_meaning(option, text)),
                    field_of(options, option))) {
     char *expected = value_expected(option);
-    report_error(DITMOE_USAGE, "%s: \"%s\" is not %s", what, text, expected);
+    report_error(DITMOE_USAGE, "%s: \"%.80s\" is not %s", what, text, expected);
     free(expected);
     free(before);
     return DITMOE_USAGE;
@@ -241,7 +241,7 @@ static enum ditmoe_status read_words(struct options *options, struct arguments *
     } else if (options->program->operand && !options->operand) {
       options->operand = word;
     } else {
-      return report_error(DITMOE_USAGE, "unexpected argument \"%s\"; see --help", word);
+      return report_error(DITMOE_USAGE, "unexpected argument \"%.80s\"; see --help", word);
     }
   }
   return DITMOE_OK;

@@ -1,10 +1,12 @@
 /* Which classes, and the label of every index. */
 #include "cli/sample.h"
 #include "cli/text.h"
+#include "cli/text_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { MAX_FILE_BYTES = 64 << 20 };
 
 struct choice { /* the classes to draw */
   int32_t *labels;
@@ -29,23 +31,17 @@ static enum ditmoe_status choose_list(struct choice *choice, const struct sample
   return status;
 }
 
+/* A line may hold a name with commas. */
 static enum ditmoe_status choose_file(struct choice *choice, const struct sample *run) {
   const char *path = run->settings.class_file;
-  FILE *file = fopen(path, "r");
-  if (!file) return report_error(DITMOE_FORMAT, "--class-file %s: %s", path, strerror(errno));
-  char *line = NULL;
-  size_t capacity = 0;
+  char *text, *line;
+  TRY(text_file_read("--class-file", path, MAX_FILE_BYTES, &text));
   enum ditmoe_status status = DITMOE_OK;
-  while (status == DITMOE_OK && getline(&line, &capacity, file) >= 0) {
-    line[strcspn(line, "\r\n")] = 0;
+  for (char *rest = text; status == DITMOE_OK && (line = strsep(&rest, "\r\n"));)
     if (*line) status = choose(choice, &run->classes, path, line);
-  }
-  if (status == DITMOE_OK && ferror(file))
-    status = report_error(DITMOE_FORMAT, "--class-file %s: cannot be read", path);
+  free(text);
   if (status == DITMOE_OK && choice->count == 0)
     status = report_error(DITMOE_FORMAT, "--class-file %s: no class in it", path);
-  free(line);
-  fclose(file);
   return status;
 }
 

@@ -30,10 +30,6 @@ static void add_whole(cJSON *object, const char *name, uint64_t value) {
   free(text);
 }
 
-static int thread_count(const struct sample *run) {
-  return run->settings.threads ? (int)run->settings.threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-}
-
 /* Options with any of these traits (0: all) that have a value, as text. */
 static cJSON *options_json(const struct sample *run, unsigned traits) {
   const struct option *option;
@@ -78,7 +74,6 @@ static void add_execution(const struct sample *run, cJSON *object) {
   cJSON_AddStringToObject(object, "dtype", "f32");
   cJSON_AddStringToObject(object, "backend", run->info.backend);
   cJSON_AddStringToObject(object, "tier", run->info.tier);
-  cJSON_AddNumberToObject(object, "threads", thread_count(run));
   cJSON_AddStringToObject(object, "pixels", PIXEL_FORMULA);
 }
 
@@ -108,6 +103,13 @@ static struct sample_labels unit_of(const struct sample *run, int64_t index) {
   return unit;
 }
 
+/* Whether the sampler is one for models of the other objective. */
+static bool is_forced(const struct sample *run) {
+  int i = 0;
+  while (strcmp(ditmoe_sampler_name(i), run->plan.sampler) != 0) i++;
+  return strcmp(ditmoe_sampler_objective(i), run->info.objective) != 0;
+}
+
 static char *image_json(const struct sample *run, int64_t index) {
   struct sample_labels unit = unit_of(run, index);
   cJSON *object = cJSON_CreateObject();
@@ -119,7 +121,7 @@ static char *image_json(const struct sample *run, int64_t index) {
   add_whole(object, "seed", run->settings.seed);
   cJSON_AddItemToObject(object, "options", options_json(run, OPTION_DECIDES));
   if (run->record) cJSON_AddRawToObject(object, "record", run->record);
-  cJSON_AddBoolToObject(object, "force", run->request.force);
+  cJSON_AddBoolToObject(object, "force", is_forced(run));
   cJSON *out = cJSON_AddObjectToObject(object, "unit");
   add_whole(out, "first", (uint64_t)unit.first);
   cJSON_AddItemToObject(out, "labels", cJSON_CreateIntArray(unit.labels, (int)unit.count));
@@ -212,6 +214,7 @@ static void add_files(const struct sample *run, cJSON *object) {
 }
 
 static char *manifest_json(const struct sample *run, enum ditmoe_status status) {
+  const struct sample_settings *s = &run->settings;
   cJSON *object = cJSON_CreateObject();
   add_identity(object);
   add_outcome(run, object, status);
@@ -219,10 +222,11 @@ static char *manifest_json(const struct sample *run, enum ditmoe_status status) 
                         cJSON_CreateStringArray((const char *const *)run->argv, run->argc));
   cJSON_AddItemToObject(object, "options", options_json(run, 0));
   cJSON_AddItemToObject(object, "sources", sources_json(run));
-  add_whole(object, "seed", run->settings.seed);
+  add_whole(object, "seed", s->seed);
   add_model(run, object);
   cJSON_AddRawToObject(object, "record", ditmoe_model_record(run->model));
   add_execution(run, object);
+  add_whole(object, "threads", (uint64_t)(s->threads ? s->threads : sysconf(_SC_NPROCESSORS_ONLN)));
   add_plan(run, object);
   add_host(object);
   add_files(run, object);

@@ -135,26 +135,32 @@ static enum ditmoe_status check_grid_size(const struct sample *run) {
                       (long long)run->labels.count, MAX_GRID_SIDE);
 }
 
-static enum ditmoe_status check_images(const struct sample *run) {
-  const struct sample_settings *s = &run->settings;
-  const char *others[] = {s->grid, s->latents, run->names.manifest};
+static enum ditmoe_status check_distinct(const char *path, const char *const *others,
+                                         size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (others[i] && strcmp(others[i], path) == 0)
+      return report_error(DITMOE_USAGE, "%s: two outputs of this name", path);
+  return DITMOE_OK;
+}
+
+/* No output exists, and no two have the same name. */
+static enum ditmoe_status check_files(const struct sample *run) {
+  const char *const others[] = {run->settings.grid, run->settings.latents, run->names.manifest};
   enum ditmoe_status status = DITMOE_OK;
+  for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+    if (!others[i]) continue;
+    TRY(check_distinct(others[i], others, i));
+    TRY(check_folder(others[i]));
+    TRY(check_free(run, others[i]));
+  }
   for (int64_t i = 0; i < run->labels.count && status == DITMOE_OK; i++) {
     if (!sample_selected(run, i)) continue;
     char *name = sample_file_name(&run->names, run->labels.first + i);
-    status = check_free(run, name);
-    for (size_t j = 0; j < sizeof others / sizeof others[0]; j++)
-      if (status == DITMOE_OK && others[j] && strcmp(others[j], name) == 0)
-        status = report_error(DITMOE_USAGE, "%s: two outputs of this name", name);
+    status = check_distinct(name, others, sizeof others / sizeof others[0]);
+    if (status == DITMOE_OK) status = check_free(run, name);
     free(name);
   }
   return status;
-}
-
-static enum ditmoe_status check_other(const struct sample *run, const char *path) {
-  if (!path) return DITMOE_OK;
-  TRY(check_folder(path));
-  return check_free(run, path);
 }
 
 enum ditmoe_status sample_name_outputs(struct sample *run) {
@@ -167,8 +173,6 @@ enum ditmoe_status sample_name_outputs(struct sample *run) {
   free(first);
   TRY(status);
   if (s->grid) TRY(check_ending("grid", s->grid));
-  if (s->grid && s->latents && strcmp(s->grid, s->latents) == 0)
-    return report_error(DITMOE_USAGE, "%s: two outputs of this name", s->grid);
   if (s->disable_image_metadata && !png)
     return report_error(DITMOE_USAGE,
                         "--disable-image-metadata has no effect: only PNG files have any");
@@ -177,8 +181,5 @@ enum ditmoe_status sample_name_outputs(struct sample *run) {
                         "--show: standard error is not a terminal; --color always draws anyway");
   TRY(check_grid_size(run));
   run->names.manifest = manifest_name(run);
-  TRY(check_other(run, s->grid));
-  TRY(check_other(run, s->latents));
-  TRY(check_other(run, run->names.manifest));
-  return check_images(run);
+  return check_files(run);
 }

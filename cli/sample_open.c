@@ -1,7 +1,7 @@
 /* Model and decoder: which files, and what the command line says about them. */
-#include "cli/record.h"
 #include "cli/sample.h"
 #include "cli/text.h"
+#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@ static enum ditmoe_status make_record(struct sample *run) {
   const struct option *option;
   cJSON *record = NULL;
   if (run->origin.record) run->record = text_copy(run->origin.record);
-  if (run->settings.record) TRY(record_read_file(run->settings.record, &record));
+  if (run->settings.record) TRY(json_file_read("--record", run->settings.record, &record));
   for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
     if (!(option->traits & OPTION_IN_RECORD)) continue;
     char *value = option_value(&run->options, option);

@@ -250,14 +250,14 @@ struct ditmoe_text {
 enum ditmoe_status ditmoe_image_write(struct ditmoe_ctx *ctx, const char *path,
                                       const uint8_t *pixels, int width, int height,
                                       const struct ditmoe_text *text);
-/* Copies a PNG's text entry `key` into buffer (capacity bytes, cut and terminated). */
+/* Copies a PNG's text entry `key` into buffer as UTF-8 (capacity bytes, cut and terminated). */
 enum ditmoe_status ditmoe_image_text(struct ditmoe_ctx *ctx, const char *path, const char *key,
                                      char *buffer, size_t capacity);
 /* Writes whole files the same way. */
 enum ditmoe_status ditmoe_file_write(struct ditmoe_ctx *ctx, const char *path, const void *bytes,
                                      size_t size);
-/* SHA-256 of a file as 64 hexadecimal digits and a zero; of a folder: of the lines that sha256sum
- * prints for its checkpoint files, sorted, two levels deep. */
+/* SHA-256 of a file as 64 hexadecimal digits and a zero; of a folder, or that of an index.json of
+ * shards: of the lines that sha256sum prints for its checkpoint files, sorted, two levels deep. */
 enum ditmoe_status ditmoe_file_sha256(struct ditmoe_ctx *ctx, const char *path, char digest[65]);
 
 #ifdef __GNUC__

@@ -29,15 +29,17 @@ static enum ditmoe_status hash_file(struct ditmoe_ctx *ctx, const char *path, ch
   return DITMOE_OK;
 }
 
+static bool ends_with(const char *name, const char *ending) {
+  size_t length = strlen(name), size = strlen(ending);
+  return length >= size && strcmp(name + length - size, ending) == 0;
+}
+
 /* The files that make a checkpoint; pictures and notes beside them do not change its identity. */
 static bool is_checkpoint_file(const char *name) {
   static const char *const endings[] = {
       ".safetensors", ".bin", ".pt", ".pth", ".index.json", "model_index.json", "config.json"};
-  size_t length = strlen(name);
-  for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-    size_t size = strlen(endings[i]);
-    if (length >= size && strcmp(name + length - size, endings[i]) == 0) return true;
-  }
+  for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
+    if (ends_with(name, endings[i])) return true;
   return false;
 }
 
@@ -88,19 +90,31 @@ static enum ditmoe_status hash_folder(struct ditmoe_ctx *ctx, const char *root,
   return status;
 }
 
-enum ditmoe_status ditmoe_file_sha256(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
-  struct stat info;
+static enum ditmoe_status hash_tree(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
   unsigned char bytes[EVP_MAX_MD_SIZE];
-  if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) return hash_file(ctx, path, digest);
   EVP_MD_CTX *sum = EVP_MD_CTX_new();
-  if (!sum || !EVP_DigestInit_ex(sum, EVP_sha256(), NULL)) {
-    EVP_MD_CTX_free(sum);
-    return digest_failed(ctx, path);
-  }
-  enum ditmoe_status status = hash_folder(ctx, path, "", FOLDER_DEPTH, sum);
+  bool ready = sum && EVP_DigestInit_ex(sum, EVP_sha256(), NULL);
+  enum ditmoe_status status =
+      ready ? hash_folder(ctx, path, "", FOLDER_DEPTH, sum) : digest_failed(ctx, path);
   if (status == DITMOE_OK && !EVP_DigestFinal_ex(sum, bytes, NULL))
     status = digest_failed(ctx, path);
   EVP_MD_CTX_free(sum);
   if (status == DITMOE_OK) digest_text(digest, bytes);
   return status;
+}
+
+/* An index of shards says little about them, so its folder counts. */
+enum ditmoe_status ditmoe_file_sha256(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
+  struct stat info;
+  const char *slash = strrchr(path, '/');
+  if (ends_with(path, ".index.json")) {
+    char *folder;
+    TRY(mem_strdup(ctx, slash ? path : ".", &folder));
+    if (slash) folder[slash - path + 1] = 0;
+    enum ditmoe_status status = hash_tree(ctx, folder, digest);
+    mem_free(ctx, folder);
+    return status;
+  }
+  bool folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+  return folder ? hash_tree(ctx, path, digest) : hash_file(ctx, path, digest);
 }

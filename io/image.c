@@ -6,6 +6,13 @@
 #include <string.h>
 #include <strings.h>
 
+/* Its JPEG writer shifts signed numbers beyond their range, which is to wrap. */
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((no_sanitize("shift"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC optimize("wrapv")
+#endif
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -16,6 +23,11 @@
 #define STB_IMAGE_WRITE_STATIC
 #include <stb/stb_image_write.h>
 #pragma GCC diagnostic pop
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 
 enum { JPEG_QUALITY = 95, IMAGE_MAX_SIDE = 65535 };
 

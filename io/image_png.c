@@ -142,19 +142,29 @@ static void read_header(png_structp png, png_infop info, struct image_job *job) 
   png_read_info(png, info);
 }
 
+/* Copies a text as UTF-8, as much of it as fits; tEXt and zTXt are Latin-1. */
+static void copy_utf8(char *out, size_t capacity, const png_text *text) {
+  bool latin = text->compression <= PNG_TEXT_COMPRESSION_zTXt;
+  size_t used = 0;
+  for (const unsigned char *c = (const unsigned char *)text->text; c && *c; c++) {
+    bool two = latin && *c >= 0x80;
+    if (used + two + 1 >= capacity) break;
+    if (two) out[used++] = (char)(0xc0 | *c >> 6);
+    out[used++] = (char)(two ? 0x80 | (*c & 0x3f) : *c);
+  }
+  out[used] = 0;
+}
+
 static enum ditmoe_status copy_text(struct image_job *job, png_structp png, png_infop info,
                                     const char *key, char *buffer, size_t capacity) {
   png_textp texts = NULL;
   int count = 0;
   png_get_text(png, info, &texts, &count);
-  for (int i = 0; i < count; i++) {
-    if (strcmp(texts[i].key, key) != 0) continue;
-    size_t length = texts[i].text ? strlen(texts[i].text) : 0;
-    if (length >= capacity) length = capacity - 1;
-    if (length > 0) memcpy(buffer, texts[i].text, length);
-    buffer[length] = 0;
-    return DITMOE_OK;
-  }
+  for (int i = 0; i < count; i++)
+    if (strcmp(texts[i].key, key) == 0) {
+      copy_utf8(buffer, capacity, &texts[i]);
+      return DITMOE_OK;
+    }
   return fail(job->ctx, DITMOE_FORMAT, "%s: no text entry \"%s\"; was it written without metadata?",
               job->path, key);
 }

@@ -1,4 +1,4 @@
-/* Running the programs: command line in, exit code and both streams out. Include after support.h. */
+/* Running the programs: a command line in, exit code and both streams out. */
 #ifndef TESTS_PROGRAMS_H
 #define TESTS_PROGRAMS_H
 
@@ -9,15 +9,16 @@ struct outcome {
   char *out, *err; /* whole text; valid until the next run */
 };
 
-/* Runs a shell command line in the temporary folder; "@sample", "@info" and "@convert" in it stand for
- * the programs, "@fixtures/" and "@source/" for the folders of the data. */
+/* Runs a shell command line in the temporary folder; "@sample", "@info" and "@convert" in it stand
+ * for the programs, "@fixtures/" and "@source/" for the folders of the data. */
 struct outcome run(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* The same, but sends `signal_number` after `milliseconds`, and once more `again` milliseconds later unless 0. */
+/* The same, but sends `signal_number` after `milliseconds`, and once more `again` milliseconds
+ * later unless 0. */
 struct outcome run_and_signal(int signal_number, int milliseconds, int again, const char *format,
                               ...) __attribute__((format(printf, 4, 5)));
 
-/* The run ended with `code`; standard error has `text`, exactly one line of an error if there was one,
- * and nothing that drives a terminal. */
+/* The run ended with `code`; standard error has `text`, exactly one line of an error if there was
+ * one, and nothing that drives a terminal. */
 #define assert_exit(outcome, code, text) assert_exit_(outcome, code, text, __FILE__, __LINE__)
 void assert_exit_(struct outcome outcome, int code, const char *text, const char *file, int line);
 
