@@ -23,6 +23,11 @@ static enum ditmoe_status check_decoder(struct ditmoe_ctx *ctx, const struct dit
                 "the model was trained on latents scaled by %g, the decoder expects %g; give the "
                 "decoder of this model, or --latent-scale",
                 c->record.latent_scale, scale);
+  if (record_has(&c->record, REC_LATENT_SHIFT) && fabs(c->record.latent_shift - info.shift) > 1e-3)
+    return fail(ctx, DITMOE_MISMATCH,
+                "the model was trained on latents shifted by %g, the decoder expects %g; give the "
+                "decoder of this model, or --latent-shift",
+                c->record.latent_shift, info.shift);
   return DITMOE_OK;
 }
 

@@ -300,16 +300,21 @@ static void test_plan(void **state) {
 /* A decoder of other latents. */
 static void test_decoder_mismatch(void **state) {
   (void)state;
-  const struct ditmoe_model_options other = {.record = "{\"latent_scale\":0.18215}"};
-  struct ditmoe_model *model = NULL;
+  static const char *const cases[][2] = {
+      {"{\"latent_scale\":0.18215}", "latents scaled by 0.18215"},
+      {"{\"latent_shift\":0.1159}", "latents shifted by 0.1159"}};
   struct ditmoe_decoder *decoder = open_decoder(1, 0);
-  struct ditmoe_session *session = NULL;
   struct ditmoe_request request = short_request(1);
-  assert_ok(test_ctx(),
-            ditmoe_model_open(test_ctx(), source_path("assets/default/model.pth"), &other, &model));
-  assert_fails(test_ctx(), DITMOE_MISMATCH, "latents scaled by 0.18215",
-               ditmoe_session_create(test_ctx(), model, decoder, &request, &session));
-  ditmoe_model_close(model);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    const struct ditmoe_model_options other = {.record = cases[i][0]};
+    struct ditmoe_model *model = NULL;
+    struct ditmoe_session *session = NULL;
+    assert_ok(test_ctx(), ditmoe_model_open(test_ctx(), source_path("assets/default/model.pth"),
+                                            &other, &model));
+    assert_fails(test_ctx(), DITMOE_MISMATCH, cases[i][1],
+                 ditmoe_session_create(test_ctx(), model, decoder, &request, &session));
+    ditmoe_model_close(model);
+  }
   ditmoe_decoder_close(decoder);
 }
 
