@@ -11,7 +11,8 @@ static inline bool be_active(const struct backend *be) {
     if (be_active(be)) (be)->ops->op((be), __VA_ARGS__);                                           \
   } while (0)
 
-/* Host memory to device and back; upload returns when src may be reused, download when dst is there. */
+/* Host memory to device and back; upload returns when src may be reused, download when dst is
+ * there. */
 static inline void be_upload(struct backend *be, void *dst, const void *src, size_t bytes) {
   BE_CALL(be, upload, dst, src, bytes);
 }
@@ -44,8 +45,8 @@ static inline void be_add_rows(struct backend *be, float *x, const float *row, i
                                int64_t n) {
   BE_CALL(be, add_rows, x, row, rows, n);
 }
-/* y = LN(x) * (1 + scale) + shift over the last axis of x [B, T, D], biased variance; shift and scale
- * are rows of image b at b * stride. */
+/* y = LN(x) * (1 + scale) + shift over the last axis of x [B, T, D], biased variance; shift and
+ * scale are rows of image b at b * stride. */
 static inline void be_norm_modulate(struct backend *be, float *y, const float *x,
                                     const float *shift, const float *scale, int64_t stride, int B,
                                     int T, int D, float eps) {
@@ -92,8 +93,8 @@ static inline void be_normalize_rows(struct backend *be, float *y, const float *
                                      int D) {
   BE_CALL(be, normalize_rows, y, x, rows, D);
 }
-/* Softmax over the n values of each row. The exponentials are added in descending order of the values,
- * so that a permutation of the columns permutes the result and changes no bit. */
+/* Softmax over the n values of each row. The sum of the exponentials does not depend on the order
+ * of the columns: a permutation of them permutes the result and changes no bit. */
 static inline void be_softmax_rows(struct backend *be, float *y, const float *x, int64_t rows,
                                    int n) {
   BE_CALL(be, softmax_rows, y, x, rows, n);
@@ -169,15 +170,16 @@ static inline void be_conv2d(struct backend *be, float *y, const float *x, const
                              int B, int height, int width) {
   BE_CALL(be, conv2d, y, x, w, B, height, width);
 }
-/* GroupNorm over pixels and the channels of a group, then weight and bias [C], then silu if asked. */
+/* GroupNorm over pixels and the channels of a group, then weight and bias [C], then silu if asked.
+ */
 static inline void be_group_norm(struct backend *be, float *y, const float *x, const float *weight,
                                  const float *bias, int B, int64_t pixels, int C, int groups,
                                  float eps, bool silu) {
   BE_CALL(be, group_norm, y, x, weight, bias, B, pixels, C, groups, eps, silu);
 }
 /* For an image that is computed in tiles. moments [groups, 2] += what a window (top, left, bottom,
- * right) of the tile x [height, width, C] adds to the mean and the mean square of each group over the
- * whole image of `pixels`; */
+ * right) of the tile x [height, width, C] adds to the mean and the mean square of each group over
+ * the whole image of `pixels`; */
 static inline void be_group_moments(struct backend *be, double *moments, const float *x, int width,
                                     const int window[4], int C, int groups, int64_t pixels) {
   BE_CALL(be, group_moments, moments, x, width, window, C, groups, pixels);

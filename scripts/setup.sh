@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# setup.sh GROUP...: installs the Debian packages of the groups (build, test, fuzz) that are missing,
-# as root or through sudo. Does nothing where all are there; elsewhere than on Debian it only says what
-# is needed.
+# setup.sh GROUP...: installs the Debian packages of the groups (build, test, fuzz) that are
+# missing, as root or through sudo. Does nothing where all are there; elsewhere than on Debian it
+# only says what is needed.
 set -euo pipefail
 
 declare -A packages=(
-  [build]="gcc libc6-dev make cmake libdnnl-dev libcjson-dev libpng-dev zlib1g-dev libstb-dev
-           libssl-dev"
+  [build]="gcc libc6-dev make cmake libcjson-dev libpng-dev zlib1g-dev libstb-dev libssl-dev"
   [test]="libcmocka-dev g++ pkg-config"
   [fuzz]="clang"
 )

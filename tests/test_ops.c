@@ -316,7 +316,7 @@ static void fill(struct group *group, const char *filter, const struct variant *
     add(group, filter, v, op->name, op, test_operation);
 }
 
-/* Each tier in a process of its own: oneDNN takes a cap of the instruction set only once. */
+/* Each tier in a process of its own, so that one that crashes does not hide the others. */
 int main(int argc, char **argv) {
   static struct group group;
   int ran = 0, failed = 0;

@@ -85,9 +85,8 @@ void cpu_attention(struct backend *be, float *o, const float *qkv, int B, int T,
   }
   int queries = panels_of(cpu->kernels->gemm, d) * cpu->kernels->gemm->columns;
   int blocks = (T + queries - 1) / queries;
-  double products = 2.0 * B * H * T * T * d;
-#pragma omp parallel for num_threads(be->threads)                                                  \
-    schedule(dynamic) if (products > CPU_PARALLEL_PRODUCTS)
+  bool large = 2.0 * B * H * T * T * d > CPU_PARALLEL_PRODUCTS;
+#pragma omp parallel for num_threads(be->threads) schedule(dynamic) if (large)
   for (int64_t i = 0; i < (int64_t)B * H * blocks; i++) {
     struct head h = head_of(o, qkv, i / blocks, T, H, d);
     int first = (int)(i % blocks) * queries;

@@ -41,7 +41,6 @@ enum ditmoe_status cpu_init(struct backend *be, const char *tier) {
     cpu_fini(be);
     return status;
   }
-  if (tier) onednn_cap(tier);
   pthread_once(&operations_once, make_operations);
   be->ops = &operations;
   be->tier = kernels->tier;
@@ -50,7 +49,6 @@ enum ditmoe_status cpu_init(struct backend *be, const char *tier) {
 
 void cpu_fini(struct backend *be) {
   struct cpu_state *cpu = cpu_state(be);
-  mem_free(be->ctx, cpu->conv_scratch);
   mem_free(be->ctx, cpu->group_sums);
   mem_free(be->ctx, cpu->scratch);
   mem_free(be->ctx, cpu);

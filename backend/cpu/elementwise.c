@@ -1,4 +1,5 @@
-/* Operations on single values and on rows: rows, or pieces of flat arrays, are shared among threads. */
+/* Operations on single values and on rows: rows, or pieces of flat arrays, are shared among
+ * threads. */
 #include "backend/cpu/state.h"
 
 enum { PIECE = 4096 };

@@ -1,8 +1,8 @@
 /* Matrix products y = finish(x W^T + b), many of them at a time, cut into tasks for threads.
  *
  * A task is a block of rows times a block of columns of one product. For every block of inputs it
- * copies strips of x (a tile's rows) into the first-level cache and takes each through all its panels,
- * which stay in the second-level cache:
+ * copies strips of x (a tile's rows) into the first-level cache and takes each through all its
+ * panels, which stay in the second-level cache:
  *
  *   for block of inputs:  for strip of rows:  for panel:  tile += strip panel
  *
@@ -20,6 +20,9 @@ struct cut {
 };
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* n in equal parts of at most `most`: the size of all but the last. */
+static int64_t part_of(int64_t n, int64_t most) { return ceil_div(n, ceil_div(n, most)); }
 
 static int64_t tasks_of(const struct gemm *g, const struct gemm_kernels *k, struct cut cut) {
   return g->rows > 0 ? ceil_div(g->rows, cut.rows) * ceil_div(linear_panels(g->w, k), cut.panels)
@@ -55,23 +58,30 @@ struct task {
 static struct task task_at(const struct gemm *g, const struct gemm_kernels *k, struct cut cut,
                            int64_t index) {
   int64_t row_blocks = ceil_div(g->rows, cut.rows), panels = linear_panels(g->w, k);
-  struct task t = {.row = index % row_blocks * cut.rows, .panel = index / row_blocks * cut.panels};
+  int64_t step = part_of(panels, cut.panels);
+  struct task t = {.row = index % row_blocks * cut.rows, .panel = index / row_blocks * step};
   t.rows = (int)(g->rows - t.row < cut.rows ? g->rows - t.row : cut.rows);
-  t.panels = (int)(panels - t.panel < cut.panels ? panels - t.panel : cut.panels);
+  t.panels = (int)(panels - t.panel < step ? panels - t.panel : step);
   return t;
+}
+
+static void load_strip(float *strip, const struct gemm *g, int64_t row, int rows, int begin,
+                       int depth) {
+  for (int i = 0; i < rows; i++, strip += CPU_STRIP_STRIDE)
+    if (g->window)
+      window_read(strip, g->x, g->window, row + i, begin, depth);
+    else
+      memcpy(strip, g->x + (row + i) * g->ldx + begin, (size_t)depth * sizeof *strip);
 }
 
 /* Adds the inputs from `begin` on to the tiles of a task. */
 static void accumulate(struct gemm_scratch *s, const struct gemm *g, const struct gemm_kernels *k,
                        const struct task *t, int begin) {
-  int depth = linear_depth(g->w, begin);
-  int strips = (int)ceil_div(t->rows, k->rows), step = (int)ceil_div(t->rows, strips);
+  int depth = linear_depth(g->w, begin), step = (int)part_of(t->rows, k->rows);
   const float *panels = linear_panel(g->w, k, begin, t->panel);
   for (int r = 0; r < t->rows; r += step) {
     int rows = t->rows - r < step ? t->rows - r : step;
-    const float *x = g->x + (t->row + r) * g->ldx + begin;
-    for (int i = 0; i < rows; i++)
-      memcpy(s->strip + i * CPU_STRIP_STRIDE, x + i * g->ldx, (size_t)depth * sizeof *x);
+    load_strip(s->strip, g, t->row + r, rows, begin, depth);
     for (int p = 0; p < t->panels; p++)
       k->tile[rows](s->tiles + (p * t->rows + r) * k->columns, s->strip,
                     panels + (int64_t)p * depth * k->columns, depth, begin > 0);

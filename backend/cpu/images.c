@@ -56,8 +56,8 @@ static void add_piece(const struct group_norm *g, int piece, const float *center
     add_pixels(g, x + r * g->stride * g->C, (runs == 1 ? rows : 1) * g->columns, center, out);
 }
 
-/* The sum of the values and the squares about their mean, of one piece: in two passes, the second one
- * from the cache. */
+/* The sum of the values and the squares about their mean, of one piece: in two passes, the second
+ * one from the cache. */
 static void piece_moments(const struct group_norm *g, int piece) {
   struct group_sum *out = g->cpu->group_sums + piece * CPU_GROUPS_MAX;
   double count = piece_count(g, piece);
@@ -77,8 +77,8 @@ static void all_pieces(struct backend *be, const struct group_norm *g) {
   for (int i = 0; i < CPU_GROUP_PIECES; i++) piece_moments(g, i);
 }
 
-/* Joins the pieces of group k (Chan, Golub & LeVeque 1979): the squares about `mean` are those about
- * the mean of each piece, and those of these means. */
+/* Joins the pieces of group k (Chan, Golub & LeVeque 1979): the squares about `mean` are those
+ * about the mean of each piece, and those of these means. */
 static struct group_sum join_pieces(const struct group_norm *g, int k, double mean) {
   struct group_sum all = {0};
   for (int i = 0; i < CPU_GROUP_PIECES; i++) {

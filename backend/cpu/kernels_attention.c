@@ -1,7 +1,8 @@
-/* Attention with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022). Queries lie along the
- * vectors, so that maxima and sums over keys are plain vector operations:
+/* Attention with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022). Queries lie along
+ * the vectors, so that maxima and sums over keys are plain vector operations:
  *
- *   s [keys, queries] = k q^T      s = e^(s - max)      o [d, queries] = o e^(old max - max) + v^T s
+ *   s [keys, queries] = k q^T      s = e^(s - max)      o [d, queries] = o e^(old max - max) + v^T
+ * s
  */
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/vec.h"

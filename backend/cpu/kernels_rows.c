@@ -110,8 +110,8 @@ static void normalize(float *y, const float *x, int64_t n) {
   scale(y, x, (float)(1 / (length < 1e-12 ? 1e-12 : length)), n);
 }
 
-/* The sum of the exponentials is exact, each rounded to a multiple of 2^-36 by the addition of a large
- * number, so that the order of the columns does not matter. */
+/* The sum of the exponentials is exact, each rounded to a multiple of 2^-36 by the addition of a
+ * large number, so that the order of the columns does not matter. */
 static void softmax(float *y, const float *x, int64_t n) {
   const double unit = 0x1.8p16;
   float max = -INFINITY;
@@ -151,7 +151,10 @@ VEC_INLINE void moments_vector(double *sum, double *squares, const float *x, con
   }
   vec_store(lanes[0], s);
   vec_store(lanes[1], q);
-  for (int i = 0; i < n; i++) sum[i] += (double)lanes[0][i], squares[i] += (double)lanes[1][i];
+  for (int i = 0; i < n && i < VEC_LANES; i++) {
+    sum[i] += (double)lanes[0][i];
+    squares[i] += (double)lanes[1][i];
+  }
 }
 
 static void moments(double *sum, double *squares, const float *x, const float *center, int64_t rows,

@@ -1,8 +1,8 @@
 /* Linear layers: their weights in panels, and the operation itself.
  *
- * A panel holds `columns` outputs (gemm_kernels). With paired weights its first half is `lanes` rows of
- * gate, its second the same rows of up, so that one tile holds what SwiGLU needs. Panels are cut along
- * the inputs into blocks of CPU_DEPTH_BLOCK, and those of one block lie together:
+ * A panel holds `columns` outputs (gemm_kernels). With paired weights its first half is `lanes`
+ * rows of gate, its second the same rows of up, so that one tile holds what SwiGLU needs. Panels
+ * are cut along the inputs into blocks of CPU_DEPTH_BLOCK, and those of one block lie together:
  *
  *   data: [block of inputs][panel][input][column], then bias [panel][column]
  *
@@ -91,6 +91,12 @@ static struct gemm only_one(const void *source, int i) {
 
 void cpu_linear(struct backend *be, float *y, const float *x, const struct linear *w,
                 int64_t rows) {
-  struct gemm g = {w, w->paired ? FINISH_SWIGLU : FINISH_PLAIN, x, y, w->in, w->out, rows};
+  struct gemm g = {.w = w,
+                   .finish = w->paired ? FINISH_SWIGLU : FINISH_PLAIN,
+                   .x = x,
+                   .y = y,
+                   .ldx = w->in,
+                   .ldy = w->out,
+                   .rows = rows};
   gemm_run(be, &(struct gemm_list){1, only_one, &g});
 }

@@ -7,12 +7,12 @@
 
 enum {
   CPU_THREADS_MAX = 1024,
-  CPU_PARALLEL_MIN = 1 << 14,      /* operations on fewer values stay in one thread */
-  CPU_PARALLEL_PRODUCTS = 1 << 19, /* and those of fewer multiplications */
-  CPU_QUERIES = 128,               /* queries of an attention task                  */
-  CPU_QUERY_FLOATS = 1 << 14,      /* and their panels, fewer if heads are wide     */
-  CPU_GROUPS_MAX = 64,             /* GroupNorm                                     */
-  CPU_GROUP_PIECES = 256,          /* of an image, each with sums of its own       */
+  CPU_PARALLEL_MIN = 1 << 14,      /* operations on fewer values stay in one thread, */
+  CPU_PARALLEL_PRODUCTS = 1 << 19, /* and those of fewer multiplications             */
+  CPU_QUERIES = 128,               /* queries of an attention task                   */
+  CPU_QUERY_FLOATS = 1 << 14,      /* and their panels, fewer if heads are wide      */
+  CPU_GROUPS_MAX = 64,             /* GroupNorm                                      */
+  CPU_GROUP_PIECES = 256,          /* of an image, each with sums of its own         */
 };
 
 struct gemm_scratch {
@@ -24,15 +24,14 @@ struct attention_scratch {
   float query[CPU_QUERY_FLOATS], output[CPU_QUERY_FLOATS];
   float key[CPU_HEAD_MAX / CPU_DEPTH_BLOCK][CPU_KEY_BLOCK * CPU_STRIP_STRIDE];
   float value[CPU_KEY_BLOCK * CPU_HEAD_MAX];
-  float logits[CPU_KEY_BLOCK * 32];
+  float logits[CPU_KEY_BLOCK * CPU_TILE_COLUMNS_MAX];
   float max[CPU_QUERIES], sum[CPU_QUERIES];
 };
 
 /* Working memory of one thread. */
 union cpu_scratch {
-  struct gemm_scratch gemm;
+  _Alignas(64) struct gemm_scratch gemm;
   struct attention_scratch attention;
-  char align[64];
 };
 
 /* Of one group in one piece of an image. */
@@ -44,20 +43,30 @@ struct cpu_state {
   const struct cpu_kernels *kernels;
   union cpu_scratch *scratch;   /* [threads] */
   struct group_sum *group_sums; /* [CPU_GROUP_PIECES, CPU_GROUPS_MAX] */
-  void *conv_scratch;           /* [threads, conv_scratch_bytes] */
-  size_t conv_scratch_bytes;
 };
 
 static inline struct cpu_state *cpu_state(const struct backend *be) { return be->state; }
 
-/* y [rows, out] = finish(x [rows, in] W^T + b); ldx and ldy floats between rows. */
+/* The image that a convolution runs over, and the width of its output. */
+struct window {
+  const struct conv *conv;
+  int height, width, columns;
+};
+
+/* y [rows, out] = finish(x [rows, in] W^T + b); ldx and ldy floats between rows. With a window, row
+ * i of x is what output pixel i sees of image x, and ldx is not used. */
 struct gemm {
   const struct linear *w;
   enum cpu_finish finish;
   const float *x;
+  const struct window *window;
   float *y;
   int64_t ldx, ldy, rows;
 };
+
+/* Values begin .. begin + count - 1 of row `pixel`. */
+void window_read(float *dst, const float *x, const struct window *v, int64_t pixel, int begin,
+                 int count);
 
 /* A list of independent products, made on demand: product i is at(source, i). */
 struct gemm_list {
@@ -77,10 +86,6 @@ void gemm_run(struct backend *be, const struct gemm_list *list);
  * DITMOE_DEVICE if the machine lacks it. */
 enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
                               const struct cpu_kernels **out);
-
-/* Limits oneDNN to a tier. It takes effect for the whole process and only before its first
- * convolution. */
-void onednn_cap(const char *tier);
 
 /* The operations, cpu_<operation>, each with the signature of its slot in struct backend_ops. */
 /* clang-format off */

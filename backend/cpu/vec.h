@@ -1,8 +1,8 @@
 /* A vector of floats in the width of the instruction tier that a kernel file is compiled for.
  *
- * CPU_TIER is generic, avx2 or avx512 and comes with the compiler's options for it. VEC_LANES is 4, 8
- * or 16. The operators + - * / work on vec as on float. vec_fma rounds once in avx2 and avx512 and
- * twice in generic, so the tiers differ in their last bits and each is the same everywhere. */
+ * CPU_TIER is generic, avx2 or avx512 and comes with the compiler's options for it. VEC_LANES is 4,
+ * 8 or 16. The operators + - * / work on vec as on float. vec_fma rounds once in avx2 and avx512
+ * and twice in generic, so the tiers differ in their last bits and each is the same everywhere. */
 #ifndef BACKEND_CPU_VEC_H
 #define BACKEND_CPU_VEC_H
 
@@ -106,8 +106,9 @@ VEC_INLINE float vec_sum(vec v) {
   return lanes[0];
 }
 
-/* e^x within 1 ulp for -87.3 <= x <= 88.3; constant beyond, so never 0, infinite or denormal; NaN stays
- * NaN. x = n ln 2 + r, e^x = 2^n (1 + r + r^2 q(r)), |r| <= ln(2) / 2, q minimax of degree 4. */
+/* e^x within 1 ulp for -87.3 <= x <= 88.3; constant beyond, so never 0, infinite or denormal; NaN
+ * stays NaN. x = n ln 2 + r, e^x = 2^n (1 + r + r^2 q(r)), |r| <= ln(2) / 2, q minimax of degree 4.
+ */
 VEC_INLINE vec vec_exp(vec x) {
   const vec shift = vec_set1(0x1.8p23f); /* adding it rounds to an integer in the lowest bits */
   x = vec_min(vec_set1(88.3f), vec_max(vec_set1(-87.3f), x));
