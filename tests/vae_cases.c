@@ -13,7 +13,7 @@ enum { MAX_TENSORS = 64, NAME_SIZE = 128 };
 struct run {
   struct case_file file;
   bool compared[MAX_TENSORS]; /* of the file */
-  struct backend be;
+  struct backend *be;
   struct vae *vae;
   struct vae_info info;
 };
@@ -71,7 +71,8 @@ static enum ditmoe_status compare_pixels(struct run *run, const char *name, cons
   TRY_DONE(mem_alloc(run->file.ctx, (size_t)each, 1, "pixels", &pixels));
   for (int64_t i = 0; count == n * each && i < n; i++) {
     vae_pixels(pixels, images + i * each, side);
-    for (int64_t p = 0; p < each; p++) error = fmax(error, fabs(pixels[p] - expected[i * each + p]));
+    for (int64_t p = 0; p < each; p++)
+      error = fmax(error, fabs(pixels[p] - expected[i * each + p]));
   }
   line(run, name, count == n * each ? error : INFINITY, LIMIT_PIXEL);
 done:
@@ -81,8 +82,9 @@ done:
 }
 
 /* factor * tensor [n, channels, side, side] + offset, as floats. */
-static enum ditmoe_status read_images(struct run *run, const char *name, int channels, double factor,
-                                      double offset, float **out, int64_t *n, int *side) {
+static enum ditmoe_status read_images(struct run *run, const char *name, int channels,
+                                      double factor, double offset, float **out, int64_t *n,
+                                      int *side) {
   const struct tensor *tensor = find(run, name);
   if (!tensor || !dtype_is_float(tensor->dtype) || tensor->rank != 4 ||
       tensor->shape[1] != channels || tensor->shape[2] != tensor->shape[3])
@@ -101,8 +103,8 @@ static void widen(double *dst, const float *src, int64_t n, double factor, doubl
   for (int64_t i = 0; i < n; i++) dst[i] = factor * (double)src[i] + offset;
 }
 
-/* The decoder's images of factor * latents against tensor `name` and its pixels, as far as they are in
- * the file. A network in [0, 1] is compared there. */
+/* The decoder's images of factor * latents against tensor `name` and its pixels, as far as they
+ * are in the file. A network in [0, 1] is compared there. */
 static enum ditmoe_status check_decode(struct run *run, double factor, const char *name) {
   struct ditmoe_ctx *ctx = run->file.ctx;
   float *latents = NULL, *images = NULL;
@@ -114,13 +116,14 @@ static enum ditmoe_status check_decode(struct run *run, double factor, const cha
   if (!find(run, name)) return DITMOE_OK;
   TRY(read_images(run, "latents", run->info.latent_channels, factor, 0, &latents, &n, &size));
   const int side = size * run->info.factor;
-  const int64_t each = (int64_t)3 * side * side, z = (int64_t)run->info.latent_channels * size * size;
+  const int64_t each = (int64_t)3 * side * side,
+                z = (int64_t)run->info.latent_channels * size * size;
   enum ditmoe_status status;
   TRY_DONE(mem_alloc(ctx, (size_t)(n * each), sizeof *images, "images", &images));
   TRY_DONE(mem_alloc(ctx, (size_t)(n * each), sizeof *values, "images", &values));
-  TRY_DONE(backend_arena(&run->be, vae_decode_bytes(&run->be, run->vae, size, 0), false));
+  TRY_DONE(backend_arena(run->be, vae_decode_bytes(run->be, run->vae, size, 0), false));
   for (int64_t i = 0; i < n; i++)
-    TRY_DONE(vae_decode(&run->be, run->vae, images + i * each, latents + i * z, size, 0));
+    TRY_DONE(vae_decode(run->be, run->vae, images + i * each, latents + i * z, size, 0));
   widen(values, images, n * each, unit ? 0.5 : 1, unit ? 0.5 : 0);
   TRY_DONE(compare(run, name, values, n * each));
   snprintf(pixel_name, sizeof pixel_name, "%s_u8", name);
@@ -133,8 +136,8 @@ done:
 }
 
 /* Mean and log variance [n, each] of the tensor `image`. */
-static enum ditmoe_status encode_all(struct run *run, float **mean, float **log_variance, int64_t *n,
-                                     int64_t *each) {
+static enum ditmoe_status encode_all(struct run *run, float **mean, float **log_variance,
+                                     int64_t *n, int64_t *each) {
   struct ditmoe_ctx *ctx = run->file.ctx;
   float *images;
   int size;
@@ -146,9 +149,9 @@ static enum ditmoe_status encode_all(struct run *run, float **mean, float **log_
   *each = (int64_t)run->info.latent_channels * side * side;
   TRY_DONE(mem_alloc(ctx, (size_t)(*n * *each), sizeof **mean, "means", mean));
   TRY_DONE(mem_zalloc(ctx, (size_t)(*n * *each), sizeof **mean, "variances", log_variance));
-  TRY_DONE(backend_arena(&run->be, vae_encode_bytes(&run->be, run->vae, size), false));
+  TRY_DONE(backend_arena(run->be, vae_encode_bytes(run->be, run->vae, size), false));
   for (int64_t i = 0; i < *n; i++)
-    TRY_DONE(vae_encode(&run->be, run->vae, *mean + i * *each, *log_variance + i * *each,
+    TRY_DONE(vae_encode(run->be, run->vae, *mean + i * *each, *log_variance + i * *each,
                         images + i * pixels, size));
 done:
   mem_free(ctx, images);
@@ -203,19 +206,17 @@ static enum ditmoe_status check(struct run *run, const cJSON *manifest) {
   return DITMOE_OK;
 }
 
-enum ditmoe_status vae_case(struct ditmoe_ctx *ctx, const char *backend, const char *folder,
-                            const cJSON *manifest, case_report *report, void *user) {
-  struct run run = {0};
-  TRY(case_open(ctx, folder, "io.safetensors", report, user, &run.file));
+enum ditmoe_status vae_case(struct backend *be, const char *folder, const cJSON *manifest,
+                            case_report *report, void *user) {
+  struct run run = {.be = be};
+  TRY(case_open(be->ctx, folder, "io.safetensors", report, user, &run.file));
   enum ditmoe_status status = DITMOE_OK;
   if (run.file.checkpoint->count > MAX_TENSORS)
-    TRY_DONE(fail(ctx, DITMOE_FORMAT, "%s: more than %d tensors", folder, MAX_TENSORS));
-  TRY_DONE(backend_init(&run.be, ctx, backend, NULL, 1));
-  TRY_DONE(vae_open(&run.be, folder, &run.vae));
+    TRY_DONE(fail(be->ctx, DITMOE_FORMAT, "%s: more than %d tensors", folder, MAX_TENSORS));
+  TRY_DONE(vae_open(be, folder, &run.vae));
   status = check(&run, manifest);
 done:
-  if (run.vae) vae_close(&run.be, run.vae);
-  backend_fini(&run.be);
+  if (run.vae) vae_close(be, run.vae);
   case_close(&run.file);
   return status;
 }

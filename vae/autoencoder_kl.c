@@ -8,10 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Ends with halving the image (encoder) or doubling it (decoder), but for the last. */
 struct level {
   int channels; /* after its blocks */
   struct resblock block[KL_BLOCKS];
-  struct conv *resample; /* at its end: halves (encoder) or follows a doubling (decoder); NULL: last */
+  struct conv *resample;
 };
 
 struct mid {
@@ -33,8 +34,7 @@ struct kl {
   struct half encoder, decoder;
 };
 
-static const struct conv_form conv_halve = {
-    .kernel = 3, .stride = 2, .pad_after = 1, .bias = true};
+static const struct conv_form conv_halve = {.kernel = 3, .stride = 2, .pad_after = 1, .bias = true};
 
 static int deepest(const struct kl_config *config) { return config->channels[config->levels - 1]; }
 
@@ -73,8 +73,7 @@ static void encoder_walk(struct half *half, struct parts *parts, const struct kl
     const size_t inside = parts_enter(parts, "down_blocks.%d.", i);
     level->channels = out;
     resblocks_walk(level->block, parts, in, out, config->layers, config->groups);
-    if (i < last)
-      parts_conv(parts, &level->resample, out, out, &conv_halve, "downsamplers.0.conv");
+    if (i < last) parts_conv(parts, &level->resample, out, out, &conv_halve, "downsamplers.0.conv");
     parts_leave(parts, inside);
   }
   mid_walk(&half->mid, parts, config, old_names);
@@ -120,42 +119,33 @@ static void blocks_forward(struct backend *be, const struct level *level, int bl
     resblock_forward(be, &level->block[r], y, r ? y : x, height, width, tile);
 }
 
-/* y [2 height, 2 width, C] = conv(nearest neighbours of x [height, width, C]) */
-static void double_forward(struct backend *be, const struct level *level, float *y, const float *x,
-                           int height, int width) {
-  const size_t mark = arena_mark(&be->arena);
-  float *up = be_floats(be, (int64_t)4 * height * width * level->channels);
-  be_upsample2x(be, up, x, 1, height, width, level->channels);
-  be_conv2d(be, y, up, level->resample, 1, 2 * height, 2 * width);
-  arena_reset(&be->arena, mark);
-}
-
 static int level_scale(int i) { return i > 0 ? 2 : 1; }
 
-/* Level i of the decoder: y [height * scale, width * scale, channels] of x [height, width, C]. */
+/* Level i of the decoder with the doubling before it: y [height * scale, width * scale, channels]
+ * of x [height, width, C]. */
 static void level_forward(struct backend *be, const struct kl *kl, int i, float *y, const float *x,
                           int height, int width, struct tile *tile) {
   const struct level *level = &kl->decoder.level[i];
   const int blocks = kl->config.layers + 1;
-  const size_t mark = arena_mark(&be->arena);
   if (i == 0) {
     blocks_forward(be, level, blocks, y, x, height, width, tile);
     return;
   }
+  const size_t mark = arena_mark(&be->arena);
   float *doubled = be_floats(be, (int64_t)4 * height * width * level[-1].channels);
-  double_forward(be, level - 1, doubled, x, height, width);
+  double_forward(be, level[-1].resample, doubled, x, height, width);
   blocks_forward(be, level, blocks, y, doubled, 2 * height, 2 * width, tile);
   arena_reset(&be->arena, mark);
 }
 
-static void kl_head(struct backend *be, const struct vae *vae, float *features, const float *latents,
-                    int size) {
+static void kl_head(struct backend *be, const struct vae *vae, float *features,
+                    const float *latents, int size) {
   const struct kl *kl = vae->kl;
   const struct half *half = &kl->decoder;
   const int C = kl->config.latent_channels, D = deepest(&kl->config);
   const size_t mark = arena_mark(&be->arena);
   const int64_t pixels = (int64_t)size * size;
-  float *z = be_floats(be, pixels * C);                              /* [size, size, C] */
+  float *z = be_floats(be, pixels * C);                            /* [size, size, C] */
   float *x = kl->split < 0 ? features : be_floats(be, pixels * D); /* [size, size, D] */
 
   if (half->quant) be_conv2d(be, z, latents, half->quant, 1, size, size);
@@ -172,18 +162,18 @@ static void kl_head(struct backend *be, const struct vae *vae, float *features, 
   arena_reset(&be->arena, mark);
 }
 
-/* One level; after the last the image is made of it. */
+/* One level, and the image after the last. */
 static void kl_stage(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
                      int height, int width, struct tile *tile) {
   const struct kl *kl = vae->kl;
   const struct half *half = &kl->decoder;
   const int i = kl->split + 1 + s, scale = level_scale(i), C = half->level[i].channels;
   const int H = height * scale, W = width * scale;
-  const size_t mark = arena_mark(&be->arena);
   if (s < vae->stages - 1) {
     level_forward(be, kl, i, y, x, height, width, tile);
     return;
   }
+  const size_t mark = arena_mark(&be->arena);
   float *top = be_floats(be, (int64_t)H * W * C); /* [H, W, C] */
   level_forward(be, kl, i, top, x, height, width, tile);
   float *a = be_floats(be, (int64_t)H * W * C); /* [H, W, C] */
@@ -229,8 +219,8 @@ static bool has_prefix(const struct ditmoe_checkpoint *file, const char *prefix)
   return false;
 }
 
-/* The last levels, one per stage. A pixel of y sees one more beyond it for every 3x3 convolution on the
- * way; a pixel of a doubled image stands for half of one before. */
+/* The last levels, one per stage. A pixel of y sees one more beyond it for every 3x3 convolution
+ * on the way; a pixel of a doubled image stands for half of one before. */
 static void describe_stages(struct vae *vae, const struct kl_config *config) {
   const int blocks = config->layers + 1;
   for (int s = 0; s < vae->stages; s++) {
@@ -270,15 +260,17 @@ enum ditmoe_status kl_open(struct backend *be, struct vae *vae, const char *conf
   struct parts *parts = &vae->parts[0];
   if (has_prefix(file, "decoder.mid.") || has_prefix(file, "encoder.mid.") ||
       has_prefix(file, "first_stage_model."))
-    return fail(be->ctx, DITMOE_MISMATCH,
-                "%s: an autoencoder with CompVis tensor names (decoder.mid.block_1, ...), which are "
-                "not supported; use the same weights in the diffusers layout",
-                file->path);
+    return fail(
+        be->ctx, DITMOE_MISMATCH,
+        "%s: an autoencoder with CompVis tensor names (decoder.mid.block_1, ...), which are "
+        "not supported; use the same weights in the diffusers layout",
+        file->path);
   if (!has_prefix(file, "encoder.") && !has_prefix(file, "decoder."))
-    return fail(be->ctx, DITMOE_MISMATCH,
-                "%s: not a decoder: expected tensors decoder.* or encoder.* of an AutoencoderKL, or "
-                "1.weight of a TAESD",
-                file->path);
+    return fail(
+        be->ctx, DITMOE_MISMATCH,
+        "%s: not a decoder: expected tensors decoder.* or encoder.* of an AutoencoderKL, or "
+        "1.weight of a TAESD",
+        file->path);
   TRY(kl_config_read(be->ctx, config_path, &config));
   TRY(mem_zalloc(be->ctx, 1, sizeof *vae->kl, "the autoencoder", &vae->kl));
   describe(vae, &config);

@@ -1,4 +1,5 @@
-/* Residual and attention blocks of a convolutional autoencoder (Esser et al. 2021, Rombach et al. 2022). */
+/* Residual and attention blocks of a convolutional autoencoder (Esser et al. 2021, Rombach et al.
+ * 2022). */
 #include "vae/blocks.h"
 
 const struct conv_form conv_1x1 = {.kernel = 1, .stride = 1, .bias = true};
@@ -52,6 +53,15 @@ void resblock_forward(struct backend *be, const struct resblock *block, float *y
   arena_reset(&be->arena, mark);
 }
 
+void double_forward(struct backend *be, const struct conv *conv, float *y, const float *x,
+                    int height, int width) {
+  const size_t mark = arena_mark(&be->arena);
+  float *up = be_floats(be, (int64_t)4 * height * width * conv->in);
+  be_upsample2x(be, up, x, 1, height, width, conv->in);
+  be_conv2d(be, y, up, conv, 1, 2 * height, 2 * width);
+  arena_reset(&be->arena, mark);
+}
+
 void attention_walk(struct attention_block *block, struct parts *parts, int channels, int groups,
                     bool old_names) {
   static const char *const names[2][4] = {{"to_q", "to_k", "to_v", "to_out.0"},
@@ -62,8 +72,8 @@ void attention_walk(struct attention_block *block, struct parts *parts, int chan
   parts_linear(parts, &block->out, channels, channels, names[old_names] + 3, 1);
 }
 
-void attention_forward(struct backend *be, const struct attention_block *block, float *x, int height,
-                       int width) {
+void attention_forward(struct backend *be, const struct attention_block *block, float *x,
+                       int height, int width) {
   const size_t mark = arena_mark(&be->arena);
   const int T = height * width, C = block->channels;
   float *a = be_floats(be, (int64_t)T * C);       /* [T, C]    */

@@ -1,5 +1,5 @@
-/* The blocks of a convolutional autoencoder: what they consist of, and their forward passes. Images are
- * channels-last [height, width, channels], one at a time. */
+/* The blocks of a convolutional autoencoder: what they consist of, and their forward passes.
+ * Images are channels-last [height, width, channels], one at a time. */
 #ifndef VAE_BLOCKS_H
 #define VAE_BLOCKS_H
 
@@ -24,8 +24,9 @@ struct tile {
   int sweep, next;   /* moments are known of norms below `sweep`; number of the next norm */
 };
 
-/* y [height, width, C] = silu(GroupNorm(x)) or GroupNorm(x), eps 1e-6. tile NULL: x is the whole image.
- * At the norm that a sweep is for, the moments of x are added up and the rest of the tile runs dry. */
+/* y [height, width, C] = GroupNorm(x) of eps 1e-6, or silu of it. tile NULL: x is the whole image.
+ * At the norm that a sweep is for, the moments of x are added up and the rest of the tile runs
+ * dry. */
 void norm_forward(struct backend *be, float *y, const float *x, const struct norm *norm, int groups,
                   int height, int width, bool silu, struct tile *tile);
 
@@ -42,6 +43,10 @@ void resblock_walk(struct resblock *block, struct parts *parts, int in, int out,
 void resblock_forward(struct backend *be, const struct resblock *block, float *y, const float *x,
                       int height, int width, struct tile *tile);
 
+/* y [2 height, 2 width, out] = conv(nearest neighbours of x [height, width, in]) */
+void double_forward(struct backend *be, const struct conv *conv, float *y, const float *x,
+                    int height, int width);
+
 /* x + out(attention(qkv(GroupNorm(x)))): one head as wide as the image has channels. */
 struct attention_block {
   int channels, groups;
@@ -52,7 +57,7 @@ struct attention_block {
 /* old_names: query, key, value, proj_attn instead of to_q, to_k, to_v, to_out.0. */
 void attention_walk(struct attention_block *block, struct parts *parts, int channels, int groups,
                     bool old_names);
-void attention_forward(struct backend *be, const struct attention_block *block, float *x, int height,
-                       int width);
+void attention_forward(struct backend *be, const struct attention_block *block, float *x,
+                       int height, int width);
 
 #endif

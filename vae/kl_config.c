@@ -1,4 +1,5 @@
-/* Reading and checking config.json of an AutoencoderKL; absent keys take the defaults of diffusers. */
+/* Reading and checking config.json of an AutoencoderKL; absent keys take the defaults of
+ * diffusers. */
 #include "vae/kl_config.h"
 
 #include "io/json.h"
@@ -77,8 +78,8 @@ static enum ditmoe_status read_channels(struct ditmoe_ctx *ctx, const char *path
     return fail(ctx, DITMOE_FORMAT, "%s: block_out_channels must list 1 to %d widths", path,
                 KL_LEVELS);
   if (count > 0) out->levels = 0;
-  cJSON_ArrayForEach(item, list)
-    out->channels[out->levels++] = is_integer(item, 1, MAX_CHANNELS) ? (int)item->valuedouble : -1;
+  cJSON_ArrayForEach(item, list) out->channels[out->levels++] =
+      is_integer(item, 1, MAX_CHANNELS) ? (int)item->valuedouble : -1;
   for (int i = 0; i < out->levels; i++)
     if (out->channels[i] < 1 || out->channels[i] % out->groups != 0)
       return fail(ctx, DITMOE_FORMAT,
@@ -116,8 +117,9 @@ static enum ditmoe_status check_class(struct ditmoe_ctx *ctx, const char *path, 
   if (!cJSON_IsObject(json)) return fail(ctx, DITMOE_FORMAT, "%s: expected a JSON object", path);
   if (!name || (cJSON_IsString(name) && strcmp(name->valuestring, "AutoencoderKL") == 0))
     return DITMOE_OK;
-  return fail(ctx, DITMOE_MISMATCH, "%s: not a decoder: _class_name must be AutoencoderKL, found %s",
-              path, cJSON_IsString(name) ? name->valuestring : "no text");
+  return fail(ctx, DITMOE_MISMATCH,
+              "%s: not a decoder: _class_name must be AutoencoderKL, found %s", path,
+              cJSON_IsString(name) ? name->valuestring : "no text");
 }
 
 enum ditmoe_status kl_config_read(struct ditmoe_ctx *ctx, const char *path, struct kl_config *out) {

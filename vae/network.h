@@ -1,8 +1,8 @@
 /* What a kind of autoencoder gives to vae.c and tiles.c.
  *
- * A decoder is a head and stages. The head, the low resolutions with the attention, needs little memory
- * and always sees the whole image. The stages are the last two resolutions: they need nearly all of the
- * memory, consist of convolutions and norms only, and can be run on tiles. */
+ * A decoder is a head and stages. The head, the low resolutions with the attention, needs little
+ * memory and always sees the whole image. The stages are the last two resolutions: they need
+ * nearly all of the memory, consist of convolutions and norms only, and can be run on tiles. */
 #ifndef VAE_NETWORK_H
 #define VAE_NETWORK_H
 

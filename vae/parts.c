@@ -40,11 +40,10 @@ static void add_part(struct parts *parts, struct part part) {
 
 void parts_conv(struct parts *parts, struct conv **slot, int in, int out,
                 const struct conv_form *form, const char *name) {
-  add_part(parts, (struct part){.kind = PART_CONV,
-                                .weights = 1,
-                                .biases = form->bias,
-                                .form = *form,
-                                .slot.conv = slot});
+  add_part(
+      parts,
+      (struct part){
+          .kind = PART_CONV, .weights = 1, .biases = form->bias, .form = *form, .slot.conv = slot});
   add_tensor(parts, name, "weight", 4, (int64_t[4]){out, in, form->kernel, form->kernel});
   if (form->bias) add_tensor(parts, name, "bias", 1, (int64_t[4]){out});
 }
@@ -60,8 +59,7 @@ void parts_linear(struct parts *parts, struct linear **slot, int in, int out,
                   const char *const *names, int count) {
   add_part(parts, (struct part){
                       .kind = PART_LINEAR, .weights = count, .biases = count, .slot.linear = slot});
-  for (int i = 0; i < count; i++)
-    add_tensor(parts, names[i], "weight", 2, (int64_t[4]){out, in});
+  for (int i = 0; i < count; i++) add_tensor(parts, names[i], "weight", 2, (int64_t[4]){out, in});
   for (int i = 0; i < count; i++) add_tensor(parts, names[i], "bias", 1, (int64_t[4]){out});
 }
 
@@ -78,7 +76,8 @@ __attribute__((format(printf, 2, 3))) static void differ(struct differences *d, 
   va_list arguments;
   if (d->count++ >= LISTED) return;
   va_start(arguments, format);
-  if (d->count > 1 && d->used + 3 < sizeof d->text) memcpy(d->text + d->used, "; ", 3), d->used += 2;
+  if (d->count > 1 && d->used + 3 < sizeof d->text)
+    memcpy(d->text + d->used, "; ", 3), d->used += 2;
   int length = vsnprintf(d->text + d->used, sizeof d->text - d->used, format, arguments);
   va_end(arguments);
   if (length > 0) d->used += (size_t)length;
@@ -120,10 +119,11 @@ static enum ditmoe_status bind(struct parts *parts, const struct ditmoe_checkpoi
   for (size_t i = 0; i < parts->tensor_count; i++)
     match(&parts->tensor[i], checkpoint_find(file, parts->tensor[i].name), &d);
   for (size_t i = 0; i < file->count; i++)
-    if (!is_expected(parts, &file->tensors[i])) differ(&d, "%s is unexpected", file->tensors[i].name);
+    if (!is_expected(parts, &file->tensors[i]))
+      differ(&d, "%s is unexpected", file->tensors[i].name);
   if (d.count == 0) return DITMOE_OK;
-  return fail(parts->ctx, DITMOE_MISMATCH, "%s: not the tensors of this %s, %d differ: %s", file->path,
-              what, d.count, d.text);
+  return fail(parts->ctx, DITMOE_MISMATCH, "%s: not the tensors of this %s, %d differ: %s",
+              file->path, what, d.count, d.text);
 }
 
 static enum ditmoe_status norm_create(struct backend *be, const struct tensor *weight,

@@ -1,6 +1,6 @@
-/* The weights of a network as one table: a walk over the architecture names every tensor and its shape
- * once; the table is then matched with a checkpoint, reported where they differ, and turned into the
- * layers of a backend. */
+/* The weights of a network as one table: a walk over the architecture names every tensor and its
+ * shape once; the table is then matched with a checkpoint, reported where they differ, and turned
+ * into the layers of a backend. */
 #ifndef VAE_PARTS_H
 #define VAE_PARTS_H
 
@@ -46,7 +46,7 @@ struct parts {
   struct part *part;
   struct part_tensor *tensor;
   size_t part_count, tensor_count;
-  char prefix[PART_NAME]; /* of the names to come */
+  char prefix[PART_NAME];    /* of the names to come */
   enum ditmoe_status status; /* sticky: a walk is a list of plain calls */
 };
 
@@ -63,8 +63,8 @@ void parts_norm(struct parts *parts, struct norm *slot, int channels, const char
 void parts_linear(struct parts *parts, struct linear **slot, int in, int out,
                   const char *const *names, int count);
 
-/* Makes all layers from a checkpoint that must hold exactly the tensors of the table; DITMOE_MISMATCH
- * lists the first ten differences. `what` names the architecture in that message. */
+/* Makes all layers from a checkpoint that must hold exactly the tensors of the table;
+ * DITMOE_MISMATCH lists the first ten differences. `what` is the architecture in that message. */
 enum ditmoe_status parts_load(struct parts *parts, struct backend *be,
                               const struct ditmoe_checkpoint *file, const char *what,
                               uint64_t *weight_bytes);

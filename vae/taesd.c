@@ -1,6 +1,6 @@
-/* TAESD, the tiny autoencoder of Ollin Boer Bohan: convolutions and relu only. It takes the latents of a
- * denoiser as they are and gives images in [0, 1]; encoder and decoder are separate files whose tensors
- * are called by their place in a sequence of layers.
+/* TAESD, the tiny autoencoder of Ollin Boer Bohan: convolutions and relu only. It takes the
+ * latents of a denoiser as they are and gives images in [0, 1]; encoder and decoder are separate
+ * files whose tensors are called by their place in a sequence of layers.
  *
  *   step: [double or halve] conv, then blocks relu(conv(relu(conv(relu(conv x)))) + x) */
 #include "vae/network.h"
@@ -35,8 +35,8 @@ static const struct conv_form conv_plain = {
 static const struct conv_form conv_halve = {
     .kernel = 3, .stride = 2, .pad_before = 1, .pad_after = 1};
 
-static void chain_walk(struct chain *chain, struct parts *parts, const struct layout *layout, int in,
-                       int out, const struct conv_form *resample) {
+static void chain_walk(struct chain *chain, struct parts *parts, const struct layout *layout,
+                       int in, int out, const struct conv_form *resample) {
   char name[16];
   for (int s = 0; s < STEPS; s++) {
     struct step *step = &chain->step[s];
@@ -73,14 +73,10 @@ static void blocks_forward(struct backend *be, const struct step *step, int bloc
 }
 
 /* y [2 height, 2 width, WIDTH] = a later step of the decoder on x [height, width, WIDTH] */
-static void double_forward(struct backend *be, const struct taesd *taesd, int s, float *y,
-                           const float *x, int height, int width) {
+static void step_forward(struct backend *be, const struct taesd *taesd, int s, float *y,
+                         const float *x, int height, int width) {
   const struct step *step = &taesd->decoder.step[s];
-  const size_t mark = arena_mark(&be->arena);
-  float *up = be_floats(be, (int64_t)4 * height * width * WIDTH);
-  be_upsample2x(be, up, x, 1, height, width, WIDTH);
-  be_conv2d(be, y, up, step->conv, 1, 2 * height, 2 * width);
-  arena_reset(&be->arena, mark);
+  double_forward(be, step->conv, y, x, height, width);
   blocks_forward(be, step, decoder_layout.blocks[s], y, 2 * height, 2 * width);
 }
 
@@ -95,21 +91,21 @@ static void taesd_head(struct backend *be, const struct vae *vae, float *feature
   be_conv2d(be, x, z, taesd->decoder.step[0].conv, 1, size, size);
   be_relu(be, x, x, pixels * WIDTH);
   blocks_forward(be, &taesd->decoder.step[0], decoder_layout.blocks[0], x, size, size);
-  double_forward(be, taesd, 1, features, x, size, size);
+  step_forward(be, taesd, 1, features, x, size, size);
   arena_reset(&be->arena, mark);
 }
 
 static void taesd_stage(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
                         int height, int width, struct tile *tile) {
   const struct taesd *taesd = vae->taesd;
-  const size_t mark = arena_mark(&be->arena);
   (void)tile; /* there are no norms */
   if (s < VAE_STAGES - 1) {
-    double_forward(be, taesd, HEAD_STEPS + s, y, x, height, width);
+    step_forward(be, taesd, HEAD_STEPS + s, y, x, height, width);
     return;
   }
+  const size_t mark = arena_mark(&be->arena);
   float *top = be_floats(be, (int64_t)4 * height * width * WIDTH); /* [2 height, 2 width, WIDTH] */
-  double_forward(be, taesd, HEAD_STEPS + s, top, x, height, width);
+  step_forward(be, taesd, HEAD_STEPS + s, top, x, height, width);
   be_conv2d(be, y, top, taesd->decoder.out, 1, 2 * height, 2 * width);
   arena_reset(&be->arena, mark);
 }
@@ -155,15 +151,16 @@ static void describe(struct vae *vae, int C) {
 static int latent_channels(const struct ditmoe_checkpoint *file, const char *name, int axis) {
   enum { MOST = 256 };
   const struct tensor *weight = checkpoint_find(file, name);
-  bool plausible = weight && weight->rank == 4 && weight->shape[axis] > 0 && weight->shape[axis] <= MOST;
+  bool plausible =
+      weight && weight->rank == 4 && weight->shape[axis] > 0 && weight->shape[axis] <= MOST;
   return plausible ? (int)weight->shape[axis] : 4;
 }
 
 enum ditmoe_status taesd_open(struct backend *be, struct vae *vae,
                               const struct ditmoe_checkpoint *decoder,
                               const struct ditmoe_checkpoint *encoder) {
-  const int C = decoder ? latent_channels(decoder, "1.weight", 1)
-                        : latent_channels(encoder, "14.weight", 0);
+  const int C =
+      decoder ? latent_channels(decoder, "1.weight", 1) : latent_channels(encoder, "14.weight", 0);
   TRY(mem_zalloc(be->ctx, 1, sizeof *vae->taesd, "the autoencoder", &vae->taesd));
   describe(vae, C);
   vae->info.can_encode = encoder != NULL;

@@ -1,16 +1,17 @@
 /* A stage of a decoder in tiles, with the result of running it at once.
  *
  * A tile goes through the stage with a margin as wide as what its pixels can see, so that its
- * convolutions read what they would read in the whole image: nothing has to be blended, and no tile
- * leaves an edge. What is left are the statistics of GroupNorm, which belong to the whole image. The
- * input of norm k depends on norms 0 .. k-1 alone, so they are found in order: sweep k runs all tiles as
- * far as norm k and adds up its statistics, and the last sweep has them all and gives the result.
+ * convolutions read what they would read in the whole image: nothing has to be blended, and no
+ * tile leaves an edge. What is left are the statistics of GroupNorm, which belong to the whole
+ * image. The input of norm k depends on norms 0 .. k-1 alone, so they are found in order: sweep k
+ * runs all tiles as far as norm k and adds up its statistics, and the last sweep has them all and
+ * gives the result.
  *
- * So time is paid for memory: a stage with n norms costs about n / 2 times as much as at once, and the
- * arena holds its input, its output and one tile. The alternatives give up more. Tiles with statistics
- * of their own differ in colour by tens of 255; iterating on those statistics until they settle takes
- * as many sweeps as there are norms; and one pass with exact statistics needs every activation of the
- * image, which is what tiles are to avoid. */
+ * So time is paid for memory: a stage with n norms costs about n / 2 + 1 times as much as at once,
+ * and the arena holds its input, its output and one tile. The alternatives give up more. Tiles
+ * with statistics of their own differ in colour by tens of 255; iterating on those statistics
+ * until they settle takes as many sweeps as there are norms; and one pass with exact statistics
+ * needs every activation of the image, which is what tiles are to avoid. */
 #include "vae/network.h"
 
 static int lesser(int a, int b) { return a < b ? a : b; }
@@ -35,7 +36,8 @@ static float *view_at(struct view view, int y, int x) {
   return view.data + ((int64_t)y * view.width + x) * view.C;
 }
 
-/* dst from (y, x) on = src in a box. A row of it is one piece: row `zero` of a matrix of its length. */
+/* dst from (y, x) on = src in a box. A row of it is one piece: row `zero` of a matrix of its
+ * length. */
 static void copy_box(struct backend *be, struct view dst, int y, int x, struct view src,
                      struct box box, const int32_t *zero) {
   const int n = (box.right - box.left) * src.C;
@@ -70,7 +72,8 @@ static void run_tile(struct backend *be, struct sweep *sweep, struct box own) {
   sweep->tile.next = 0;
   copy_box(be, x, 0, 0, sweep->x, area, sweep->zero);
   sweep->vae->stage_forward(be, sweep->vae, sweep->s, y.data, x.data, height, width, &sweep->tile);
-  copy_box(be, sweep->y, own.top * scale, own.left * scale, y, box_scale(window, scale), sweep->zero);
+  copy_box(be, sweep->y, own.top * scale, own.left * scale, y, box_scale(window, scale),
+           sweep->zero);
   be->arena.measuring = measuring;
   arena_reset(&be->arena, mark);
 }

@@ -1,5 +1,5 @@
-/* Opening an autoencoder by what its files hold, and the conversions at its two ends: latents and images
- * of the caller, [C, size, size], against activations of the backend, [size, size, C]. */
+/* Opening an autoencoder by what its files hold, and the conversions at its two ends: latents and
+ * images of the caller, [C, size, size], against activations of the backend, [size, size, C]. */
 #include "vae/network.h"
 
 #include <math.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { PATH_SIZE = 4096, MAX_SIDE = 1 << 16 }; /* of an image */
+enum { PATH_SIZE = 4096, MAX_SIDE = 1 << 15 }; /* of an image */
 
 static bool is_folder(const char *path) {
   struct stat info;
@@ -31,7 +31,8 @@ static bool find_taesd(char out[PATH_SIZE], const char *folder, const char *name
   return false;
 }
 
-static enum ditmoe_status open_taesd_folder(struct backend *be, struct vae *vae, const char *folder) {
+static enum ditmoe_status open_taesd_folder(struct backend *be, struct vae *vae,
+                                            const char *folder) {
   static const char *const names[2] = {"taesd_decoder", "taesd_encoder"};
   struct ditmoe_checkpoint *files[2] = {NULL, NULL};
   char path[PATH_SIZE];
@@ -42,10 +43,11 @@ static enum ditmoe_status open_taesd_folder(struct backend *be, struct vae *vae,
   if (files[0] || files[1])
     status = taesd_open(be, vae, files[0], files[1]);
   else
-    status = fail(be->ctx, DITMOE_MISMATCH,
-                  "%s: no decoder in this folder: expected config.json with weights, a folder vae, or "
-                  "taesd_decoder.safetensors",
-                  folder);
+    status =
+        fail(be->ctx, DITMOE_MISMATCH,
+             "%s: no decoder in this folder: expected config.json with weights, a folder vae, or "
+             "taesd_decoder.safetensors",
+             folder);
 done:
   for (int i = 0; i < 2; i++) ditmoe_checkpoint_close(files[i]);
   return status;
@@ -90,7 +92,8 @@ static enum ditmoe_status open_file(struct backend *be, struct vae *vae, const c
 enum ditmoe_status vae_open(struct backend *be, const char *path, struct vae **out) {
   struct vae *vae;
   TRY(mem_zalloc(be->ctx, 1, sizeof *vae, "the autoencoder", &vae));
-  enum ditmoe_status status = is_folder(path) ? open_folder(be, vae, path) : open_file(be, vae, path);
+  enum ditmoe_status status =
+      is_folder(path) ? open_folder(be, vae, path) : open_file(be, vae, path);
   if (status == DITMOE_OK)
     *out = vae;
   else
@@ -109,8 +112,8 @@ void vae_close(struct backend *be, struct vae *vae) {
 void vae_describe(const struct vae *vae, struct vae_info *out) { *out = vae->info; }
 
 /* dst (device) = src (host) / divisor + shift */
-static void upload_scaled(struct backend *be, float *dst, const float *src, int64_t n, double divisor,
-                          double shift) {
+static void upload_scaled(struct backend *be, float *dst, const float *src, int64_t n,
+                          double divisor, double shift) {
   enum { CHUNK = 1024 };
   float chunk[CHUNK];
   for (int64_t at = 0; be_active(be) && at < n; at += CHUNK) {
@@ -144,8 +147,7 @@ static void stages_forward(struct backend *be, const struct vae *vae, float *ima
   int scale = vae->head_scale;
   float *x = be_floats(be, (int64_t)scale * scale * size * size * vae->stage[0].in);
   const size_t inner = arena_mark(&be->arena);
-  float *z =
-      enter(be, latents, vae->info.latent_channels, size, vae->info.scale, vae->info.shift);
+  float *z = enter(be, latents, vae->info.latent_channels, size, vae->info.scale, vae->info.shift);
   vae->head(be, vae, x, z, size);
   arena_reset(&be->arena, inner);
   for (int s = 0; s < vae->stages; s++) {
@@ -194,7 +196,9 @@ enum ditmoe_status vae_encode(struct backend *be, const struct vae *vae, float *
   be_download(be, mean, first, (size_t)n * sizeof(float));
   if (vae->log_variance && be_active(be)) {
     be_download(be, log_variance, first + n, (size_t)n * sizeof(float));
-    for (int64_t i = 0; i < n; i++) log_variance[i] = fminf(fmaxf(log_variance[i], -30), 20);
+    for (int64_t i = 0; i < n; i++)
+      if (log_variance[i] < -30 || log_variance[i] > 20) /* a NaN stays */
+        log_variance[i] = log_variance[i] > 0 ? 20 : -30;
   }
   arena_reset(&be->arena, mark);
   return be->status;

@@ -1,7 +1,7 @@
 /* Latent decoders and encoders. All work on one image at a time, channels-last inside, so that an
  * image never depends on its batch; images are f32 [3, S, S] in about [-1, 1].
  *
- *   decoder_open (api) -> decoder kind from tensors -> decode: divide by scale, add shift, network
+ *   vae_open -> kind from files and tensors -> vae_decode: divide by scale, add shift, head, stages
  */
 #ifndef VAE_VAE_H
 #define VAE_VAE_H
@@ -21,16 +21,17 @@ struct vae_info {
 
 struct vae;
 
-/* path: a folder with config.json and weights, a diffusers pipeline folder (its vae/), or a weights
- * file (taesd, or autoencoder-kl with config.json beside it). The backend makes the weights and must
- * outlive the vae. */
+/* path: a folder with config.json and weights, a diffusers pipeline folder (its vae/), or a
+ * weights file (taesd, or autoencoder-kl with config.json beside it). The backend makes the
+ * weights and must outlive the vae. */
 enum ditmoe_status vae_open(struct backend *be, const char *path, struct vae **out);
 void vae_close(struct backend *be, struct vae *vae);
 void vae_describe(const struct vae *vae, struct vae_info *out);
 
-/* image [3, size * factor, ...] (host) of latents [C, size, size] (host), as the denoiser has them.
- * tile: latent side of a tile, 0 or >= size for none; tiles overlap by a quarter and are blended, and
- * bound the memory. The backend's arena must hold vae_decode_bytes(). */
+/* image [3, size * factor, ...] (host) of latents [C, size, size] (host), as the denoiser has
+ * them. tile: latent side of a tile, 0 or >= size for none. Tiles bound the memory and give the
+ * same image up to rounding, for several times the work (tiles.c). The backend's arena must hold
+ * vae_decode_bytes(). */
 enum ditmoe_status vae_decode(struct backend *be, const struct vae *vae, float *image,
                               const float *latents, int size, int tile);
 /* mean and log variance [C, size / factor, ...] (clamped to [-30, 20], unscaled moments) of image
@@ -41,7 +42,7 @@ enum ditmoe_status vae_encode(struct backend *be, const struct vae *vae, float *
 size_t vae_decode_bytes(struct backend *be, const struct vae *vae, int size, int tile);
 size_t vae_encode_bytes(struct backend *be, const struct vae *vae, int size);
 
-/* pixels [size, size, 3] of image [3, size, size]: trunc(clamp(127.5 x + 128, 0, 255)). */
+/* pixels [size, size, 3] of image [3, size, size]: trunc(clamp(127.5 x + 128, 0, 255)), NaN 0. */
 void vae_pixels(uint8_t *pixels, const float *image, int size);
 
 #endif
