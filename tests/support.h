@@ -1,5 +1,5 @@
-/* What the tests share: paths, a context, tensors of a file, comparisons. Every helper that cannot do
- * its work fails the running test. Include it instead of cmocka.h. */
+/* What the tests share: paths, a context, tensors of a file, comparisons. Every helper that cannot
+ * do its work fails the running test. Include it instead of cmocka.h. */
 #ifndef TESTS_SUPPORT_H
 #define TESTS_SUPPORT_H
 
@@ -17,8 +17,8 @@
 #include "ditmoe.h"
 
 /* Paths live in a ring of 4 buffers. The roots are environment variables: DITMOE_FIXTURES (the
- * unpacked fixtures, required), DITMOE_SOURCE (the source tree, by default the working directory) and
- * DITMOE_BIN (the programs, required). */
+ * unpacked fixtures, required), DITMOE_SOURCE (the source tree, by default the working directory)
+ * and DITMOE_BIN (the programs, required). */
 const char *fixture_path(const char *relative);
 const char *source_path(const char *relative);
 const char *program_path(const char *name);
@@ -29,9 +29,9 @@ const char *temporary_path(const char *name);
 struct ditmoe_ctx *test_ctx(void);
 const char *test_warning(void);
 
-/* A context that fails allocation number `at` (from 0, after its own) and no other; at < 0: none. One at
- * a time, destroyed by the caller. faulty_held is the number of blocks that are still out, faulty_fired
- * whether allocation `at` was asked for. */
+/* A context that fails allocation number `at` (from 0, after its own) and no other; at < 0: none.
+ * One at a time, destroyed by the caller. faulty_held is the number of blocks that are still out,
+ * faulty_fired whether allocation `at` was asked for. */
 struct ditmoe_ctx *faulty_ctx(int64_t at);
 int64_t faulty_held(void);
 int faulty_fired(void);

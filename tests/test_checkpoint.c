@@ -39,11 +39,8 @@ static void test_formats(void **state) {
        "dit_moe/b_mixed/bare.safetensors"},
       {"dit_moe/b_mixed/ema_only.pt", "pytorch-zip", "ema", "dit_moe/b_mixed/bare.safetensors"},
       {"dit_moe/b_mixed/0050000.pt", "pytorch-zip", "ema", "dit_moe/b_mixed/bare.safetensors"},
-      {"dit_moe/a_s_like/0050000.pt", "pytorch-zip", "ema", "dit_moe/a_s_like/bare.safetensors"},
-      {"promoe/promoe_tc/ckpt_step_1000.pth", "pytorch-zip", "ema_model_state_dict",
-       "promoe/promoe_tc/bare.safetensors"},
-      {"promoe/diffmoe/ckpt_step_1000.pth", "pytorch-zip", "ema_model_state_dict",
-       "promoe/diffmoe/bare.safetensors"},
+      {"promoe/dit_dense/ckpt_step_1000.pth", "pytorch-zip", "ema_model_state_dict",
+       "promoe/dit_dense/bare.safetensors"},
       {"upcycle/upcycled.pt", "pytorch-zip", NULL, "upcycle/upcycled.safetensors"},
       {"bad/control.pt", "pytorch-zip", NULL, "bad/control.safetensors"},
       {"bad/control_legacy.pt", "pytorch-legacy", NULL, "bad/control.safetensors"},
@@ -345,9 +342,10 @@ static void test_write_halves(void **state) {
   static const char *const cases[][2] = {{"f16", "dit_moe/c_flash_qknorm/bare_fp16.pt"},
                                          {"bf16", "dit_moe/c_flash_qknorm/bare_bf16.pt"}};
   const char *source = fixture_path("dit_moe/c_flash_qknorm/bare.safetensors");
-  if (access(fixture_path(cases[0][1]), R_OK) != 0) skip();
   struct ditmoe_checkpoint *a = checkpoint_of(source);
+  int compared = 0;
   for (int i = 0; i < 2; i++) {
+    if (access(fixture_path(cases[i][1]), R_OK) != 0) continue;
     const char *path = temporary_path("half.safetensors");
     assert_ok(test_ctx(), ditmoe_checkpoint_write(test_ctx(), a, path, cases[i][0], NULL));
     struct ditmoe_checkpoint *b = checkpoint_of(path);
@@ -355,8 +353,10 @@ static void test_write_halves(void **state) {
     assert_same(b, c);
     ditmoe_checkpoint_close(b);
     ditmoe_checkpoint_close(c);
+    compared++;
   }
   ditmoe_checkpoint_close(a);
+  assert_true(compared > 0);
 }
 
 /* Types side by side: wide ones first, integers untouched; and a value that f16 cannot hold. */

@@ -13,6 +13,7 @@
   "@sample -q -t 1 -m @fixtures/dit_moe/b_mixed/bare.safetensors --vae none --heads 6 --top-k 1 "  \
   "--objective ddpm --steps 2 "
 #define REAL "@sample -q -t 1 -m @source/assets/default/model.pth --steps 2 "
+#define LONG "@sample -q -t 1 -m @source/assets/default/model.pth --steps 1000 "
 
 static int fresh_folder(void **state) {
   (void)state;
@@ -225,7 +226,7 @@ static void signals_end_the_run_cleanly(void **state) {
                  "! ls -A d | grep -q tmp");
   }
   fresh_folder(state);
-  assert_exit(run_and_signal(SIGINT, 1500, 10, REAL "-n 64 -b 64 -o d/"), 128 + SIGINT, "");
+  assert_exit(run_and_signal(SIGINT, 1500, 10, LONG "-n 64 -b 64 -o d/"), 128 + SIGINT, "");
 }
 
 static void classes_are_found(void **state) {

@@ -1,5 +1,5 @@
-/* The model as a whole, on synthetic checkpoints: layers that differ, the promises about bits, planted
- * experts, the executor's contract with the expert store. */
+/* The model as a whole, on synthetic checkpoints: layers that differ, the promises about bits,
+ * planted experts, the executor's contract with the expert store. */
 #include "support.h"
 #include "synthetic.h"
 
@@ -236,7 +236,8 @@ static void poison(void *user, const char *name, float *values, int64_t count) {
   for (int64_t i = 0; i < count; i++) values[i] = NAN;
 }
 
-/* NaN in the unconditional expert reaches the null images only, NaN in the routed ones the others. */
+/* NaN in the unconditional expert reaches the null images only, NaN in the routed ones the others.
+ */
 static void test_poisoned_experts(void **state) {
   (void)state;
   const uint32_t null_images = 0x6;

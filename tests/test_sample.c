@@ -1,5 +1,5 @@
-/* The public interface on the shipped model: recorded samples, the promises about bits, allocation and
- * failure, and requests that must be refused. */
+/* The public interface on the shipped model: recorded samples, the promises about bits, allocation
+ * and failure, and requests that must be refused. */
 #include "support.h"
 
 #include <math.h>
@@ -34,8 +34,8 @@ static void sample(const struct ditmoe_model *model, const struct ditmoe_decoder
   ditmoe_session_destroy(session);
 }
 
-/* 60 samples that the original program made of the same weights, noise and labels: 99.9% of the pixels
- * equal, none off by more than 1. */
+/* 60 samples that the original program made of the same weights, noise and labels: 99.9% of the
+ * pixels equal, none off by more than 1. */
 static void test_recorded_samples(void **state) {
   (void)state;
   enum { COUNT = 60 };
@@ -256,7 +256,7 @@ static enum ditmoe_status whole_run(struct ditmoe_ctx *ctx) {
   enum ditmoe_status status =
       ditmoe_model_open(ctx, fixture_path("bad/control.pt"), &options, &model);
   if (status == DITMOE_OK)
-    status = ditmoe_decoder_open(ctx, fixture_path("vae/kl_small"), &options, 0, &decoder);
+    status = ditmoe_decoder_open(ctx, fixture_path("vae/kl_oldkeys"), &options, 0, &decoder);
   if (status == DITMOE_OK) status = ditmoe_session_create(ctx, model, decoder, &request, &session);
   if (status == DITMOE_OK) status = ditmoe_sample(ctx, session, &request, latents, pixels);
   ditmoe_session_destroy(session);

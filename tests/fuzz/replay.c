@@ -1,6 +1,6 @@
 /* Stands in for libFuzzer where it is absent: feeds the files of the given folders, and the empty
- * input, to the target. Fails if a folder cannot be read or no file was fed; the target itself fails
- * by crashing. */
+ * input, to the target. Fails if a folder cannot be read or no file was fed; the target itself
+ * fails by crashing. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
