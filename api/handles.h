@@ -6,8 +6,8 @@
 #include "sampler/sampler.h"
 #include "vae/vae.h"
 
-/* Models, decoders and sessions keep a context of their own for their memory; errors go to the context
- * of the caller, to which the backend points during a call. */
+/* Models, decoders and sessions keep a context of their own for their memory; errors go to the
+ * context of the caller, to which the backend points during a call. */
 struct ditmoe_model {
   struct ditmoe_ctx own;
   struct backend be;

@@ -88,7 +88,8 @@ static void philox_normal(const struct batch *batch, float *out, int step,
                (uint64_t)(batch->request->first_index + batch->first + i), (uint32_t)step, purpose);
 }
 
-/* The original programs carry the rows of both halves through a guided DDPM run and draw for all. */
+/* The original programs carry the rows of both halves through a guided DDPM run and draw for all.
+ */
 static enum ditmoe_status step_noise(void *user, float *out, int step) {
   struct batch *batch = user;
   struct ditmoe_session *s = batch->session;

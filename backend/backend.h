@@ -1,16 +1,17 @@
 /* The operations that models are made of. A model calls be_*; a backend fills `struct backend_ops`.
  *
- * Conventions. Destination first, sizes last. Activations are f32, row-major and contiguous unless a
- * stride is named, and live in be->arena. B images, T tokens of an image, D width, H heads, d = D / H,
- * E experts, K top-k, R dispatched rows, F hidden width of an expert, C channels.
+ * Conventions. Destination first, sizes last. Activations are f32, row-major and contiguous unless
+ * a stride is named, and live in be->arena. B images, T tokens of an image, D width, H heads, d = D
+ * / H, E experts, K top-k, R dispatched rows, F hidden width of an expert, C channels.
  *
- * No operation reads a tensor value on the host on behalf of the model, so sizes never depend on data:
- * the true number of dispatched rows stays in dispatch->offset[E]. Every sum has one order that depends
- * on no thread count and on no other row: a row's result has the same bits in any batch.
+ * No operation reads a tensor value on the host on behalf of the model, so sizes never depend on
+ * data: the true number of dispatched rows stays in dispatch->offset[E]. Every sum has one order
+ * that depends on no thread count and on no other row: a row's result has the same bits in any
+ * batch.
  *
- * Errors are sticky: an operation that fails sets be->status and all later ones do nothing; a forward
- * pass is a list of plain calls and asks be->status once. While the arena is measuring, operations do
- * nothing at all: running the same forward pass is how its memory is sized. */
+ * Errors are sticky: an operation that fails sets be->status and all later ones do nothing; a
+ * forward pass is a list of plain calls and asks be->status once. While the arena is measuring,
+ * operations do nothing at all: running the same forward pass is how its memory is sized. */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
@@ -51,8 +52,9 @@ struct expert {
   const struct linear *in, *out;
 };
 
-/* Which expert works on which token, with what weight. Routers fill the assignments, be_dispatch_order
- * makes the rest: rows grouped by expert, and for every token its rows in the order of addition. */
+/* Which expert works on which token, with what weight. Routers fill the assignments,
+ * be_dispatch_order makes the rest: rows grouped by expert, and for every token its rows in the
+ * order of addition. */
 struct dispatch {
   int experts, tokens; /* E, all tokens of the call (B * T) */
   int64_t capacity;    /* assignments = upper bound of R    */
@@ -67,7 +69,8 @@ struct dispatch {
 };
 
 /* Gradients of one expert's matrices, accumulated; [hidden, D], [hidden, D], [D, hidden]; in_bias
- * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be NULL. */
+ * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be
+ * NULL. */
 struct expert_grad {
   float *gate, *up, *down, *in_bias, *out_bias;
 };
@@ -169,8 +172,8 @@ struct backend_ops {
                       const struct expert *const *experts, int D);
 };
 
-/* One execution context: its arena, its error. Weights made by one may be used by another of the same
- * name, tier and device. */
+/* One execution context: its arena, its error. Weights made by one may be used by another of the
+ * same name, tier and device. */
 struct backend {
   const struct backend_ops *ops;
   struct ditmoe_ctx *ctx;
@@ -181,8 +184,8 @@ struct backend {
   void *state;
 };
 
-/* name: "ref", "cpu", NULL for the best. tier: cap, NULL for the best of this machine; DITMOE_DEVICE if
- * the machine lacks it. threads: 0 for one per available processor. */
+/* name: "ref", "cpu", NULL for the best. tier: cap, NULL for the best of this machine;
+ * DITMOE_DEVICE if the machine lacks it. threads: 0 for one per available processor. */
 enum ditmoe_status backend_init(struct backend *be, struct ditmoe_ctx *ctx, const char *name,
                                 const char *tier, int threads);
 void backend_fini(struct backend *be);
@@ -197,8 +200,8 @@ const char *backend_name(int index);
 /* For backends: records the failure of an operation. */
 void backend_fail(struct backend *be, enum ditmoe_status status);
 /* For backends: [*out, *in] of one of the source's stacks, shape[0] by the product of the others;
- * DITMOE_MISMATCH names a tensor that does not fit. And its rows as f32: weight [total, in], total = out
- * or, paired, 2 out (gate, then up); bias [total], 0 where a part has none. */
+ * DITMOE_MISMATCH names a tensor that does not fit. And its rows as f32: weight [total, in], total
+ * = out or, paired, 2 out (gate, then up); bias [total], 0 where a part has none. */
 enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
                                        int *in, int *out);
 void linear_source_read(const struct linear_source *source, float *weight, float *bias);

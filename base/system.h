@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* Bytes that a new allocation can count on: free memory and reclaimable cache, within the limit of this
- * process's control group and address space; UINT64_MAX where the system does not tell. */
+/* Bytes that a new allocation can count on: free memory and reclaimable cache, within the limit of
+ * this process's control group and address space; UINT64_MAX where the system does not tell. */
 uint64_t system_memory_available(void);
 
 #endif

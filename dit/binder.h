@@ -1,6 +1,6 @@
-/* Takes tensors out of a checkpoint by name, shape and type, and makes weights of them. The same walk
- * over a model runs twice: first it only checks, and all differences are reported together; then it
- * creates. Every tensor must be taken by somebody. */
+/* Takes tensors out of a checkpoint by name, shape and type, and makes weights of them. The same
+ * walk over a model runs twice: first it only checks, and all differences are reported together;
+ * then it creates. Every tensor must be taken by somebody. */
 #ifndef DIT_BINDER_H
 #define DIT_BINDER_H
 
@@ -27,7 +27,8 @@ struct linear_names {
   const char *name[3]; /* without .weight and .bias; from name_at, used at once */
 };
 
-/* A tensor of this name and shape, floating; NULL if there is none or it is wrong, which is noted. */
+/* A tensor of this name and shape, floating; NULL if there is none or it is wrong, which is noted.
+ */
 const struct tensor *binder_take(struct binder *b, const char *name, int rank,
                                  const int64_t *shape);
 enum ditmoe_status binder_linear(struct binder *b, struct linear **out,

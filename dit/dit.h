@@ -1,5 +1,5 @@
-/* The denoiser: a diffusion transformer with adaLN-Zero blocks whose feed-forward part is an MLP or a
- * mixture of experts (docs/MODELS.md).
+/* The denoiser: a diffusion transformer with adaLN-Zero blocks whose feed-forward part is an MLP or
+ * a mixture of experts (docs/MODELS.md).
  *
  *   dit_open  -> dialect_find, config_infer (shapes + record) -> weights_bind (names -> weights)
  *   dit_predict -> dit_forward -> dit_embed, dit_block ..., dit_final      forward.c, read it first
@@ -114,7 +114,8 @@ enum ditmoe_status dit_open(struct backend *be, const struct ditmoe_checkpoint *
                             const char *record, struct dit **out);
 void dit_close(struct backend *be, struct dit *model);
 
-/* out [B, Cout, size, size] (host). Working memory comes from the arena of `be` and is given back. */
+/* out [B, Cout, size, size] (host). Working memory comes from the arena of `be` and is given back.
+ */
 enum ditmoe_status dit_predict(struct backend *be, const struct dit *model, float *out,
                                const struct dit_input *in);
 /* Arena bytes of dit_predict for B images, by a dry run of it. */

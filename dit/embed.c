@@ -1,12 +1,13 @@
-/* Timestep features [cos(t f_i), sin(t f_i)], f_i = 10000^(-i / (128 - shift)), an MLP, and the row of
- * the class table. The features are made on the host: they are 256 numbers an image. */
+/* Timestep features [cos(t f_i), sin(t f_i)], f_i = 10000^(-i / (128 - shift)), an MLP, and the row
+ * of the class table. The features are made on the host: they are 256 numbers an image. */
 #include "dit/embed.h"
 
 #include <math.h>
 
-/* The original program has frequencies and angles in f32; for t near 1000 one ulp of a frequency moves
- * the angle by 6e-5, so the rounding is part of the definition. (Its library rounds one or two of the
- * frequencies wrongly, which ones depends on the machine; ours are the nearest floats.) */
+/* The original program has frequencies and angles in f32; for t near 1000 one ulp of a frequency
+ * moves the angle by 6e-5, so the rounding is part of the definition. (Its library rounds one or
+ * two of the frequencies wrongly, which ones depends on the machine; ours are the nearest floats.)
+ */
 static void time_features(float *e, float t, float shift) {
   const int half = TIME_FEATURES / 2;
   for (int i = 0; i < half; i++) {

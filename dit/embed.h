@@ -11,8 +11,8 @@ void dit_embed_condition(struct backend *be, const struct dit *model,
                          const struct dit_embedder *embedder, float *silu_c,
                          const struct dit_input *in);
 
-/* The sin-cos table [T, D] of a square grid: sin and cos of the column, then of the row, in blocks of
- * D / 4 (D a multiple of 4); computed in float64. */
+/* The sin-cos table [T, D] of a square grid: sin and cos of the column, then of the row, in blocks
+ * of D / 4 (D a multiple of 4); computed in float64. */
 void sincos_positions(float *table, int tokens, int width);
 
 #endif

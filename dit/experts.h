@@ -1,5 +1,5 @@
-/* Where the executor gets expert weights from. A weight may be used between acquire and release only:
- * a store may bring it from elsewhere in the first and drop it in the second. */
+/* Where the executor gets expert weights from. A weight may be used between acquire and release
+ * only: a store may bring it from elsewhere in the first and drop it in the second. */
 #ifndef DIT_EXPERTS_H
 #define DIT_EXPERTS_H
 

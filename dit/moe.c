@@ -1,4 +1,5 @@
-/* The mixture of experts: the router makes a plan, the executor runs it, the shared expert is added. */
+/* The mixture of experts: the router makes a plan, the executor runs it, the shared expert is
+ * added. */
 #include "dit/dit.h"
 
 /* The executor, in five steps that a parallel version can spread over machines: order the plan,

@@ -13,7 +13,8 @@ struct choice {
   int value;
 };
 
-/* Further spellings are those of the configurations that the original programs and diffusers write. */
+/* Further spellings are those of the configurations that the original programs and diffusers write.
+ */
 static const struct choice kinds[] = {{"dit-moe", DIT_MOE},
                                       {"promoe-tc", DIT_PROMOE_TC},
                                       {"promoe-ec", DIT_PROMOE_EC},

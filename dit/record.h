@@ -1,6 +1,6 @@
-/* The checkpoint record: what the weights of a model do not tell (docs/RECORD.md). It is merged from
- * several sources, the first that has a field wins: options, `__metadata__` of the file, a JSON beside
- * it, the table of known models, defaults of the architecture. */
+/* The checkpoint record: what the weights of a model do not tell (docs/RECORD.md). It is merged
+ * from several sources, the first that has a field wins: options, `__metadata__` of the file, a
+ * JSON beside it, the table of known models, defaults of the architecture. */
 #ifndef DIT_RECORD_H
 #define DIT_RECORD_H
 
@@ -89,9 +89,9 @@ enum ditmoe_status record_set_ints(struct ditmoe_ctx *ctx, struct dit_record *re
                                    enum record_field field, const int *values, int count);
 
 /* Takes from a JSON object the fields that `record` lacks. strict: an unknown member is an error
- * (records of ours); else it is ignored (a config.json of somebody else). A member of the wrong type
- * or out of range is DITMOE_USAGE in strict records, DITMOE_FORMAT otherwise; `origin` begins the
- * message. */
+ * (records of ours); else it is ignored (a config.json of somebody else). A member of the wrong
+ * type or out of range is DITMOE_USAGE in strict records, DITMOE_FORMAT otherwise; `origin` begins
+ * the message. */
 enum ditmoe_status record_read_json(struct ditmoe_ctx *ctx, struct dit_record *record,
                                     const char *origin, const cJSON *object, bool strict);
 /* The record as JSON text; free with mem_free. */

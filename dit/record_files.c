@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* A diffusers configuration says the same with other words; norm_eps is that of a block's second norm,
- * the others are 1e-6 in the program, which also divides its frequencies by half - 1. */
+/* A diffusers configuration says the same with other words; norm_eps is that of a block's second
+ * norm, the others are 1e-6 in the program, which also divides its frequencies by half - 1. */
 static enum ditmoe_status read_diffusers(struct ditmoe_ctx *ctx, struct dit_record *record,
                                          const char *path, const cJSON *object) {
   static const char *const words[][2] = {

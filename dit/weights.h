@@ -11,8 +11,8 @@ void weights_free(struct backend *be, struct dit *model);
 
 /* The mixture of a layer (weights_moe.c). */
 enum ditmoe_status bind_moe(struct binder *b, int layer);
-/* An expert or MLP with tensors under `prefix`; its form is found by the names. *hint is the form of the
- * expert before, tried first. */
+/* An expert or MLP with tensors under `prefix`; its form is found by the names. *hint is the form
+ * of the expert before, tried first. */
 enum ditmoe_status bind_expert(struct binder *b, struct expert *expert, const char *prefix,
                                const struct expert_form **hint);
 void free_moe(struct backend *be, struct dit *model, int layer);

@@ -12,12 +12,12 @@
  *       ditmoe_sample(ctx, session, &request, latents, NULL) != DITMOE_OK)
  *     fprintf(stderr, "%s\n", ditmoe_errmsg(ctx));
  *
- * Every call that can fail returns a status; its text is ditmoe_errmsg(ctx), one line that names the
- * file, the tensor or the option. Results come through out-parameters, set only on DITMOE_OK. Who
- * opens or creates also closes or destroys; pixels and latents go to memory of the caller. A context
- * belongs to one thread at a time; models and decoders are read-only once open and may be shared by
- * sessions of several threads, each with its own context. The library never prints, never exits and
- * never reads the environment. */
+ * Every call that can fail returns a status; its text is ditmoe_errmsg(ctx), one line that names
+ * the file, the tensor or the option. Results come through out-parameters, set only on DITMOE_OK.
+ * Who opens or creates also closes or destroys; pixels and latents go to memory of the caller. A
+ * context belongs to one thread at a time; models and decoders are read-only once open and may be
+ * shared by sessions of several threads, each with its own context. The library never prints, never
+ * exits and never reads the environment. */
 #ifndef DITMOE_H
 #define DITMOE_H
 
@@ -96,8 +96,9 @@ void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t
                               struct ditmoe_tensor_info *out);
 /* Value of a `__metadata__` entry, or NULL. */
 const char *ditmoe_checkpoint_metadata(const struct ditmoe_checkpoint *checkpoint, const char *key);
-/* Writes all tensors to a safetensors file; floating tensors become dtype ("f32", "bf16", "f16"; NULL
- * keeps each). record is the JSON text of the checkpoint record to store with them, or NULL. */
+/* Writes all tensors to a safetensors file; floating tensors become dtype ("f32", "bf16", "f16";
+ * NULL keeps each). record is the JSON text of the checkpoint record to store with them, or NULL.
+ */
 enum ditmoe_status ditmoe_checkpoint_write(struct ditmoe_ctx *ctx,
                                            const struct ditmoe_checkpoint *checkpoint,
                                            const char *path, const char *dtype, const char *record);
@@ -116,8 +117,7 @@ struct ditmoe_model_options {
 
 struct ditmoe_model_info {
   const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dit" */
-  const char
-      *objective; /* "ddpm" or "rf"                                                            */
+  const char *objective; /* "ddpm" or "rf" */
   const char *backend, *tier;
   int channels; /* C of a latent          */
   int size;     /* H = W of a latent      */
@@ -154,8 +154,9 @@ struct ditmoe_decoder_info {
   double scale, shift; /* latents are divided by scale, then shift is added, before decoding */
 };
 
-/* path: a folder with config.json, a diffusers pipeline folder, or a weights file. tile: latent side
- * of a tile for tiled decoding, 0 decodes whole images. backend, tier and threads as for models. */
+/* path: a folder with config.json, a diffusers pipeline folder, or a weights file. tile: latent
+ * side of a tile for tiled decoding, 0 decodes whole images. backend, tier and threads as for
+ * models. */
 enum ditmoe_status ditmoe_decoder_open(struct ditmoe_ctx *ctx, const char *path,
                                        const struct ditmoe_model_options *options, int tile,
                                        struct ditmoe_decoder **out);
@@ -222,16 +223,16 @@ enum ditmoe_status ditmoe_session_create(struct ditmoe_ctx *ctx, const struct di
                                          struct ditmoe_session **out);
 void ditmoe_session_destroy(struct ditmoe_session *session);
 
-/* Samples request->count images. latents [count, C, H, W] or NULL; pixels [count, S, S, 3] (RGB bytes,
- * S = H * factor, trunc(clamp(127.5 x + 128))) or NULL, needs a decoder. Image i depends on (seed,
- * first_index + i) alone, whatever the batch and the threads; for batch-coupled models and torch-cpu
- * on the index block that holds it. */
+/* Samples request->count images. latents [count, C, H, W] or NULL; pixels [count, S, S, 3] (RGB
+ * bytes, S = H * factor, trunc(clamp(127.5 x + 128))) or NULL, needs a decoder. Image i depends on
+ * (seed, first_index + i) alone, whatever the batch and the threads; for batch-coupled models and
+ * torch-cpu on the index block that holds it. */
 enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *session,
                                  const struct ditmoe_request *request, float *latents,
                                  uint8_t *pixels);
 
-/* Class of image `index` when classes are drawn at random: 0 .. classes-1, a function of (seed, index)
- * alone. */
+/* Class of image `index` when classes are drawn at random: 0 .. classes-1, a function of (seed,
+ * index) alone. */
 int32_t ditmoe_random_label(uint64_t seed, int64_t index, int32_t classes);
 
 /* Names of the samplers, and the objective each is for. NULL ends the list. */
@@ -244,9 +245,10 @@ struct ditmoe_text {
   const char *key, *value; /* PNG text entries */
 };
 
-/* pixels [height, width, 3]. The format follows the ending of path: .png .jpg .bmp .tga. Written to a
- * temporary name and renamed. text: at most 8 entries in UTF-8 for PNG, NULL key ends; NULL for none.
- * JSON (a value that begins with '{') becomes iTXt, other text tEXt if Latin-1 can hold it. */
+/* pixels [height, width, 3]. The format follows the ending of path: .png .jpg .bmp .tga. Written to
+ * a temporary name and renamed. text: at most 8 entries in UTF-8 for PNG, NULL key ends; NULL for
+ * none. JSON (a value that begins with '{') becomes iTXt, other text tEXt if Latin-1 can hold it.
+ */
 enum ditmoe_status ditmoe_image_write(struct ditmoe_ctx *ctx, const char *path,
                                       const uint8_t *pixels, int width, int height,
                                       const struct ditmoe_text *text);

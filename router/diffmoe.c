@@ -1,6 +1,6 @@
-/* DiffMoE: the tokens of the whole call form one pool. s = softmax over experts of u W^T; a predictor
- * q = sigmoid(W2 silu(W1 u + b1) + b2) and a threshold per expert tell how many tokens an expert takes,
- * the largest s tells which. So an image's result depends on its batch. */
+/* DiffMoE: the tokens of the whole call form one pool. s = softmax over experts of u W^T; a
+ * predictor q = sigmoid(W2 silu(W1 u + b1) + b2) and a threshold per expert tell how many tokens an
+ * expert takes, the largest s tells which. So an image's result depends on its batch. */
 #include "router/router.h"
 
 static int64_t assignments(const struct router_layer *layer, const struct router_input *in) {

@@ -1,6 +1,6 @@
-/* ProMoE's two-step router. Step 1: images of the null class go whole to the unconditional expert and
- * skip step 2. Step 2: z = cosine of a token and the prototype of each expert; its weight is z, sigmoid
- * z or softmax z; then either each token takes its k best experts, or each expert takes its
+/* ProMoE's two-step router. Step 1: images of the null class go whole to the unconditional expert
+ * and skip step 2. Step 2: z = cosine of a token and the prototype of each expert; its weight is z,
+ * sigmoid z or softmax z; then either each token takes its k best experts, or each expert takes its
  * K = max(1, min(int((T / E) * k), T)) best tokens of an image. */
 #include "router/router.h"
 
@@ -25,8 +25,8 @@ static void assign_null(struct backend *be, const struct router_layer *layer,
   }
 }
 
-/* Cosines and weights of `images` images. The softmax runs over what competes: the experts of a token,
- * or the tokens of an expert. */
+/* Cosines and weights of `images` images. The softmax runs over what competes: the experts of a
+ * token, or the tokens of an expert. */
 static void weigh(struct backend *be, const struct router_layer *layer, float *cosine,
                   float *weight, float *unit, const float *u, int images,
                   const struct router_input *in, bool over_tokens) {

@@ -1,5 +1,5 @@
-/* Routers: which experts work on which token. A router only fills the assignments of a dispatch plan;
- * one executor (dit/moe.c) runs any plan.
+/* Routers: which experts work on which token. A router only fills the assignments of a dispatch
+ * plan; one executor (dit/moe.c) runs any plan.
  *
  * A new router is one file that defines a `const struct router` and one line in router.c. */
 #ifndef ROUTER_ROUTER_H

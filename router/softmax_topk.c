@@ -1,4 +1,5 @@
-/* Token choice: s = softmax over experts of u W^T, the k largest, not renormalised (DiT-MoE, TC-DiT). */
+/* Token choice: s = softmax over experts of u W^T, the k largest, not renormalised (DiT-MoE,
+ * TC-DiT). */
 #include "router/router.h"
 
 static int64_t assignments(const struct router_layer *layer, const struct router_input *in) {
