@@ -1,4 +1,5 @@
 #include "dit/weights.h"
+#include "base/system.h"
 #include "dit/embed.h"
 
 #include <stdio.h>
@@ -144,6 +145,17 @@ static enum ditmoe_status walk(struct binder *b) {
                   c->patch * c->patch * c->out_channels, c->width);
 }
 
+/* Refuses a model that this machine cannot hold, before it tries: weights are kept in f32. */
+static enum ditmoe_status check_memory(struct ditmoe_ctx *ctx,
+                                       const struct ditmoe_checkpoint *checkpoint) {
+  double needed = 0, available = (double)system_memory_available();
+  for (size_t i = 0; i < checkpoint->count; i++)
+    needed += (double)checkpoint->tensors[i].elements * sizeof(float);
+  if (needed <= available) return DITMOE_OK;
+  return fail(ctx, DITMOE_NOMEM, "%s: the weights need %.1f GiB in f32, %.1f GiB are free",
+              checkpoint->path, needed / 0x1p30, available / 0x1p30);
+}
+
 enum ditmoe_status weights_bind(struct backend *be, struct dit *model,
                                 const struct ditmoe_checkpoint *checkpoint) {
   struct ditmoe_ctx *ctx = be->ctx;
@@ -159,6 +171,7 @@ enum ditmoe_status weights_bind(struct backend *be, struct dit *model,
   model->store = &model->resident.store;
   TRY_DONE(walk(&b));
   TRY_DONE(binder_finish(&b));
+  TRY_DONE(check_memory(ctx, checkpoint));
   b.create = true;
   TRY_DONE(walk(&b));
 done:

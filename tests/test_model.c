@@ -1,5 +1,6 @@
 /* The model as a whole, on synthetic checkpoints: layers that differ, the promises about bits,
  * planted experts, the executor's contract with the expert store. */
+#include "base/system.h"
 #include "support.h"
 #include "synthetic.h"
 
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct synthetic uneven = {.width = 48,
                                         .depth = 3,
@@ -434,6 +436,61 @@ static void test_memory_limit(void **state) {
   ditmoe_model_close(model);
 }
 
+/* A file that claims more labels than any memory holds: the last tensor, stretched over a hole. */
+static void stretch_labels(const char *from, const char *to, int64_t rows, int width) {
+  size_t size;
+  char *bytes = file_bytes(from, &size), shape[64], header[65536];
+  uint64_t length;
+  memcpy(&length, bytes, 8);
+  char *entry = strstr(bytes + 8, "y_embedder"), *old = entry ? strstr(entry, "\"shape\"") : NULL;
+  char *offsets = entry ? strstr(entry, "\"data_offsets\":[") : NULL;
+  assert_true(old && offsets && length < sizeof header - 256);
+  const long long begin = strtoll(offsets + 16, NULL, 10), end = begin + rows * width * 4;
+  const char *dtype = strstr(entry, "\"dtype\"");
+  assert_non_null(dtype);
+  snprintf(shape, sizeof shape, "[%lld,%d]", (long long)rows, width);
+  snprintf(header, sizeof header,
+           "%.*s\":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%lld,%lld]}}",
+           (int)(strchr(entry, '"') - bytes - 8), bytes + 8, shape, begin, end);
+  FILE *file = fopen(to, "wb");
+  assert_non_null(file);
+  length = strlen(header);
+  fwrite(&length, 8, 1, file);
+  fwrite(header, 1, length, file);
+  fwrite(bytes + size - (size_t)(strtoll(strchr(offsets, ',') + 1, NULL, 10)), 1, (size_t)begin,
+         file);
+  fflush(file);
+  assert_int_equal(ftruncate(fileno(file), (off_t)(8 + length) + end), 0);
+  fclose(file);
+  free(bytes);
+}
+
+static void test_weights_do_not_fit(void **state) {
+  (void)state;
+  const struct synthetic spec = {.width = 512,
+                                 .depth = 1,
+                                 .heads = 8,
+                                 .size = 4,
+                                 .patch = 2,
+                                 .channels = 1,
+                                 .classes = 1,
+                                 .experts = {1},
+                                 .hidden = {16},
+                                 .top_k = {1}};
+  const int64_t rows = 1 << 24;
+  struct ditmoe_model *model = NULL;
+  if (system_memory_available() > (uint64_t)rows * 512 * 4) {
+    print_message("this machine has memory for %d GiB of weights\n", 32);
+    skip();
+  }
+  synthetic_write(&spec, temporary_path("small.safetensors"));
+  stretch_labels(temporary_path("small.safetensors"), temporary_path("huge.safetensors"), rows,
+                 512);
+  assert_fails(test_ctx(), DITMOE_NOMEM, "the weights need 32",
+               ditmoe_model_open(test_ctx(), temporary_path("huge.safetensors"), NULL, &model));
+  assert_null(model);
+}
+
 int main(void) {
   static char generic[] = "generic", avx2[] = "avx2", avx512[] = "avx512";
   const struct CMUnitTest tests[] = {
@@ -447,6 +504,7 @@ int main(void) {
       cmocka_unit_test(test_routing_override),
       cmocka_unit_test(test_expert_store),
       cmocka_unit_test(test_memory_limit),
+      cmocka_unit_test(test_weights_do_not_fit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -336,6 +336,37 @@ static void test_blocks(void **state) {
   ditmoe_model_close(model);
 }
 
+/* DiffMoE: the images of a block depend on each other, and on no other block. */
+static void test_coupled_blocks(void **state) {
+  (void)state;
+  enum { COUNT = 4 };
+  static float all[COUNT * LATENT], part[COUNT * LATENT];
+  const struct ditmoe_model_options options = {.threads = 1,
+                                               .record = "{\"heads\":4,\"objective\":\"rf\"}"};
+  struct ditmoe_model *model = NULL;
+  struct ditmoe_model_info info;
+  assert_ok(test_ctx(),
+            ditmoe_model_open(test_ctx(), fixture_path("promoe/diffmoe/bare.safetensors"), &options,
+                              &model));
+  ditmoe_model_info(model, &info);
+  assert_true(info.batch_coupled);
+  struct ditmoe_request request = short_request(COUNT);
+  struct ditmoe_plan plan;
+  request.block = 2;
+  assert_ok(test_ctx(), ditmoe_plan(test_ctx(), model, NULL, &request, &plan));
+  assert_int_equal(plan.block, 2);
+  assert_int_equal(plan.denoiser_calls, 2 * request.steps); /* the halves of guidance apart */
+  sample(model, NULL, &request, all, NULL);
+  request.labels = classes + 2, request.count = 2, request.first_index = 2;
+  sample(model, NULL, &request, part, NULL);
+  assert_memory_equal(all + 2 * LATENT, part, 2 * LATENT * sizeof *part);
+  request = short_request(COUNT);
+  request.block = 4;
+  sample(model, NULL, &request, part, NULL);
+  assert_true(memcmp(all, part, sizeof all) != 0);
+  ditmoe_model_close(model);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_recorded_samples),
@@ -349,6 +380,7 @@ int main(void) {
       cmocka_unit_test(test_plan),
       cmocka_unit_test(test_decoder_mismatch),
       cmocka_unit_test(test_blocks),
+      cmocka_unit_test(test_coupled_blocks),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
