@@ -130,6 +130,10 @@ void moe_forward(struct backend *be, const struct dit *model, int layer, float *
                  const struct dit_input *in);
 void ffn_forward(struct backend *be, const struct expert *expert, float *y, const float *u,
                  int64_t rows);
-void dit_look(struct backend *be, const struct dit_input *in, const struct dit_tap_data *data);
+/* Shows data to the tap of a call, if it has one. */
+static inline void dit_look(struct backend *be, const struct dit_input *in,
+                            const struct dit_tap_data *data) {
+  if (in->tap && be_active(be)) in->tap->look(in->tap->user, be, data);
+}
 
 #endif

@@ -2,10 +2,6 @@
 #include "dit/dit.h"
 #include "dit/embed.h"
 
-void dit_look(struct backend *be, const struct dit_input *in, const struct dit_tap_data *data) {
-  if (in->tap && be_active(be)) in->tap->look(in->tap->user, be, data);
-}
-
 /* x [B, T, D] = patches of the latents, embedded, + position */
 static void embed_patches(struct backend *be, const struct dit *model, float *x,
                           const float *latents, int B) {
