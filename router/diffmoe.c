@@ -11,19 +11,15 @@ static void route(struct backend *be, const struct router_layer *layer,
                   const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
   int E = layer->experts;
   int64_t tokens = (int64_t)in->B * in->T;
-  float *scores = be_floats(be, tokens * E);
+  const float *scores = router_softmax_scores(be, layer, in, trace);
   float *hidden = be_floats(be, tokens * in->D);
   float *capacity = be_floats(be, tokens * E);
   int32_t *work = be_ints(be, tokens * E);
-  be_linear(be, scores, in->u, layer->gate, tokens);
-  be_softmax_rows(be, scores, scores, tokens, E);
   be_linear(be, hidden, in->u, layer->predictor_in, tokens);
   be_silu(be, hidden, hidden, tokens * in->D);
   be_linear(be, capacity, hidden, layer->predictor_out, tokens);
   be_sigmoid(be, capacity, capacity, tokens * E);
   be_assign_counted(be, d, 0, scores, capacity, layer->threshold, work, tokens, E);
-  trace->rows = tokens;
-  trace->scores = scores;
   trace->capacity = capacity;
 }
 

@@ -13,13 +13,8 @@ static int64_t assignments(const struct router_layer *layer, const struct router
 
 static void route(struct backend *be, const struct router_layer *layer,
                   const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
-  int64_t tokens = (int64_t)in->B * in->T;
-  float *scores = be_floats(be, tokens * layer->experts);
-  be_linear(be, scores, in->u, layer->gate, tokens);
-  be_softmax_rows(be, scores, scores, tokens, layer->experts);
+  const float *scores = router_softmax_scores(be, layer, in, trace);
   be_assign_tokens(be, d, 0, scores, 0, in->B, in->T, layer->experts, tokens_per_expert(layer, in));
-  trace->rows = tokens;
-  trace->scores = scores;
 }
 
 const struct router router_expert_choice = {"expert-choice", false, assignments, route};

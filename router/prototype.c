@@ -89,7 +89,7 @@ static void choose_experts(struct backend *be, const struct router_layer *layer,
                            int first, int end) {
   be_assign_topk(be, d, first * tokens_stride(layer, in), weight, first * in->T,
                  (int64_t)(end - first) * in->T, layer->experts, router_top_k(layer, in),
-                 in->routing ? in->routing->skip : 0);
+                 router_skip(layer, in));
 }
 
 static void route_tokens(struct backend *be, const struct router_layer *layer,

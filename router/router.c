@@ -22,7 +22,24 @@ const struct router *router_find(const char *name) {
   return NULL;
 }
 
+int router_skip(const struct router_layer *layer, const struct router_input *in) {
+  int skip = in->routing ? in->routing->skip : 0;
+  return skip < layer->experts ? skip : layer->experts - 1;
+}
+
 int router_top_k(const struct router_layer *layer, const struct router_input *in) {
   int top_k = in->routing && in->routing->top_k > 0 ? in->routing->top_k : layer->top_k;
-  return top_k < layer->experts ? top_k : layer->experts;
+  int left = layer->experts - router_skip(layer, in);
+  return top_k < left ? top_k : left;
+}
+
+float *router_softmax_scores(struct backend *be, const struct router_layer *layer,
+                             const struct router_input *in, struct router_trace *trace) {
+  const int64_t tokens = (int64_t)in->B * in->T;
+  float *scores = be_floats(be, tokens * layer->experts);
+  be_linear(be, scores, in->u, layer->gate, tokens);
+  be_softmax_rows(be, scores, scores, tokens, layer->experts);
+  trace->rows = tokens;
+  trace->scores = scores;
+  return scores;
 }

@@ -61,7 +61,11 @@ const struct router *router_find(const char *name);
 /* NULL after the last. */
 const struct router *router_at(int index);
 
-/* Experts of a token in this call. */
+/* Scores [B * T, E] in the arena: softmax over experts of u W^T. Sets trace->rows and scores. */
+float *router_softmax_scores(struct backend *be, const struct router_layer *layer,
+                             const struct router_input *in, struct router_trace *trace);
+/* Experts of a token in this call, and how many better ones it leaves out; together at most E. */
 int router_top_k(const struct router_layer *layer, const struct router_input *in);
+int router_skip(const struct router_layer *layer, const struct router_input *in);
 
 #endif

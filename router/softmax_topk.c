@@ -9,13 +9,9 @@ static int64_t assignments(const struct router_layer *layer, const struct router
 static void route(struct backend *be, const struct router_layer *layer,
                   const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
   int64_t tokens = (int64_t)in->B * in->T;
-  float *scores = be_floats(be, tokens * layer->experts);
-  be_linear(be, scores, in->u, layer->gate, tokens);
-  be_softmax_rows(be, scores, scores, tokens, layer->experts);
+  const float *scores = router_softmax_scores(be, layer, in, trace);
   be_assign_topk(be, d, 0, scores, 0, tokens, layer->experts, router_top_k(layer, in),
-                 in->routing ? in->routing->skip : 0);
-  trace->rows = tokens;
-  trace->scores = scores;
+                 router_skip(layer, in));
 }
 
 const struct router router_softmax_topk = {"softmax-topk", false, assignments, route};

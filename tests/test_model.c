@@ -325,9 +325,15 @@ static void test_routing_override(void **state) {
   float *skipped = predict_spec(&gated, "cpu", 2, 0, &second, &count);
   assert_memory_equal(one, overridden, count * sizeof *one);
   assert_true(relative_l2(skipped, one, (int64_t)count) > 1e-3);
+  const struct routing beyond = {.top_k = 3, .skip = 9}, last = {.top_k = 1, .skip = 5};
+  float *clamped = predict_spec(&gated, "cpu", 2, 0, &beyond, &count);
+  float *worst = predict_spec(&gated, "cpu", 2, 0, &last, &count);
+  assert_memory_equal(clamped, worst, count * sizeof *worst);
   free(one);
   free(overridden);
   free(skipped);
+  free(clamped);
+  free(worst);
 }
 
 /* A store that tells which experts may be used, and operations that check it. */
