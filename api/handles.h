@@ -39,7 +39,9 @@ struct ditmoe_session {
   const struct ditmoe_model *model;
   const struct ditmoe_decoder *decoder; /* NULL: latents only */
   struct backend be;
-  int capacity; /* images of one batch                */
+  int capacity;      /* images of one batch                */
+  int side;          /* of a decoded image, 0 without a decoder */
+  struct arena host; /* the memory of the arrays below */
   size_t work_floats;
   float *x;        /* [B, C, H, W]                       */
   float *work;     /* of the sampler                     */

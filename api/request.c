@@ -171,23 +171,6 @@ uint64_t session_arena_bytes(const struct ditmoe_model *model, const struct ditm
   return denoiser > images ? denoiser : images;
 }
 
-uint64_t session_host_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
-                            const struct resolved *resolved) {
-  const struct dit_config *c = &model->dit->config;
-  uint64_t plane = (uint64_t)c->size * (uint64_t)c->size, B = (uint64_t)resolved->batch;
-  uint64_t latents = B * (uint64_t)c->channels * plane;
-  uint64_t outputs = B * (uint64_t)c->out_channels * plane, floats;
-  floats = latents + 4 * latents + 2 * outputs + 4 * B +
-           sampler_work_size(resolved->sampler, resolved->batch, c->channels, c->out_channels,
-                             (int64_t)plane);
-  if (decoder) {
-    struct vae_info info;
-    vae_describe(decoder->vae, &info);
-    floats += 3 * plane * (uint64_t)info.factor * (uint64_t)info.factor;
-  }
-  return floats * sizeof(float);
-}
-
 enum ditmoe_status ditmoe_plan(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
                                const struct ditmoe_decoder *decoder,
                                const struct ditmoe_request *request, struct ditmoe_plan *out) {

@@ -32,12 +32,6 @@ static float model_time(const struct dit_record *record, double time) {
   return (float)record->time_scale * (float)time;
 }
 
-static bool all_finite(const float *values, size_t count) {
-  float sum = 0;
-  for (size_t i = 0; i < count; i++) sum += values[i] - values[i];
-  return sum == 0;
-}
-
 /* rows images of x with the labels that session->labels holds. */
 static enum ditmoe_status call_model(struct batch *batch, float *out, const float *x, int rows,
                                      const struct prediction *prediction) {
@@ -46,7 +40,7 @@ static enum ditmoe_status call_model(struct batch *batch, float *out, const floa
   for (int i = 0; i < rows; i++) s->time[i] = model_time(&dit->config.record, prediction->time);
   const struct dit_input in = {x, s->time, s->labels, rows, prediction->routing, NULL};
   TRY(dit_predict(&s->be, dit, out, &in));
-  if (all_finite(out, (size_t)rows * output_size(s))) return DITMOE_OK;
+  if (f32_all_finite(out, rows * (int64_t)output_size(s))) return DITMOE_OK;
   return diagnose_nonfinite(&s->be, dit, &in, prediction->step + 1,
                             batch->resolved->schedule.steps);
 }
@@ -134,17 +128,15 @@ static enum ditmoe_status after_step(void *user, struct sampler_run *run, int st
 static enum ditmoe_status decode(struct batch *batch, uint8_t *pixels) {
   struct ditmoe_session *s = batch->session;
   const struct dit_config *c = &s->model->dit->config;
-  struct vae_info info;
-  vae_describe(s->decoder->vae, &info);
-  const int side = c->size * info.factor;
+  const size_t values = 3 * (size_t)s->side * (size_t)s->side;
   for (int i = 0; i < batch->count; i++) {
     TRY(vae_decode(&s->be, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), c->size,
                    s->decoder->tile));
-    if (!all_finite(s->image, 3 * (size_t)side * (size_t)side))
+    if (!f32_all_finite(s->image, (int64_t)values))
       return fail(s->be.ctx, DITMOE_NONFINITE,
                   "image %lld: the decoder made NaN or infinite pixels",
                   (long long)(batch->request->first_index + batch->first + i));
-    vae_pixels(pixels + (size_t)i * 3 * (size_t)side * (size_t)side, s->image, side);
+    vae_pixels(pixels + (size_t)i * values, s->image, s->side);
   }
   return DITMOE_OK;
 }
@@ -178,14 +170,7 @@ static enum ditmoe_status sample_all(struct ditmoe_ctx *ctx, struct ditmoe_sessi
                                      const struct ditmoe_request *request, float *latents,
                                      uint8_t *pixels, const struct resolved *resolved,
                                      const struct schedule *schedule) {
-  const size_t size = latent_size(s);
-  size_t image_bytes = 0;
-  if (s->decoder) {
-    struct vae_info info;
-    vae_describe(s->decoder->vae, &info);
-    size_t side = (size_t)s->model->dit->config.size * (size_t)info.factor;
-    image_bytes = 3 * side * side;
-  }
+  const size_t size = latent_size(s), image_bytes = 3 * (size_t)s->side * (size_t)s->side;
   for (int64_t first = 0; first < request->count; first += resolved->batch) {
     int64_t left = request->count - first;
     struct batch batch = {.session = s,

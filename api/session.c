@@ -40,26 +40,33 @@ static enum ditmoe_status check_memory(struct ditmoe_ctx *ctx, uint64_t bytes) {
       (double)bytes / 1048576, (double)available / 1048576);
 }
 
-static enum ditmoe_status make_arrays(struct ditmoe_ctx *ctx, struct ditmoe_session *s,
-                                      const struct resolved *resolved) {
+/* Takes all arrays of a session from its host arena, which may be measuring. */
+static void carve_arrays(struct ditmoe_session *s, const struct resolved *resolved) {
   const struct dit_config *c = &s->model->dit->config;
   size_t plane = (size_t)c->size * (size_t)c->size, B = (size_t)resolved->batch;
   size_t latents = B * (size_t)c->channels * plane, outputs = B * (size_t)c->out_channels * plane;
+  struct vae_info info = {0};
+  if (s->decoder) vae_describe(s->decoder->vae, &info);
   s->capacity = resolved->batch;
+  s->side = c->size * info.factor;
   s->work_floats = sampler_work_size(resolved->sampler, resolved->batch, c->channels,
                                      c->out_channels, (int64_t)plane);
-  TRY(mem_alloc(ctx, latents, sizeof *s->x, "latents", &s->x));
-  TRY(mem_alloc(ctx, s->work_floats, sizeof *s->work, "sampler arrays", &s->work));
-  TRY(mem_alloc(ctx, 2 * latents, sizeof *s->pair_in, "latents", &s->pair_in));
-  TRY(mem_alloc(ctx, 2 * outputs, sizeof *s->pair_out, "predictions", &s->pair_out));
-  TRY(mem_alloc(ctx, 2 * latents, sizeof *s->noise, "noise", &s->noise));
-  TRY(mem_alloc(ctx, 2 * B, sizeof *s->time, "times", &s->time));
-  TRY(mem_alloc(ctx, 2 * B, sizeof *s->labels, "labels", &s->labels));
-  if (!s->decoder) return DITMOE_OK;
-  struct vae_info info;
-  vae_describe(s->decoder->vae, &info);
-  size_t pixels = plane * (size_t)info.factor * (size_t)info.factor;
-  return mem_alloc(ctx, 3 * pixels, sizeof *s->image, "image", &s->image);
+  s->x = arena_alloc(&s->host, latents, sizeof *s->x);
+  s->work = arena_alloc(&s->host, s->work_floats, sizeof *s->work);
+  s->pair_in = arena_alloc(&s->host, 2 * latents, sizeof *s->pair_in);
+  s->pair_out = arena_alloc(&s->host, 2 * outputs, sizeof *s->pair_out);
+  s->noise = arena_alloc(&s->host, 2 * latents, sizeof *s->noise);
+  s->image = arena_alloc(&s->host, 3 * (size_t)s->side * (size_t)s->side, sizeof *s->image);
+  s->time = arena_alloc(&s->host, 2 * B, sizeof *s->time);
+  s->labels = arena_alloc(&s->host, 2 * B, sizeof *s->labels);
+}
+
+uint64_t session_host_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
+                            const struct resolved *resolved) {
+  struct ditmoe_session probe = {.model = model, .decoder = decoder};
+  arena_init_measuring(&probe.host, false);
+  carve_arrays(&probe, resolved);
+  return probe.host.peak;
 }
 
 static enum ditmoe_status make_session(struct ditmoe_ctx *ctx, struct ditmoe_session *s,
@@ -69,10 +76,13 @@ static enum ditmoe_status make_session(struct ditmoe_ctx *ctx, struct ditmoe_ses
   TRY(request_resolve(ctx, model, request, &resolved));
   TRY(check_decoder(ctx, model, s->decoder));
   uint64_t arena = session_arena_bytes(model, s->decoder, &resolved);
-  TRY(check_memory(ctx, arena + session_host_bytes(model, s->decoder, &resolved)));
+  uint64_t host = session_host_bytes(model, s->decoder, &resolved);
+  TRY(check_memory(ctx, arena + host));
   TRY(backend_init(&s->be, ctx, model->be.ops->name, model->be.tier, model->be.threads));
   TRY(backend_arena(&s->be, arena, false));
-  return make_arrays(ctx, s, &resolved);
+  TRY(arena_init(&s->host, ctx, host, false));
+  carve_arrays(s, &resolved);
+  return DITMOE_OK;
 }
 
 enum ditmoe_status ditmoe_session_create(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
@@ -97,9 +107,8 @@ enum ditmoe_status ditmoe_session_create(struct ditmoe_ctx *ctx, const struct di
 void ditmoe_session_destroy(struct ditmoe_session *s) {
   if (!s) return;
   struct ditmoe_ctx own = s->own;
-  void *arrays[] = {s->x, s->work, s->pair_in, s->pair_out, s->noise, s->image, s->time, s->labels};
   s->be.ctx = &own;
   backend_fini(&s->be);
-  for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) mem_free(&own, arrays[i]);
+  arena_fini(&s->host, &own);
   mem_free(&own, s);
 }

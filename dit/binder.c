@@ -1,6 +1,5 @@
 #include "dit/binder.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -32,13 +31,10 @@ static bool same_shape(const struct tensor *tensor, int rank, const int64_t *sha
 
 static bool all_finite(const struct tensor *tensor) {
   float values[512];
-  for (int64_t at = 0; at < tensor->elements;) {
+  for (int64_t at = 0; at < tensor->elements; at += 512) {
     int64_t count = tensor->elements - at < 512 ? tensor->elements - at : 512;
-    float sum = 0; /* of v - v: 0, or NaN as soon as one is not finite */
     tensor_read_f32(values, tensor, at, count);
-    for (int64_t i = 0; i < count; i++) sum += values[i] - values[i];
-    if (!(sum == 0)) return false;
-    at += count;
+    if (!f32_all_finite(values, count)) return false;
   }
   return true;
 }

@@ -56,11 +56,13 @@ static enum ditmoe_status find_dialect(struct ditmoe_ctx *ctx, struct dit_config
   if (checkpoint->count == 0)
     return fail(ctx, DITMOE_MISMATCH, "%s: holds no tensors; missing x_embedder.proj.weight",
                 checkpoint->path);
+  const char *nearest = checkpoint_nearest(checkpoint, "blocks.0.attn.qkv.weight");
   return fail(ctx, DITMOE_MISMATCH,
               "%s: not a diffusion transformer: no tensor blocks.0.attn.qkv.weight, "
               "blocks.0.attn.Wqkv.weight or transformer_blocks.0.attn1.to_q.weight "
-              "(%zu tensors, the first is %s)%s",
-              checkpoint->path, checkpoint->count, checkpoint->tensors[0].name, guess(checkpoint));
+              "(%zu tensors, %s is %s)%s",
+              checkpoint->path, checkpoint->count, nearest ? "the nearest" : "the first",
+              nearest ? nearest : checkpoint->tensors[0].name, guess(checkpoint));
 }
 
 /* Number of blocks: one more than the highest index that a name has after the prefix. */

@@ -1,36 +1,18 @@
 #include "dit/names.h"
 
+/* The original programs name all but the attention alike. */
+#define ORIGINAL_NAMES                                                                             \
+  .patch_embed = "x_embedder.proj", .pos_embed = "pos_embed", .time_in = "t_embedder.mlp.0",       \
+  .time_out = "t_embedder.mlp.2", .labels = "y_embedder.embedding_table.weight",                   \
+  .modulation = "blocks.%d.adaLN_modulation.1", .q_norm = "blocks.%d.attn.q_norm",                 \
+  .k_norm = "blocks.%d.attn.k_norm", .block = "blocks.%d.", .mlp = "blocks.%d.mlp.",               \
+  .final_modulation = "final_layer.adaLN_modulation.1", .final_linear = "final_layer.linear"
+
 const struct dialect dialects[DIALECTS] = {
-    [DIALECT_DIT] = {"original",
-                     "x_embedder.proj",
-                     "pos_embed",
-                     "t_embedder.mlp.0",
-                     "t_embedder.mlp.2",
-                     "y_embedder.embedding_table.weight",
-                     "blocks.%d.adaLN_modulation.1",
-                     {"blocks.%d.attn.qkv"},
-                     "blocks.%d.attn.proj",
-                     "blocks.%d.attn.q_norm",
-                     "blocks.%d.attn.k_norm",
-                     "blocks.%d.",
-                     "blocks.%d.mlp.",
-                     "final_layer.adaLN_modulation.1",
-                     "final_layer.linear"},
-    [DIALECT_FLASH] = {"flash",
-                       "x_embedder.proj",
-                       "pos_embed",
-                       "t_embedder.mlp.0",
-                       "t_embedder.mlp.2",
-                       "y_embedder.embedding_table.weight",
-                       "blocks.%d.adaLN_modulation.1",
-                       {"blocks.%d.attn.Wqkv"},
-                       "blocks.%d.attn.out_proj",
-                       "blocks.%d.attn.q_norm",
-                       "blocks.%d.attn.k_norm",
-                       "blocks.%d.",
-                       "blocks.%d.mlp.",
-                       "final_layer.adaLN_modulation.1",
-                       "final_layer.linear"},
+    [DIALECT_DIT] = {ORIGINAL_NAMES, .name = "original", .qkv = {"blocks.%d.attn.qkv"},
+                     .proj = "blocks.%d.attn.proj"},
+    [DIALECT_FLASH] = {ORIGINAL_NAMES, .name = "flash", .qkv = {"blocks.%d.attn.Wqkv"},
+                       .proj = "blocks.%d.attn.out_proj"},
     [DIALECT_DIFFUSERS] = {"diffusers",
                            "pos_embed.proj",
                            NULL,

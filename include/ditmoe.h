@@ -201,7 +201,7 @@ struct ditmoe_request ditmoe_request_default(void);
 struct ditmoe_plan {
   const char *sampler;
   int steps, batch, block;
-  int denoiser_calls;    /* forward passes of one batch over the whole run */
+  int denoiser_calls;    /* forward passes of one batch over the whole run, at most */
   uint64_t weight_bytes; /* model and decoder as held in memory            */
   uint64_t activation_bytes;
   uint64_t available_bytes; /* memory of this machine that is free now       */

@@ -1,6 +1,7 @@
 /* The registry of samplers, and what all of them share: the guided and checked prediction, the two
  * forms of the estimate of the clean latents, the work arrays, the end of a step. */
 #include "sampler/sampler.h"
+#include "base/tensor.h"
 #include "sampler/guidance.h"
 
 #include <string.h>
@@ -52,23 +53,11 @@ float *sampler_array(struct sampler_run *run, int index) {
          (size_t)index * array_floats(run->count, run->channels, run->plane);
 }
 
-/* Not a NaN, not an infinity. Without branches, so that it vectorizes. */
-static bool all_finite(const float *values, int64_t n) {
-  uint32_t largest = 0;
-  for (int64_t i = 0; i < n; i++) {
-    uint32_t bits;
-    memcpy(&bits, values + i, sizeof bits);
-    bits &= 0x7fffffffu;
-    largest = bits > largest ? bits : largest;
-  }
-  return largest < 0x7f800000u;
-}
-
 static enum ditmoe_status check_finite(struct sampler_run *run, const float *values, int channels,
                                        int step, const char *what) {
   int64_t size = channels * run->plane, image = 0;
-  if (all_finite(values, run->count * size)) return DITMOE_OK;
-  while (all_finite(values + image * size, size)) image++;
+  if (f32_all_finite(values, run->count * size)) return DITMOE_OK;
+  while (f32_all_finite(values + image * size, size)) image++;
   return fail(
       run->ctx, DITMOE_NONFINITE,
       "step %d of %d: %s of image %d of the batch is not finite; the weights hold a NaN or an "
