@@ -9,12 +9,10 @@
   .final_modulation = "final_layer.adaLN_modulation.1", .final_linear = "final_layer.linear"
 
 const struct dialect dialects[DIALECTS] = {
-    [DIALECT_DIT] = {ORIGINAL_NAMES, .name = "original", .qkv = {"blocks.%d.attn.qkv"},
-                     .proj = "blocks.%d.attn.proj"},
-    [DIALECT_FLASH] = {ORIGINAL_NAMES, .name = "flash", .qkv = {"blocks.%d.attn.Wqkv"},
+    [DIALECT_DIT] = {ORIGINAL_NAMES, .qkv = {"blocks.%d.attn.qkv"}, .proj = "blocks.%d.attn.proj"},
+    [DIALECT_FLASH] = {ORIGINAL_NAMES, .qkv = {"blocks.%d.attn.Wqkv"},
                        .proj = "blocks.%d.attn.out_proj"},
-    [DIALECT_DIFFUSERS] = {"diffusers",
-                           "pos_embed.proj",
+    [DIALECT_DIFFUSERS] = {"pos_embed.proj",
                            NULL,
                            "transformer_blocks.%d.norm1.emb.timestep_embedder.linear_1",
                            "transformer_blocks.%d.norm1.emb.timestep_embedder.linear_2",

@@ -6,7 +6,6 @@
 
 /* Patterns; %d is the block. Without ".weight" and ".bias" where the tensor has both. */
 struct dialect {
-  const char *name;
   const char *patch_embed, *pos_embed;     /* pos_embed NULL: made, not stored */
   const char *time_in, *time_out, *labels; /* with %d where every block has its own */
   const char *modulation;

@@ -497,6 +497,21 @@ static void test_weights_do_not_fit(void **state) {
   assert_null(model);
 }
 
+/* Names under a prefix that nobody knows: the message shows what they look like. */
+static void test_unknown_prefix(void **state) {
+  (void)state;
+  struct ditmoe_model *model = NULL;
+  synthetic_write(&gated, temporary_path("synthetic.safetensors"));
+  struct ditmoe_checkpoint *checkpoint = checkpoint_of(temporary_path("synthetic.safetensors"));
+  struct tensor tensor = *checkpoint_find(checkpoint, "blocks.0.attn.qkv.weight");
+  tensor.name = "net.blocks.0.attn.qkv.weight";
+  assert_ok(test_ctx(), safetensors_write(test_ctx(), temporary_path("prefixed.safetensors"),
+                                          &tensor, 1, DT_COUNT, NULL, 0));
+  assert_fails(test_ctx(), DITMOE_MISMATCH, "the nearest is net.blocks.0.attn.qkv.weight",
+               ditmoe_model_open(test_ctx(), temporary_path("prefixed.safetensors"), NULL, &model));
+  ditmoe_checkpoint_close(checkpoint);
+}
+
 int main(void) {
   static char generic[] = "generic", avx2[] = "avx2", avx512[] = "avx512";
   const struct CMUnitTest tests[] = {
@@ -511,6 +526,7 @@ int main(void) {
       cmocka_unit_test(test_expert_store),
       cmocka_unit_test(test_memory_limit),
       cmocka_unit_test(test_weights_do_not_fit),
+      cmocka_unit_test(test_unknown_prefix),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
