@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 /* First number after `key` in a file, or UINT64_MAX. */
 static uint64_t number_in(const char *path, const char *key) {
@@ -35,4 +36,10 @@ uint64_t system_memory_available(void) {
   if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY && pages != UINT64_MAX)
     available = smaller(available, space.rlim_cur - smaller(space.rlim_cur, pages * 4096));
   return available;
+}
+
+double system_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }

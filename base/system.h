@@ -8,4 +8,7 @@
  * this process's control group and address space; UINT64_MAX where the system does not tell. */
 uint64_t system_memory_available(void);
 
+/* Of a clock that only runs forward. */
+double system_seconds(void);
+
 #endif

@@ -129,3 +129,41 @@ bool f32_all_finite(const float *values, int64_t n) {
   }
   return largest < 0x7f800000u;
 }
+
+/* Values are checked in blocks of constant size, which become vectors; an exponent of ones alone
+ * carries into the sign bit. */
+enum { BLOCK = 1024 };
+
+static bool halves_finite(const uint8_t *from, int64_t n, uint16_t exponent) {
+  const uint16_t lowest = (uint16_t)(exponent & -exponent);
+  for (int64_t at = 0; at < n; at += BLOCK) {
+    uint16_t bits[BLOCK] = {0}, seen = 0;
+    memcpy(bits, from + 2 * at, (size_t)(n - at < BLOCK ? n - at : BLOCK) * sizeof *bits);
+    for (int i = 0; i < BLOCK; i++) seen |= (uint16_t)((bits[i] & exponent) + lowest);
+    if (seen >> 15) return false;
+  }
+  return true;
+}
+
+static bool singles_finite(const uint8_t *from, int64_t n) {
+  for (int64_t at = 0; at < n; at += BLOCK) {
+    uint32_t bits[BLOCK] = {0}, seen = 0;
+    memcpy(bits, from + 4 * at, (size_t)(n - at < BLOCK ? n - at : BLOCK) * sizeof *bits);
+    for (int i = 0; i < BLOCK; i++) seen |= (bits[i] & 0x7f800000) + 0x800000;
+    if (seen >> 31) return false;
+  }
+  return true;
+}
+
+bool tensor_all_finite(const struct tensor *tensor) {
+  float values[BLOCK];
+  if (tensor->dtype == DT_F32) return singles_finite(tensor->data, tensor->elements);
+  if (tensor->dtype == DT_F16) return halves_finite(tensor->data, tensor->elements, 0x7c00);
+  if (tensor->dtype == DT_BF16) return halves_finite(tensor->data, tensor->elements, 0x7f80);
+  for (int64_t at = 0; at < tensor->elements; at += BLOCK) {
+    int64_t count = tensor->elements - at < BLOCK ? tensor->elements - at : BLOCK;
+    tensor_read_f32(values, tensor, at, count);
+    if (!f32_all_finite(values, count)) return false;
+  }
+  return true;
+}
