@@ -4,6 +4,7 @@
 static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_decoder *decoder,
                                const char *path, const struct ditmoe_model_options *options) {
   TRY(backend_init(&decoder->be, ctx, options->backend, options->tier, options->threads));
+  TRY(backend_compute(&decoder->be, options->dtype));
   TRY(vae_open(&decoder->be, path, &decoder->vae));
   struct vae_info info;
   vae_describe(decoder->vae, &info);

@@ -88,7 +88,7 @@ enum ditmoe_status diagnose_nonfinite(struct backend *be, const struct dit *mode
   const int64_t plane = (int64_t)c->size * c->size;
   float *x = be_floats(be, in->B * c->channels * plane);
   float *y = be_floats(be, in->B * c->out_channels * plane);
-  be_upload(be, x, in->x, (size_t)(in->B * c->channels * plane) * sizeof *x);
+  be_upload(be, x, in->x, (size_t)(dit_images(in) * c->channels * plane) * sizeof *x);
   dit_forward(be, model, y, x, &again);
   arena_reset(arena, mark);
   TRY(be->status);

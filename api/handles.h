@@ -12,6 +12,7 @@ struct ditmoe_model {
   struct ditmoe_ctx own;
   struct backend be;
   struct dit *dit;
+  struct ditmoe_checkpoint *file; /* that the weights lie in, if it is a packed one; else NULL */
   char *record;
 };
 
@@ -45,7 +46,6 @@ struct ditmoe_session {
   size_t work_floats;
   float *x;        /* [B, C, H, W]                       */
   float *work;     /* of the sampler                     */
-  float *pair_in;  /* [2B, C, H, W], for batched guidance */
   float *pair_out; /* [2B, Cout, H, W]                   */
   float *noise;    /* [2B, C, H, W], for torch's numbers */
   float *image;    /* [3, S, S]                          */

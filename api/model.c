@@ -1,17 +1,31 @@
 /* Models: a checkpoint turned into weights of a backend. */
 #include "api/handles.h"
+#include "io/packed.h"
 
 #include <string.h>
 
+/* The backend and the file. A packed file says what the compute type is, if nobody else does. */
+static enum ditmoe_status open_file(struct ditmoe_ctx *ctx, struct backend *be, const char *path,
+                                    const struct ditmoe_model_options *options,
+                                    struct ditmoe_checkpoint **out) {
+  TRY(backend_init(be, ctx, options->backend, options->tier, options->threads));
+  TRY(backend_compute(be, options->dtype));
+  TRY(ditmoe_checkpoint_open(ctx, path, options->key, out));
+  return options->dtype ? DITMOE_OK : backend_compute(be, packed_dtype(*out));
+}
+
 static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_model *model, const char *path,
                                const struct ditmoe_model_options *options) {
-  struct ditmoe_checkpoint *checkpoint = NULL;
-  TRY(backend_init(&model->be, ctx, options->backend, options->tier, options->threads));
-  TRY(ditmoe_checkpoint_open(ctx, path, options->key, &checkpoint));
-  enum ditmoe_status status = dit_open(&model->be, checkpoint, options->record, &model->dit);
-  ditmoe_checkpoint_close(checkpoint);
+  enum ditmoe_status status = open_file(ctx, &model->be, path, options, &model->file);
+  if (status == DITMOE_OK) status = dit_open(&model->be, model->file, options->record, &model->dit);
   if (status == DITMOE_OK)
     status = record_write_json(ctx, &model->dit->config.record, &model->record);
+  if (status == DITMOE_OK && packed_layout(model->file)) {
+    model->file->ctx = &model->own;
+    return DITMOE_OK;
+  }
+  ditmoe_checkpoint_close(model->file);
+  model->file = NULL;
   return status;
 }
 
@@ -38,8 +52,24 @@ void ditmoe_model_close(struct ditmoe_model *model) {
   model->be.ctx = &own;
   dit_close(&model->be, model->dit);
   backend_fini(&model->be);
+  if (model->file) model->file->ctx = &own;
+  ditmoe_checkpoint_close(model->file);
   mem_free(&own, model->record);
   mem_free(&own, model);
+}
+
+enum ditmoe_status ditmoe_model_pack(struct ditmoe_ctx *ctx, const char *path,
+                                     const struct ditmoe_model_options *options,
+                                     const char *output) {
+  const struct ditmoe_model_options defaults = {0};
+  struct backend be = {0};
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  if (!options) options = &defaults;
+  enum ditmoe_status status = open_file(ctx, &be, path, options, &checkpoint);
+  if (status == DITMOE_OK) status = dit_pack(&be, checkpoint, options->record, output);
+  ditmoe_checkpoint_close(checkpoint);
+  backend_fini(&be);
+  return status;
 }
 
 void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_info *out) {
@@ -49,6 +79,7 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
       .objective = c->record.objective == OBJECTIVE_RF ? "rf" : "ddpm",
       .backend = model->be.ops->name,
       .tier = model->be.tier,
+      .dtype = model->be.dtype == DT_BF16 ? "bf16" : "f32",
       .channels = c->channels,
       .size = c->size,
       .patch = c->patch,

@@ -32,13 +32,19 @@ static float model_time(const struct dit_record *record, double time) {
   return (float)record->time_scale * (float)time;
 }
 
-/* rows images of x with the labels that session->labels holds. */
-static enum ditmoe_status call_model(struct batch *batch, float *out, const float *x, int rows,
+/* The images of the batch `halves` times, with the labels that session->labels holds. */
+static enum ditmoe_status call_model(struct batch *batch, float *out, int halves,
                                      const struct prediction *prediction) {
   struct ditmoe_session *s = batch->session;
   const struct dit *dit = s->model->dit;
+  const int rows = halves * batch->count;
   for (int i = 0; i < rows; i++) s->time[i] = model_time(&dit->config.record, prediction->time);
-  const struct dit_input in = {x, s->time, s->labels, rows, prediction->routing, NULL};
+  const struct dit_input in = {.x = prediction->x,
+                               .time = s->time,
+                               .labels = s->labels,
+                               .B = rows,
+                               .halves = halves,
+                               .routing = prediction->routing};
   TRY(dit_predict(&s->be, dit, out, &in));
   if (f32_all_finite(out, rows * (int64_t)output_size(s))) return DITMOE_OK;
   return diagnose_nonfinite(&s->be, dit, &in, prediction->step + 1,
@@ -51,22 +57,19 @@ static enum ditmoe_status predict(void *user, float *out, const struct predictio
   const int null_label = s->model->dit->config.record.null_label;
   for (int i = 0; i < batch->count; i++)
     s->labels[i] = prediction->unconditional ? null_label : batch->labels[i];
-  return call_model(batch, out, prediction->x, batch->count, prediction);
+  return call_model(batch, out, 1, prediction);
 }
 
 static enum ditmoe_status predict_both(void *user, float *conditional, float *unconditional,
                                        const struct prediction *prediction) {
   struct batch *batch = user;
   struct ditmoe_session *s = batch->session;
-  const size_t in = (size_t)batch->count * latent_size(s),
-               out = (size_t)batch->count * output_size(s);
+  const size_t out = (size_t)batch->count * output_size(s);
   for (int i = 0; i < batch->count; i++) {
     s->labels[i] = batch->labels[i];
     s->labels[batch->count + i] = s->model->dit->config.record.null_label;
   }
-  memcpy(s->pair_in, prediction->x, in * sizeof(float));
-  memcpy(s->pair_in + in, prediction->x, in * sizeof(float));
-  TRY(call_model(batch, s->pair_out, s->pair_in, 2 * batch->count, prediction));
+  TRY(call_model(batch, s->pair_out, 2, prediction));
   memcpy(conditional, s->pair_out, out * sizeof(float));
   memcpy(unconditional, s->pair_out + out, out * sizeof(float));
   return DITMOE_OK;
@@ -130,8 +133,12 @@ static enum ditmoe_status decode(struct batch *batch, uint8_t *pixels) {
   const struct dit_config *c = &s->model->dit->config;
   const size_t values = 3 * (size_t)s->side * (size_t)s->side;
   for (int i = 0; i < batch->count; i++) {
-    TRY(vae_decode(&s->be, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), c->size,
-                   s->decoder->tile));
+    s->be.dtype = s->decoder->be.dtype;
+    enum ditmoe_status status =
+        vae_decode(&s->be, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), c->size,
+                   s->decoder->tile);
+    s->be.dtype = s->model->be.dtype;
+    TRY(status);
     if (!f32_all_finite(s->image, (int64_t)values))
       return fail(s->be.ctx, DITMOE_NONFINITE,
                   "image %lld: the decoder made NaN or infinite pixels",

@@ -3,13 +3,18 @@
 #include "base/system.h"
 
 #include <math.h>
+#include <string.h>
 
-/* Latents must be those that the decoder was made for. */
+/* Both must be made for one backend, and the latents for the decoder. */
 static enum ditmoe_status check_decoder(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
                                         const struct ditmoe_decoder *decoder) {
   const struct dit_config *c = &model->dit->config;
   struct vae_info info;
   if (!decoder) return DITMOE_OK;
+  if (decoder->be.ops != model->be.ops || strcmp(decoder->be.tier, model->be.tier) != 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "the decoder was opened for backend %s, tier %s, the model for %s, %s",
+                decoder->be.ops->name, decoder->be.tier, model->be.ops->name, model->be.tier);
   vae_describe(decoder->vae, &info);
   if (info.latent_channels != c->channels)
     return fail(ctx, DITMOE_MISMATCH,
@@ -53,7 +58,6 @@ static void carve_arrays(struct ditmoe_session *s, const struct resolved *resolv
                                      c->out_channels, (int64_t)plane);
   s->x = arena_alloc(&s->host, latents, sizeof *s->x);
   s->work = arena_alloc(&s->host, s->work_floats, sizeof *s->work);
-  s->pair_in = arena_alloc(&s->host, 2 * latents, sizeof *s->pair_in);
   s->pair_out = arena_alloc(&s->host, 2 * outputs, sizeof *s->pair_out);
   s->noise = arena_alloc(&s->host, 2 * latents, sizeof *s->noise);
   s->image = arena_alloc(&s->host, 3 * (size_t)s->side * (size_t)s->side, sizeof *s->image);
@@ -79,6 +83,7 @@ static enum ditmoe_status make_session(struct ditmoe_ctx *ctx, struct ditmoe_ses
   uint64_t host = session_host_bytes(model, s->decoder, &resolved);
   TRY(check_memory(ctx, arena + host));
   TRY(backend_init(&s->be, ctx, model->be.ops->name, model->be.tier, model->be.threads));
+  s->be.dtype = model->be.dtype;
   TRY(backend_arena(&s->be, arena, false));
   TRY(arena_init(&s->host, ctx, host, false));
   carve_arrays(s, &resolved);

@@ -69,6 +69,17 @@ void backend_fail(struct backend *be, enum ditmoe_status status) {
   if (be->status == DITMOE_OK) be->status = status;
 }
 
+enum ditmoe_status backend_compute(struct backend *be, const char *dtype) {
+  be->dtype = DT_F32;
+  if (!dtype)
+    be->dtype = be->ops->best_dtype(be);
+  else if (strcmp(dtype, "bf16") == 0)
+    be->dtype = DT_BF16;
+  else if (strcmp(dtype, "f32") != 0)
+    return fail(be->ctx, DITMOE_USAGE, "dtype: expected f32 or bf16, found \"%s\"", dtype);
+  return DITMOE_OK;
+}
+
 static void *take(struct backend *be, int64_t n, size_t size) {
   void *block = n < 0 ? NULL : arena_alloc(&be->arena, (size_t)n, size);
   if (!block && be->status == DITMOE_OK)
@@ -81,6 +92,24 @@ static void *take(struct backend *be, int64_t n, size_t size) {
 }
 
 float *be_floats(struct backend *be, int64_t n) { return take(be, n, sizeof(float)); }
+
+struct act *be_acts(struct backend *be, int64_t n) {
+  return take(be, n, dtype_size(be->dtype));
+}
+
+const struct act *be_narrowed(struct backend *be, const float *x, int64_t n) {
+  if (be->dtype == DT_F32) return (const struct act *)(const void *)x;
+  struct act *y = be_acts(be, n);
+  be_narrow(be, y, x, n);
+  return y;
+}
+
+const float *be_widened(struct backend *be, const struct act *x, int64_t n) {
+  if (be->dtype == DT_F32) return (const float *)(const void *)x;
+  float *y = be_floats(be, n);
+  be_widen(be, y, x, n);
+  return y;
+}
 
 int32_t *be_ints(struct backend *be, int64_t n) { return take(be, n, sizeof(int32_t)); }
 

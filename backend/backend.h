@@ -1,7 +1,9 @@
 /* The operations that models are made of. A model calls be_*; a backend fills `struct backend_ops`.
  *
- * Conventions. Destination first, sizes last. Activations are f32, row-major and contiguous unless
- * a stride is named, and live in be->arena. B images, T tokens of an image, D width, H heads, d = D
+ * Conventions. Destination first, sizes last. Arrays are row-major and contiguous unless a stride
+ * is named, and live in be->arena. What feeds a product is a `struct act`, an opaque array in the
+ * compute type be->dtype (f32 or bf16); all else, residual stream and scores included, is f32.
+ * Products add up in f32. B images, T tokens of an image, D width, H heads, d = D
  * / H, E experts, K top-k, R dispatched rows, F hidden width of an expert, C channels.
  *
  * No operation reads a tensor value on the host on behalf of the model, so sizes never depend on
@@ -16,23 +18,28 @@
 #define BACKEND_BACKEND_H
 
 #include "base/memory.h"
+#include "base/system.h"
 #include "base/tensor.h"
 
 struct backend;
+struct act; /* activations of be->dtype, see be_acts */
 
 /* Weights of y = x W^T + b in the layout of the backend that made them. */
 struct linear {
   int in, out;
-  bool paired; /* two matrices [out, in], gate and up, used together by a SwiGLU */
+  bool paired;          /* two matrices [out, in], gate and up, used together by a SwiGLU */
+  enum dtype type;      /* of the weights and of the x they are used with */
+  bool finite, adopted; /* no NaN nor infinity in its sources; data belong to somebody else */
   size_t bytes;
   void *data;
 };
 
 /* weight[i] [out_i, in] are stacked along the outputs; with `paired` there are two of equal shape.
- * bias[i] [out_i] or NULL. Any floating type. */
+ * bias[i] [out_i] or NULL. Any floating type; the layer has the backend's compute type. */
 struct linear_source {
   int parts;
   bool paired;
+  bool exact; /* f32 weights and inputs whatever the compute type */
   const struct tensor *weight[3], *bias[3];
 };
 
@@ -77,6 +84,8 @@ struct expert_grad {
 
 struct backend_ops {
   const char *name;
+  /* Compute type that this backend does best. */
+  enum dtype (*best_dtype)(const struct backend *be);
   enum ditmoe_status (*init)(struct backend *be, const char *tier);
   void (*fini)(struct backend *be);
   /* Memory of the device. */
@@ -88,27 +97,33 @@ struct backend_ops {
   enum ditmoe_status (*linear_create)(struct backend *be, const struct linear_source *source,
                                       struct linear **out);
   void (*linear_destroy)(struct backend *be, struct linear *linear);
+  const struct packed_ops *packed; /* backend/packed.h, or NULL */
   enum ditmoe_status (*conv_create)(struct backend *be, const struct tensor *weight,
                                     const struct tensor *bias, int stride, int pad_before,
                                     int pad_after, struct conv **out);
   void (*conv_destroy)(struct backend *be, struct conv *conv);
 
-  void (*linear)(struct backend *be, float *y, const float *x, const struct linear *w,
-                 int64_t rows);
+  void (*narrow)(struct backend *be, struct act *y, const float *x, int64_t n);
+  void (*widen)(struct backend *be, float *y, const struct act *x, int64_t n);
+  void (*linear)(struct backend *be, float *y, const void *x, const struct linear *w, int64_t rows);
+  void (*hidden)(struct backend *be, struct act *h, const struct act *x,
+                 const struct expert *expert, int64_t rows);
   void (*silu)(struct backend *be, float *y, const float *x, int64_t n);
-  void (*gelu)(struct backend *be, float *y, const float *x, int64_t n);
   void (*sigmoid)(struct backend *be, float *y, const float *x, int64_t n);
   void (*add)(struct backend *be, float *y, const float *a, const float *b, int64_t n);
   void (*add_rows)(struct backend *be, float *x, const float *row, int64_t rows, int64_t n);
-  void (*norm_modulate)(struct backend *be, float *y, const float *x, const float *shift,
+  void (*norm_modulate)(struct backend *be, struct act *y, const float *x, const float *shift,
                         const float *scale, int64_t stride, int B, int T, int D, float eps);
+  void (*norm_modulate_exact)(struct backend *be, float *y, const float *x, const float *shift,
+                              const float *scale, int64_t stride, int B, int T, int D, float eps);
   void (*gated_add)(struct backend *be, float *x, const float *gate, int64_t stride, const float *y,
                     int B, int T, int D);
   void (*qk_norm)(struct backend *be, float *qkv, const float *q_weight, const float *q_bias,
                   const float *k_weight, const float *k_bias, int64_t rows, int H, int d,
                   float eps);
   void (*qk_round_f16)(struct backend *be, float *qkv, int64_t rows, int D);
-  void (*attention)(struct backend *be, float *o, const float *qkv, int B, int T, int H, int d);
+  void (*attention)(struct backend *be, struct act *o, const float *qkv, int B, int T, int H,
+                    int d);
   void (*patchify)(struct backend *be, float *rows, const float *x, int B, int C, int size,
                    int patch);
   void (*unpatchify)(struct backend *be, float *x, const float *rows, int B, int C, int size,
@@ -129,37 +144,34 @@ struct backend_ops {
                          const float *capacity, const float *threshold, int32_t *work, int64_t S,
                          int E);
   void (*dispatch_order)(struct backend *be, struct dispatch *d);
-  void (*dispatch_rows)(struct backend *be, float *rows, const float *x, const struct dispatch *d,
-                        int D);
-  void (*experts_in)(struct backend *be, float *h, const float *rows, const struct dispatch *d,
-                     const struct expert *const *experts, int D, int F);
-  void (*experts_out)(struct backend *be, float *y, const float *h, const float *rows,
+  void (*experts_in)(struct backend *be, struct act *h, const struct act *x,
+                     const struct dispatch *d, const struct expert *const *experts, int D, int F);
+  void (*experts_out)(struct backend *be, float *rows, const struct act *h, const struct act *x,
                       const struct dispatch *d, const struct expert *const *experts, int D, int F);
-  void (*combine_rows)(struct backend *be, float *rows, const struct dispatch *d, int D);
-  void (*unorder_rows)(struct backend *be, float *y, const float *rows, const struct dispatch *d,
-                       int D);
+  void (*combine_rows)(struct backend *be, float *y, const float *rows, const struct dispatch *d,
+                       const float *add, int D);
 
-  void (*conv2d)(struct backend *be, float *y, const float *x, const struct conv *w, int B,
+  void (*conv2d)(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
                  int height, int width);
-  void (*group_norm)(struct backend *be, float *y, const float *x, const float *weight,
+  void (*group_norm)(struct backend *be, struct act *y, const float *x, const float *weight,
                      const float *bias, int B, int64_t pixels, int C, int groups, float eps,
                      bool silu);
   void (*group_moments)(struct backend *be, double *moments, const float *x, int width,
                         const int window[4], int C, int groups, int64_t pixels);
-  void (*group_norm_given)(struct backend *be, float *y, const float *x, const double *moments,
+  void (*group_norm_given)(struct backend *be, struct act *y, const float *x, const double *moments,
                            const float *weight, const float *bias, int64_t pixels, int C,
                            int groups, float eps, bool silu);
   void (*relu)(struct backend *be, float *y, const float *x, int64_t n);
   void (*tanh_clamp)(struct backend *be, float *y, const float *x, float limit, int64_t n);
-  void (*upsample2x)(struct backend *be, float *y, const float *x, int B, int height, int width,
-                     int C);
+  void (*upsample2x)(struct backend *be, struct act *y, const float *x, int B, int height,
+                     int width, int C);
   void (*channels_last)(struct backend *be, float *y, const float *x, int B, int C, int64_t pixels);
   void (*channels_first)(struct backend *be, float *y, const float *x, int B, int C,
                          int64_t pixels);
 
-  /* Gradients; NULL: not implemented by this backend. Parameter gradients are accumulated, input
-   * gradients (those of shift and scale too) are written; an output may be NULL. dw and db have the
-   * layout of linear_source_read. */
+  /* Gradients, in f32; NULL: not implemented by this backend. Parameter gradients are accumulated,
+   * input gradients (those of shift and scale too) are written; an output may be NULL. dw and db
+   * have the layout of linear_source_read. */
   void (*linear_bwd)(struct backend *be, float *dx, float *dw, float *db, const float *dy,
                      const float *x, const struct linear *w, int64_t rows);
   void (*norm_modulate_bwd)(struct backend *be, float *dx, float *dshift, float *dscale,
@@ -172,6 +184,12 @@ struct backend_ops {
                       const struct expert *const *experts, int D);
 };
 
+/* Told of every operation that ran, and how long. */
+struct backend_profile {
+  void *user;
+  void (*called)(void *user, const char *operation, double seconds);
+};
+
 /* One execution context: its arena, its error. Weights made by one may be used by another of the
  * same name, tier and device. */
 struct backend {
@@ -180,14 +198,20 @@ struct backend {
   struct arena arena;
   enum ditmoe_status status;
   int threads;
-  const char *tier; /* instruction tier in use */
+  const char *tier;                      /* instruction tier in use */
+  enum dtype dtype;                      /* compute type: DT_F32 or DT_BF16 */
+  const struct backend_profile *profile; /* NULL: none */
   void *state;
 };
 
 /* name: "ref", "cpu", NULL for the best. tier: cap, NULL for the best of this machine;
- * DITMOE_DEVICE if the machine lacks it. threads: 0 for one per available processor. */
+ * DITMOE_DEVICE if the machine lacks it. threads: 0 for one per available processor. The compute
+ * type is f32. */
 enum ditmoe_status backend_init(struct backend *be, struct ditmoe_ctx *ctx, const char *name,
                                 const char *tier, int threads);
+/* Sets the compute type, before any weights are made: "f32", "bf16", or NULL for what this machine
+ * does best. */
+enum ditmoe_status backend_compute(struct backend *be, const char *dtype);
 void backend_fini(struct backend *be);
 /* Gives the arena `bytes` of device memory, or starts measuring. */
 enum ditmoe_status backend_arena(struct backend *be, size_t bytes, bool keep);
@@ -209,12 +233,17 @@ void linear_source_read(const struct linear_source *source, float *weight, float
 enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,
                                      const struct tensor *bias, struct conv *out);
 
-/* n floats of the arena; NULL (and DITMOE_FAILED) if it was sized too small. */
+/* n elements of the arena; NULL (and DITMOE_FAILED) if it was sized too small. */
 float *be_floats(struct backend *be, int64_t n);
+struct act *be_acts(struct backend *be, int64_t n);
 int32_t *be_ints(struct backend *be, int64_t n);
 /* Takes the arrays of a plan from the arena. */
 void be_dispatch_alloc(struct backend *be, struct dispatch *d, int experts, int tokens,
                        int64_t capacity);
+
+/* x in the other form: x itself where the compute type is f32, else a copy in the arena. */
+const struct act *be_narrowed(struct backend *be, const float *x, int64_t n);
+const float *be_widened(struct backend *be, const struct act *x, int64_t n);
 
 #include "backend/calls.h"
 

@@ -8,7 +8,10 @@ static inline bool be_active(const struct backend *be) {
 
 #define BE_CALL(be, op, ...)                                                                       \
   do {                                                                                             \
-    if (be_active(be)) (be)->ops->op((be), __VA_ARGS__);                                           \
+    if (!be_active(be)) break;                                                                     \
+    const double start = (be)->profile ? system_seconds() : 0;                                     \
+    (be)->ops->op((be), __VA_ARGS__);                                                              \
+    if ((be)->profile) (be)->profile->called((be)->profile->user, #op, system_seconds() - start);  \
   } while (0)
 
 /* Host memory to device and back; upload returns when src may be reused, download when dst is
@@ -20,18 +23,31 @@ static inline void be_download(struct backend *be, void *dst, const void *src, s
   BE_CALL(be, download, dst, src, bytes);
 }
 
-/* y [rows, out] = x [rows, in] W^T + b. For paired weights y = silu(x G^T) * (x U^T). */
-static inline void be_linear(struct backend *be, float *y, const float *x, const struct linear *w,
-                             int64_t rows) {
+/* Conversions between f32 and the compute type, to nearest even. */
+static inline void be_narrow(struct backend *be, struct act *y, const float *x, int64_t n) {
+  BE_CALL(be, narrow, y, x, n);
+}
+static inline void be_widen(struct backend *be, float *y, const struct act *x, int64_t n) {
+  BE_CALL(be, widen, y, x, n);
+}
+/* y [rows, out] = x [rows, in] W^T + b; the second for weights made as `exact`. */
+static inline void be_linear(struct backend *be, float *y, const struct act *x,
+                             const struct linear *w, int64_t rows) {
   BE_CALL(be, linear, y, x, w, rows);
+}
+static inline void be_linear_exact(struct backend *be, float *y, const float *x,
+                                   const struct linear *w, int64_t rows) {
+  BE_CALL(be, linear, y, x, w, rows);
+}
+/* h [rows, F], the hidden activations of an expert with weights: silu(x G^T) * (x U^T) or
+ * gelu(x W^T + b), gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). */
+static inline void be_hidden(struct backend *be, struct act *h, const struct act *x,
+                             const struct expert *expert, int64_t rows) {
+  BE_CALL(be, hidden, h, x, expert, rows);
 }
 /* y = x / (1 + e^-x) */
 static inline void be_silu(struct backend *be, float *y, const float *x, int64_t n) {
   BE_CALL(be, silu, y, x, n);
-}
-/* y = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
-static inline void be_gelu(struct backend *be, float *y, const float *x, int64_t n) {
-  BE_CALL(be, gelu, y, x, n);
 }
 /* y = 1 / (1 + e^-x) */
 static inline void be_sigmoid(struct backend *be, float *y, const float *x, int64_t n) {
@@ -47,10 +63,16 @@ static inline void be_add_rows(struct backend *be, float *x, const float *row, i
 }
 /* y = LN(x) * (1 + scale) + shift over the last axis of x [B, T, D], biased variance; shift and
  * scale are rows of image b at b * stride. */
-static inline void be_norm_modulate(struct backend *be, float *y, const float *x,
+static inline void be_norm_modulate(struct backend *be, struct act *y, const float *x,
                                     const float *shift, const float *scale, int64_t stride, int B,
                                     int T, int D, float eps) {
   BE_CALL(be, norm_modulate, y, x, shift, scale, stride, B, T, D, eps);
+}
+/* The same in f32. */
+static inline void be_norm_modulate_exact(struct backend *be, float *y, const float *x,
+                                          const float *shift, const float *scale, int64_t stride,
+                                          int B, int T, int D, float eps) {
+  BE_CALL(be, norm_modulate_exact, y, x, shift, scale, stride, B, T, D, eps);
 }
 /* x [B, T, D] += gate * y, gate of image b at b * stride. */
 static inline void be_gated_add(struct backend *be, float *x, const float *gate, int64_t stride,
@@ -68,8 +90,8 @@ static inline void be_qk_round_f16(struct backend *be, float *qkv, int64_t rows,
   BE_CALL(be, qk_round_f16, qkv, rows, D);
 }
 /* o [B, T, H, d] = softmax(q k^T / sqrt(d)) v with qkv [B, T, 3, H, d]. */
-static inline void be_attention(struct backend *be, float *o, const float *qkv, int B, int T, int H,
-                                int d) {
+static inline void be_attention(struct backend *be, struct act *o, const float *qkv, int B, int T,
+                                int H, int d) {
   BE_CALL(be, attention, o, qkv, B, T, H, d);
 }
 /* rows [B, T, C * p * p] (channel slowest) of x [B, C, size, size]; T = (size / p)^2, row-major. */
@@ -134,47 +156,39 @@ static inline void be_assign_counted(struct backend *be, struct dispatch *d, int
 static inline void be_dispatch_order(struct backend *be, struct dispatch *d) {
   BE_CALL(be, dispatch_order, d);
 }
-/* Step 2: rows [R, D], row r = x row token[r]. */
-static inline void be_dispatch_rows(struct backend *be, float *rows, const float *x,
-                                    const struct dispatch *d, int D) {
-  BE_CALL(be, dispatch_rows, rows, x, d, D);
-}
-/* Step 3a: h [R, F] (F = largest hidden width, leading dimension), the hidden activations:
- * silu(gate x) * (up x) or gelu(in x + b). Nothing for ZERO and COPY. */
-static inline void be_experts_in(struct backend *be, float *h, const float *rows,
+/* Steps 2 and 3, dispatch and the first product: h [R, F] (F = largest hidden width, leading
+ * dimension), the hidden activations of row r from token[r] of x [tokens, D]. Nothing for ZERO and
+ * COPY. */
+static inline void be_experts_in(struct backend *be, struct act *h, const struct act *x,
                                  const struct dispatch *d, const struct expert *const *experts,
                                  int D, int F) {
-  BE_CALL(be, experts_in, h, rows, d, experts, D, F);
+  BE_CALL(be, experts_in, h, x, d, experts, D, F);
 }
-/* Step 3b: y [R, D] = out(h), 0 for ZERO, the input row for COPY. */
-static inline void be_experts_out(struct backend *be, float *y, const float *h, const float *rows,
-                                  const struct dispatch *d, const struct expert *const *experts,
-                                  int D, int F) {
-  BE_CALL(be, experts_out, y, h, rows, d, experts, D, F);
+/* Step 3, the second product: rows [R, D] = out(h), 0 for ZERO, the token of x for COPY. */
+static inline void be_experts_out(struct backend *be, float *rows, const struct act *h,
+                                  const struct act *x, const struct dispatch *d,
+                                  const struct expert *const *experts, int D, int F) {
+  BE_CALL(be, experts_out, rows, h, x, d, experts, D, F);
 }
-/* Step 4: rows [R, D] times their weights. */
-static inline void be_combine_rows(struct backend *be, float *rows, const struct dispatch *d,
-                                   int D) {
-  BE_CALL(be, combine_rows, rows, d, D);
-}
-/* Step 5: y [tokens, D] = sum of each token's rows in the order of d->row; 0 without rows. */
-static inline void be_unorder_rows(struct backend *be, float *y, const float *rows,
-                                   const struct dispatch *d, int D) {
-  BE_CALL(be, unorder_rows, y, rows, d, D);
+/* Steps 4 and 5: y [tokens, D] = sum of each token's rows times their weights in the order of
+ * d->row, then + add [tokens, D] unless NULL. */
+static inline void be_combine_rows(struct backend *be, float *y, const float *rows,
+                                   const struct dispatch *d, const float *add, int D) {
+  BE_CALL(be, combine_rows, y, rows, d, add, D);
 }
 
 /* Images are channels-last, [B, height, width, C]. */
 
 /* y [B, (height + before + after - kernel) / stride + 1, ..., out] */
-static inline void be_conv2d(struct backend *be, float *y, const float *x, const struct conv *w,
-                             int B, int height, int width) {
+static inline void be_conv2d(struct backend *be, float *y, const struct act *x,
+                             const struct conv *w, int B, int height, int width) {
   BE_CALL(be, conv2d, y, x, w, B, height, width);
 }
 /* GroupNorm over pixels and the channels of a group, then weight and bias [C], then silu if asked.
  */
-static inline void be_group_norm(struct backend *be, float *y, const float *x, const float *weight,
-                                 const float *bias, int B, int64_t pixels, int C, int groups,
-                                 float eps, bool silu) {
+static inline void be_group_norm(struct backend *be, struct act *y, const float *x,
+                                 const float *weight, const float *bias, int B, int64_t pixels,
+                                 int C, int groups, float eps, bool silu) {
   BE_CALL(be, group_norm, y, x, weight, bias, B, pixels, C, groups, eps, silu);
 }
 /* For an image that is computed in tiles. moments [groups, 2] += what a window (top, left, bottom,
@@ -185,7 +199,7 @@ static inline void be_group_moments(struct backend *be, double *moments, const f
   BE_CALL(be, group_moments, moments, x, width, window, C, groups, pixels);
 }
 /* and GroupNorm of a tile with these moments. */
-static inline void be_group_norm_given(struct backend *be, float *y, const float *x,
+static inline void be_group_norm_given(struct backend *be, struct act *y, const float *x,
                                        const double *moments, const float *weight,
                                        const float *bias, int64_t pixels, int C, int groups,
                                        float eps, bool silu) {
@@ -200,8 +214,8 @@ static inline void be_tanh_clamp(struct backend *be, float *y, const float *x, f
   BE_CALL(be, tanh_clamp, y, x, limit, n);
 }
 /* Nearest neighbour, y [B, 2 height, 2 width, C]. */
-static inline void be_upsample2x(struct backend *be, float *y, const float *x, int B, int height,
-                                 int width, int C) {
+static inline void be_upsample2x(struct backend *be, struct act *y, const float *x, int B,
+                                 int height, int width, int C) {
   BE_CALL(be, upsample2x, y, x, B, height, width, C);
 }
 /* [B, C, pixels] to [B, pixels, C] and back. */

@@ -1,4 +1,5 @@
 #include "dit/binder.h"
+#include "backend/packed.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,22 +30,18 @@ static bool same_shape(const struct tensor *tensor, int rank, const int64_t *sha
   return tensor->rank == rank && memcmp(tensor->shape, shape, (size_t)rank * sizeof *shape) == 0;
 }
 
-static bool all_finite(const struct tensor *tensor) {
-  float values[512];
-  for (int64_t at = 0; at < tensor->elements; at += 512) {
-    int64_t count = tensor->elements - at < 512 ? tensor->elements - at : 512;
-    tensor_read_f32(values, tensor, at, count);
-    if (!f32_all_finite(values, count)) return false;
-  }
-  return true;
+/* Of packed files, what was found when they were made. */
+static bool is_finite(const struct binder *b, const struct tensor *tensor) {
+  if (!b->packed) return tensor_all_finite(tensor);
+  const struct tensor *listed = checkpoint_find(b->checkpoint, tensor->name);
+  return !listed || !b->packed->suspect[listed - b->checkpoint->tensors];
 }
 
-/* Remembers a tensor that is not finite: harmless in an expert that nobody chooses. */
-static enum ditmoe_status inspect(struct binder *b, const struct tensor *tensor) {
+enum ditmoe_status binder_inspect(struct binder *b, const struct tensor *tensor, bool finite) {
   struct ditmoe_ctx *ctx = b->be->ctx;
   struct dit *model = b->model;
   model->parameters += (uint64_t)tensor->elements;
-  if (all_finite(tensor)) return DITMOE_OK;
+  if (finite || is_finite(b, tensor)) return DITMOE_OK;
   TRY(mem_grow(ctx, model->suspect_count, model->suspect_count + 1, sizeof *model->suspects,
                "list of tensors", &model->suspects));
   struct dit_suspect *suspect = &model->suspects[model->suspect_count];
@@ -55,8 +52,9 @@ static enum ditmoe_status inspect(struct binder *b, const struct tensor *tensor)
   return DITMOE_OK;
 }
 
-const struct tensor *binder_take(struct binder *b, const char *name, int rank,
-                                 const int64_t *shape) {
+/* For weights of `size` bytes each; 0: the model takes no memory for them. */
+static const struct tensor *take(struct binder *b, const char *name, int rank, const int64_t *shape,
+                                 size_t size) {
   const struct tensor *tensor = checkpoint_find(b->checkpoint, name);
   char found[96], expected[96];
   shape_text(expected, sizeof expected, rank, shape);
@@ -65,46 +63,114 @@ const struct tensor *binder_take(struct binder *b, const char *name, int rank,
     return NULL;
   }
   b->taken[tensor - b->checkpoint->tensors] = true;
+  b->bytes += (double)tensor->elements * (double)size;
   shape_text(found, sizeof found, tensor->rank, tensor->shape);
   if (!same_shape(tensor, rank, shape))
     differ(b, "%s is %s, expected %s", name, found, expected);
   else if (!dtype_is_float(tensor->dtype))
     differ(b, "%s is of type %s, expected a floating type", name, dtype_name(tensor->dtype));
+  else if (size && !tensor->data)
+    differ(b, "%s is described, but not stored", name);
   else
     return tensor;
   return NULL;
 }
 
-static enum ditmoe_status create_linear(struct binder *b, struct linear **out,
-                                        const struct linear_source *source) {
+const struct tensor *binder_take(struct binder *b, const char *name, int rank,
+                                 const int64_t *shape) {
+  return take(b, name, rank, shape, sizeof(float));
+}
+
+/* Whether the data of a layer are in bytes of their own, or go there. */
+static bool is_packed(const struct binder *b, const struct linear_names *names) {
+  return !names->plain && (b->packed || b->sink);
+}
+
+struct linear binder_shape(const struct binder *b, const struct linear_names *names) {
+  struct linear shape = {.in = names->in, .paired = names->paired};
+  shape.type = names->exact ? DT_F32 : b->be->dtype;
+  for (int i = 0; i < names->parts; i++) shape.out += names->out[i];
+  if (names->paired) shape.out /= 2;
+  return shape;
+}
+
+enum ditmoe_status binder_inspect_all(struct binder *b, const struct linear_source *source,
+                                      bool finite) {
   for (int i = 0; i < source->parts; i++) {
-    TRY(inspect(b, source->weight[i]));
-    if (source->bias[i]) TRY(inspect(b, source->bias[i]));
+    TRY(binder_inspect(b, source->weight[i], finite));
+    checkpoint_drop(b->checkpoint, source->weight[i]);
+    if (source->bias[i]) TRY(binder_inspect(b, source->bias[i], finite));
   }
-  TRY(b->be->ops->linear_create(b->be, source, out));
-  b->model->weight_bytes += (*out)->bytes;
+  return DITMOE_OK;
+}
+
+enum ditmoe_status binder_create(struct binder *b, struct linear **out,
+                                 const struct linear_source *source) {
+  struct linear *made;
+  if (!b->create) return DITMOE_OK;
+  TRY(b->be->ops->linear_create(b->be, source, &made));
+  enum ditmoe_status status = binder_inspect_all(b, source, made->finite);
+  if (status != DITMOE_OK) {
+    b->be->ops->linear_destroy(b->be, made);
+    return status;
+  }
+  b->model->weight_bytes += made->bytes;
+  *out = made;
+  return DITMOE_OK;
+}
+
+/* The layer that was packed from `source`. */
+static enum ditmoe_status adopt(struct binder *b, struct linear **out,
+                                const struct linear_names *names,
+                                const struct linear_source *source) {
+  const struct packed_ops *ops = b->be->ops->packed;
+  const struct linear shape = binder_shape(b, names);
+  size_t bytes = ops->bytes(b->be, &shape);
+  char full[256];
+  snprintf(full, sizeof full, "%s" PACKED_ENDING, names->name[0]);
+  const struct tensor *stored = checkpoint_find(b->packed->file, full);
+  if (!stored) {
+    differ(b, "missing %s", full);
+    return DITMOE_OK;
+  }
+  b->adopted[stored - b->packed->file->tensors] = true;
+  if (stored->dtype != DT_U8 || (uint64_t)stored->elements != bytes)
+    differ(b, "%s has %lld values of type %s, expected %zu bytes", full,
+           (long long)stored->elements, dtype_name(stored->dtype), bytes);
+  if (!b->create) return DITMOE_OK;
+  TRY(binder_inspect_all(b, source, false));
+  TRY(ops->adopt(b->be, &shape, stored, out));
+  b->model->weight_bytes += bytes;
   return DITMOE_OK;
 }
 
 enum ditmoe_status binder_linear(struct binder *b, struct linear **out,
                                  const struct linear_names *names) {
-  struct linear_source source = {.parts = names->parts, .paired = names->paired};
+  struct linear_source source = {
+      .parts = names->parts, .paired = names->paired, .exact = names->exact};
+  const bool packed = is_packed(b, names);
+  const size_t size = packed ? 0 : dtype_size(names->exact ? DT_F32 : b->be->dtype);
   char full[256];
   for (int i = 0; i < names->parts; i++) {
     const int64_t shape[2] = {names->out[i], names->in}, bias[1] = {names->out[i]};
     snprintf(full, sizeof full, "%s.weight", names->name[i]);
-    source.weight[i] = binder_take(b, full, 2, shape);
+    source.weight[i] = take(b, full, 2, shape, size);
     snprintf(full, sizeof full, "%s.bias", names->name[i]);
-    if (names->bias) source.bias[i] = binder_take(b, full, 1, bias);
+    if (names->bias) source.bias[i] = take(b, full, 1, bias, size);
   }
-  return b->create ? create_linear(b, out, &source) : DITMOE_OK;
+  if (packed && b->sink) {
+    *out = NULL;
+    return b->sink->layer(b->sink, b, names, &source);
+  }
+  return packed ? adopt(b, out, names, &source) : binder_create(b, out, &source);
 }
 
 enum ditmoe_status binder_matrix(struct binder *b, struct linear **out, const char *name, int rows,
                                  int in) {
   const int64_t shape[2] = {rows, in};
-  struct linear_source source = {.parts = 1, .weight = {binder_take(b, name, 2, shape)}};
-  return b->create ? create_linear(b, out, &source) : DITMOE_OK;
+  struct linear_source source = {
+      .parts = 1, .exact = true, .weight = {binder_take(b, name, 2, shape)}};
+  return binder_create(b, out, &source);
 }
 
 enum ditmoe_status binder_floats(struct binder *b, float **out, const char *name, int rank,
@@ -113,13 +179,14 @@ enum ditmoe_status binder_floats(struct binder *b, float **out, const char *name
   if (!b->create) return DITMOE_OK;
   struct backend *be = b->be;
   float *host = NULL;
-  TRY(inspect(b, tensor));
+  TRY(binder_inspect(b, tensor, false));
   TRY(mem_alloc(be->ctx, (size_t)tensor->elements, sizeof *host, name, &host));
   tensor_read_f32(host, tensor, 0, tensor->elements);
   size_t bytes = (size_t)tensor->elements * sizeof *host;
   enum ditmoe_status status = be->ops->alloc(be, bytes, name, (void **)out);
   if (status == DITMOE_OK) be_upload(be, *out, host, bytes), b->model->weight_bytes += bytes;
   mem_free(be->ctx, host);
+  checkpoint_drop(b->checkpoint, tensor);
   return status == DITMOE_OK ? be->status : status;
 }
 
@@ -132,6 +199,10 @@ enum ditmoe_status binder_finish(struct binder *b) {
   const struct ditmoe_checkpoint *checkpoint = b->checkpoint;
   for (size_t i = 0; i < checkpoint->count; i++)
     if (!b->taken[i]) differ(b, "unexpected %s", checkpoint->tensors[i].name);
+  for (size_t i = 0; b->packed && i < b->packed->file->count; i++) {
+    const char *name = b->packed->file->tensors[i].name;
+    if (!b->adopted[i] && !checkpoint_find(checkpoint, name)) differ(b, "unexpected %s", name);
+  }
   if (b->differences == 0) return DITMOE_OK;
   return fail(b->be->ctx, DITMOE_MISMATCH,
               "%s: %d difference%s from a %s model of width %d, depth %d: %s%s", checkpoint->path,

@@ -1,20 +1,57 @@
 /* Opening and closing a model. */
 #include "dit/dit.h"
+#include "backend/packed.h"
 #include "dit/config.h"
 #include "dit/weights.h"
+
+#include <string.h>
+
+/* Packed layers are used as they are, so they must be those that this backend makes. */
+static enum ditmoe_status check_layout(const struct backend *be, const struct packed *packed) {
+  char own[LAYOUT_SIZE] = "it has no layout";
+  const struct packed_ops *ops = be->ops->packed;
+  if (ops) ops->layout(be, own);
+  if (ops && strcmp(own, packed->layout) == 0) return DITMOE_OK;
+  const char *dtype = packed_dtype(packed->file);
+  return fail(
+      be->ctx, DITMOE_MISMATCH,
+      "%s: packed for tier %.50s (%.100s), this run is of backend %s, tier %s (%s); pack it "
+      "again with ditmoe-convert --pack from the original file, or use --tier %.50s%s%s",
+      packed->file->path, packed->tier, packed->layout, be->ops->name, be->tier, own, packed->tier,
+      dtype ? " --dtype " : "", dtype ? dtype : "");
+}
+
+static enum ditmoe_status bind_packed(struct binder *b, const struct ditmoe_checkpoint *file,
+                                      const char *record) {
+  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct packed packed;
+  TRY(packed_open(ctx, file, &packed));
+  b->checkpoint = packed.tensors;
+  b->packed = &packed;
+  enum ditmoe_status status = check_layout(b->be, &packed);
+  if (status == DITMOE_OK) status = config_infer(ctx, &b->model->config, b->checkpoint, record);
+  if (status == DITMOE_OK) status = weights_bind(b);
+  packed_close(ctx, &packed);
+  return status;
+}
 
 enum ditmoe_status dit_open(struct backend *be, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, struct dit **out) {
   struct dit *model = NULL;
+  enum ditmoe_status status;
   TRY(mem_zalloc(be->ctx, 1, sizeof *model, "model", &model));
-  enum ditmoe_status status = config_infer(be->ctx, &model->config, checkpoint, record);
-  if (status == DITMOE_OK) status = weights_bind(be, model, checkpoint);
-  if (status != DITMOE_OK) {
-    dit_close(be, model);
-    return status;
+  struct binder b = {.be = be, .checkpoint = checkpoint, .model = model};
+  if (packed_layout(checkpoint)) {
+    TRY_DONE(bind_packed(&b, checkpoint, record));
+  } else {
+    TRY_DONE(config_infer(be->ctx, &model->config, checkpoint, record));
+    TRY_DONE(weights_bind(&b));
   }
   *out = model;
   return DITMOE_OK;
+done:
+  dit_close(be, model);
+  return status;
 }
 
 void dit_close(struct backend *be, struct dit *model) {

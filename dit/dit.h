@@ -98,21 +98,38 @@ struct dit_tap {
   void (*look)(void *user, struct backend *be, const struct dit_tap_data *data);
 };
 
+/* Stands in for the routers of a call: fills the assignments of a plan. */
+struct dit_replay {
+  void *user;
+  void (*fill)(void *user, struct backend *be, int layer, struct dispatch *d);
+};
+
 /* One call of the model; host arrays. */
 struct dit_input {
-  const float *x;        /* [B, C, size, size]                      */
+  const float *x;        /* [B, C, size, size]; with halves, [B / halves, ...] */
   const float *time;     /* [B] as the model wants it (times time_scale) */
   const int32_t *labels; /* [B] 0 .. label_rows - 1                 */
   int B;
-  const struct routing *routing; /* NULL: as trained */
-  const struct dit_tap *tap;     /* NULL: none       */
+  int halves; /* > 1: the images of x stand so many times in the batch, as for guidance */
+  const struct routing *routing;   /* NULL: as trained */
+  const struct dit_tap *tap;       /* NULL: none       */
+  const struct dit_replay *replay; /* NULL: the routers choose */
 };
 
+/* Images in x. */
+static inline int dit_images(const struct dit_input *in) {
+  return in->halves > 1 ? in->B / in->halves : in->B;
+}
+
 /* Opens a model; weights are made by `be`, which must outlive it. record: JSON text of overrides or
- * NULL. The checkpoint may be closed afterwards. */
+ * NULL. The checkpoint may be closed afterwards, unless it is packed (packed_layout): then it must
+ * outlive the model, too. */
 enum ditmoe_status dit_open(struct backend *be, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, struct dit **out);
 void dit_close(struct backend *be, struct dit *model);
+/* Writes the packed file `path` of a model for the backend and its compute type (pack.c). */
+enum ditmoe_status dit_pack(struct backend *be, const struct ditmoe_checkpoint *checkpoint,
+                            const char *record, const char *path);
 
 /* out [B, Cout, size, size] (host). Working memory comes from the arena of `be` and is given back.
  */
@@ -124,11 +141,11 @@ size_t dit_predict_bytes(const struct backend *be, const struct dit *model, int 
 /* Parts of the forward pass, device arrays. */
 void dit_forward(struct backend *be, const struct dit *model, float *out, const float *x,
                  const struct dit_input *in);
-void dit_block(struct backend *be, const struct dit *model, int layer, float *x, const float *c,
-               const struct dit_input *in);
-void moe_forward(struct backend *be, const struct dit *model, int layer, float *y, const float *u,
-                 const struct dit_input *in);
-void ffn_forward(struct backend *be, const struct expert *expert, float *y, const float *u,
+void dit_block(struct backend *be, const struct dit *model, int layer, float *x,
+               const float *silu_c, const struct dit_input *in);
+void moe_forward(struct backend *be, const struct dit *model, int layer, float *y,
+                 const float *tokens, const struct dit_input *in);
+void ffn_forward(struct backend *be, const struct expert *expert, float *y, const struct act *u,
                  int64_t rows);
 /* Shows data to the tap of a call, if it has one. */
 static inline void dit_look(struct backend *be, const struct dit_input *in,

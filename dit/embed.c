@@ -33,9 +33,9 @@ void dit_embed_condition(struct backend *be, const struct dit *model,
     time_features(row, in->time[b], (float)model->config.record.frequency_shift);
     be_upload(be, features + (int64_t)b * TIME_FEATURES, row, sizeof row);
   }
-  be_linear(be, hidden, features, embedder->time_in, B);
+  be_linear_exact(be, hidden, features, embedder->time_in, B);
   be_silu(be, hidden, hidden, (int64_t)B * D);
-  be_linear(be, time, hidden, embedder->time_out, B);
+  be_linear_exact(be, time, hidden, embedder->time_out, B);
   be_upload(be, index, in->labels, (size_t)B * sizeof *index);
   be_gather_rows(be, label, embedder->labels, index, B, D);
   be_add(be, label, time, label, (int64_t)B * D);

@@ -7,7 +7,17 @@
 
 static enum ditmoe_status bind_one(struct binder *b, struct linear **out, const char *name,
                                    int rows, int in) {
-  return binder_linear(b, out, &(struct linear_names){1, false, true, in, {rows}, {name}});
+  return binder_linear(
+      b, out,
+      &(struct linear_names){.parts = 1, .bias = true, .in = in, .out = {rows}, .name = {name}});
+}
+
+static enum ditmoe_status bind_exact(struct binder *b, struct linear **out, const char *name,
+                                     int rows, int in) {
+  return binder_linear(
+      b, out,
+      &(struct linear_names){
+          .parts = 1, .bias = true, .exact = true, .in = in, .out = {rows}, .name = {name}});
 }
 
 /* The patch embedding is a convolution [D, C, p, p] whose patches do not overlap: a matrix. */
@@ -17,17 +27,14 @@ static enum ditmoe_status bind_patch_embed(struct binder *b) {
   const int64_t shape[4] = {c->width, c->channels, c->patch, c->patch}, bias[1] = {c->width};
   const struct tensor *weight =
       binder_take(b, name_at(c->dialect->patch_embed, 0, ".weight"), 4, shape);
-  struct linear_source source = {.parts = 1};
+  struct linear_source source = {.parts = 1, .exact = true};
   source.bias[0] = binder_take(b, name_at(c->dialect->patch_embed, 0, ".bias"), 1, bias);
   if (!b->create) return DITMOE_OK;
   struct tensor matrix = *weight;
   matrix.rank = 2;
   matrix.shape[1] = matrix.elements / c->width;
   source.weight[0] = &matrix;
-  model->parameters += (uint64_t)(matrix.elements + c->width);
-  TRY(b->be->ops->linear_create(b->be, &source, &model->patch_embed));
-  model->weight_bytes += model->patch_embed->bytes;
-  return DITMOE_OK;
+  return binder_create(b, &model->patch_embed, &source);
 }
 
 static enum ditmoe_status bind_positions(struct binder *b) {
@@ -49,14 +56,27 @@ static enum ditmoe_status bind_positions(struct binder *b) {
   return status;
 }
 
+/* Plain, because those of blocks are compared. */
+static enum ditmoe_status bind_time(struct binder *b, struct linear **out, const char *pattern,
+                                    int layer, int in) {
+  const int D = b->model->config.width;
+  const char *name = name_at(pattern, layer, "");
+  return binder_linear(b, out,
+                       &(struct linear_names){.parts = 1,
+                                              .bias = true,
+                                              .exact = true,
+                                              .in = in,
+                                              .out = {D},
+                                              .name = {name},
+                                              .plain = true});
+}
+
 static enum ditmoe_status bind_embedder(struct binder *b, struct dit_embedder *embedder,
                                         int layer) {
   const struct dit_config *c = &b->model->config;
   const int64_t labels[2] = {c->label_rows, c->width};
-  TRY(bind_one(b, &embedder->time_in, name_at(c->dialect->time_in, layer, ""), c->width,
-               TIME_FEATURES));
-  TRY(bind_one(b, &embedder->time_out, name_at(c->dialect->time_out, layer, ""), c->width,
-               c->width));
+  TRY(bind_time(b, &embedder->time_in, c->dialect->time_in, layer, TIME_FEATURES));
+  TRY(bind_time(b, &embedder->time_out, c->dialect->time_out, layer, c->width));
   return binder_floats(b, &embedder->labels, name_at(c->dialect->labels, layer, ""), 2, labels);
 }
 
@@ -64,8 +84,12 @@ static bool same_data(const struct ditmoe_checkpoint *checkpoint, const char *pa
                       const char *rest) {
   const struct tensor *first = tensor_at(checkpoint, pattern, 0, rest);
   const struct tensor *own = tensor_at(checkpoint, pattern, layer, rest);
-  return first && own && first->dtype == own->dtype && first->elements == own->elements &&
-         memcmp(first->data, own->data, (size_t)own->elements * dtype_size(own->dtype)) == 0;
+  if (!first || !own || first->dtype != own->dtype || first->elements != own->elements)
+    return false;
+  size_t bytes = (size_t)own->elements * dtype_size(own->dtype);
+  bool same = memcmp(first->data, own->data, bytes) == 0;
+  checkpoint_drop(checkpoint, own);
+  return same;
 }
 
 /* Diffusers stores an embedder in every block, as a rule all alike: then one is enough. */
@@ -106,7 +130,8 @@ static enum ditmoe_status bind_attention(struct binder *b, struct dit_block *blo
   const struct dit_config *c = &b->model->config;
   const int D = c->width;
   const struct dialect *d = c->dialect;
-  struct linear_names qkv = {1, false, true, D, {3 * D}, {name_at(d->qkv[0], layer, "")}};
+  struct linear_names qkv = {
+      .parts = 1, .bias = true, .in = D, .out = {3 * D}, .name = {name_at(d->qkv[0], layer, "")}};
   if (d->qkv[1]) {
     qkv.parts = 3;
     for (int i = 0; i < 3; i++) qkv.out[i] = D, qkv.name[i] = name_at(d->qkv[i], layer, "");
@@ -122,8 +147,8 @@ static enum ditmoe_status bind_block(struct binder *b, int layer) {
   const struct expert_form *form = NULL;
   b->layer = layer;
   TRY(bind_block_embedder(b, layer));
-  TRY(bind_one(b, &block->modulation, name_at(c->dialect->modulation, layer, ""), 6 * c->width,
-               c->width));
+  TRY(bind_exact(b, &block->modulation, name_at(c->dialect->modulation, layer, ""), 6 * c->width,
+                 c->width));
   TRY(bind_attention(b, block, layer));
   if (c->experts[layer]) return bind_moe(b, layer);
   if (!block->mlp)
@@ -140,43 +165,48 @@ static enum ditmoe_status walk(struct binder *b) {
   TRY(bind_embedder(b, &model->embedder, 0));
   for (int layer = 0; layer < c->depth; layer++) TRY(bind_block(b, layer));
   b->layer = -1;
-  TRY(bind_one(b, &model->final_modulation, c->dialect->final_modulation, 2 * c->width, c->width));
+  TRY(bind_exact(b, &model->final_modulation, c->dialect->final_modulation, 2 * c->width,
+                 c->width));
   return bind_one(b, &model->final_linear, c->dialect->final_linear,
                   c->patch * c->patch * c->out_channels, c->width);
 }
 
-/* Refuses a model that this machine cannot hold, before it tries: weights are kept in f32. */
-static enum ditmoe_status check_memory(struct ditmoe_ctx *ctx,
-                                       const struct ditmoe_checkpoint *checkpoint) {
-  double needed = 0, available = (double)system_memory_available();
-  for (size_t i = 0; i < checkpoint->count; i++)
-    needed += (double)checkpoint->tensors[i].elements * sizeof(float);
-  if (needed <= available) return DITMOE_OK;
-  return fail(ctx, DITMOE_NOMEM, "%s: the weights need %.1f GiB in f32, %.1f GiB are free",
-              checkpoint->path, needed / 0x1p30, available / 0x1p30);
+/* Refuses a model that this machine cannot hold, before it tries. */
+static enum ditmoe_status check_memory(const struct binder *b) {
+  double available = (double)system_memory_available();
+  if (b->bytes <= available) return DITMOE_OK;
+  return fail(b->be->ctx, DITMOE_NOMEM, "%s: the weights need %.1f GiB in %s, %.1f GiB are free",
+              b->checkpoint->path, b->bytes / 0x1p30, b->be->dtype == DT_BF16 ? "bf16" : "f32",
+              available / 0x1p30);
 }
 
-enum ditmoe_status weights_bind(struct backend *be, struct dit *model,
-                                const struct ditmoe_checkpoint *checkpoint) {
-  struct ditmoe_ctx *ctx = be->ctx;
-  struct binder b = {.be = be, .checkpoint = checkpoint, .model = model};
-  size_t depth = (size_t)model->config.depth;
-  enum ditmoe_status status;
-  TRY_DONE(mem_zalloc(ctx, checkpoint->count, sizeof *b.taken, "list of tensors", &b.taken));
-  TRY_DONE(mem_zalloc(ctx, 1, 1024, "load report", &b.report));
-  TRY_DONE(mem_zalloc(ctx, depth, sizeof *model->blocks, "blocks", &model->blocks));
-  TRY_DONE(
-      mem_zalloc(ctx, depth, sizeof *model->resident.layers, "blocks", &model->resident.layers));
+static enum ditmoe_status make_lists(struct binder *b) {
+  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct dit *model = b->model;
+  size_t depth = (size_t)model->config.depth, stored = b->packed ? b->packed->file->count : 0;
+  TRY(mem_zalloc(ctx, b->checkpoint->count, sizeof *b->taken, "list of tensors", &b->taken));
+  TRY(mem_zalloc(ctx, stored, sizeof *b->adopted, "list of tensors", &b->adopted));
+  TRY(mem_zalloc(ctx, 1, 1024, "load report", &b->report));
+  TRY(mem_zalloc(ctx, depth, sizeof *model->blocks, "blocks", &model->blocks));
+  TRY(mem_zalloc(ctx, depth, sizeof *model->resident.layers, "blocks", &model->resident.layers));
   resident_experts_init(&model->resident, model->resident.layers);
   model->store = &model->resident.store;
-  TRY_DONE(walk(&b));
-  TRY_DONE(binder_finish(&b));
-  TRY_DONE(check_memory(ctx, checkpoint));
-  b.create = true;
-  TRY_DONE(walk(&b));
+  return DITMOE_OK;
+}
+
+enum ditmoe_status weights_bind(struct binder *b) {
+  enum ditmoe_status status;
+  TRY_DONE(make_lists(b));
+  TRY_DONE(walk(b));
+  TRY_DONE(binder_finish(b));
+  TRY_DONE(check_memory(b));
+  if (b->sink) TRY_DONE(b->sink->begin(b->sink, b));
+  b->create = true;
+  TRY_DONE(walk(b));
 done:
-  mem_free(ctx, b.taken);
-  mem_free(ctx, b.report);
+  mem_free(b->be->ctx, b->taken);
+  mem_free(b->be->ctx, b->adopted);
+  mem_free(b->be->ctx, b->report);
   return status;
 }
 

@@ -4,9 +4,9 @@
 
 #include "dit/binder.h"
 
-/* model->config is inferred; checks all tensors, then makes all weights. */
-enum ditmoe_status weights_bind(struct backend *be, struct dit *model,
-                                const struct ditmoe_checkpoint *checkpoint);
+/* Checks all tensors, then makes all weights of b->model, whose config is inferred; b has backend,
+ * checkpoint, packed and sink. */
+enum ditmoe_status weights_bind(struct binder *b);
 void weights_free(struct backend *be, struct dit *model);
 
 /* The mixture of a layer (weights_moe.c). */

@@ -53,12 +53,18 @@ enum ditmoe_status bind_expert(struct binder *b, struct expert *expert, const ch
   expert->kind = form->kind;
   expert->hidden = F;
   struct linear *made = NULL;
-  TRY(binder_linear(
-      b, &made,
-      &(struct linear_names){paired ? 2 : 1, paired, form->bias, D, {F, F}, {in, second}}));
+  TRY(binder_linear(b, &made,
+                    &(struct linear_names){.parts = paired ? 2 : 1,
+                                           .paired = paired,
+                                           .bias = form->bias,
+                                           .in = D,
+                                           .out = {F, F},
+                                           .name = {in, second}}));
   expert->in = made;
   made = NULL;
-  TRY(binder_linear(b, &made, &(struct linear_names){1, false, form->bias, F, {D}, {out}}));
+  TRY(binder_linear(
+      b, &made,
+      &(struct linear_names){.parts = 1, .bias = form->bias, .in = F, .out = {D}, .name = {out}}));
   expert->out = made;
   return DITMOE_OK;
 }
@@ -80,11 +86,10 @@ static enum ditmoe_status bind_prototypes(struct binder *b, struct dit_moe *moe,
     for (int i = 0; i < D; i++) rows[e * D + i] = (float)((double)rows[e * D + i] / norm);
   }
   struct tensor unit = {name, DT_F32, 2, {E, D}, tensor->elements, rows};
-  struct linear_source source = {.parts = 1, .weight = {&unit}};
+  struct linear_source source = {.parts = 1, .exact = true, .weight = {&unit}};
   struct linear *gate = NULL;
-  enum ditmoe_status status = b->be->ops->linear_create(b->be, &source, &gate);
+  enum ditmoe_status status = binder_create(b, &gate, &source);
   moe->router.gate = gate;
-  b->model->parameters += (uint64_t)tensor->elements;
   mem_free(ctx, rows);
   return status;
 }
@@ -106,10 +111,16 @@ static enum ditmoe_status bind_router(struct binder *b, struct dit_moe *moe,
   if (r->kind != DIT_DIFFMOE) return DITMOE_OK;
   char name[256];
   snprintf(name, sizeof name, "%scapacity_predictor.0", name_at(family->prefix, layer, ""));
-  TRY(binder_linear(b, &made, &(struct linear_names){1, false, true, D, {D}, {name}}));
+  TRY(binder_linear(
+      b, &made,
+      &(struct linear_names){
+          .parts = 1, .bias = true, .exact = true, .in = D, .out = {D}, .name = {name}}));
   moe->router.predictor_in = made;
   snprintf(name, sizeof name, "%scapacity_predictor.2", name_at(family->prefix, layer, ""));
-  TRY(binder_linear(b, &made, &(struct linear_names){1, false, true, D, {E}, {name}}));
+  TRY(binder_linear(
+      b, &made,
+      &(struct linear_names){
+          .parts = 1, .bias = true, .exact = true, .in = D, .out = {E}, .name = {name}}));
   moe->router.predictor_out = made;
   binder_ignore(b, name_at(family->prefix, layer, "ema_decay"));
   const int64_t shape[1] = {E};

@@ -109,7 +109,9 @@ struct ditmoe_model;
 
 struct ditmoe_model_options {
   const char *backend; /* "cpu" (default) or "ref"                                            */
-  const char *tier;    /* highest instruction tier: "generic", "avx2", "avx512"; NULL: best    */
+  const char *tier;    /* instruction tier: "generic", "avx2", "avx512", "avx512bf16", "amx"; NULL:
+                          the best of this machine                                             */
+  const char *dtype;   /* compute type: "f32", "bf16"; NULL: what the tier does best            */
   int threads;         /* 0: one per processor available                                       */
   const char *key;     /* see ditmoe_checkpoint_open                                           */
   const char *record;  /* JSON text that overrides the checkpoint record, docs/RECORD.md; NULL */
@@ -118,7 +120,7 @@ struct ditmoe_model_options {
 struct ditmoe_model_info {
   const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dit" */
   const char *objective; /* "ddpm" or "rf" */
-  const char *backend, *tier;
+  const char *backend, *tier, *dtype;
   int channels; /* C of a latent          */
   int size;     /* H = W of a latent      */
   int patch, width, depth, heads;
@@ -137,6 +139,11 @@ enum ditmoe_status ditmoe_model_open(struct ditmoe_ctx *ctx, const char *path,
                                      const struct ditmoe_model_options *options,
                                      struct ditmoe_model **out);
 void ditmoe_model_close(struct ditmoe_model *model);
+/* Writes a packed file (docs/RECORD.md): the model as the backend, tier and compute type of the
+ * options have it in memory, to be opened by the same without any work. */
+enum ditmoe_status ditmoe_model_pack(struct ditmoe_ctx *ctx, const char *path,
+                                     const struct ditmoe_model_options *options,
+                                     const char *output);
 void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_info *out);
 /* Name of a class from the checkpoint record, or NULL. */
 const char *ditmoe_model_class_name(const struct ditmoe_model *model, int label);
@@ -155,8 +162,8 @@ struct ditmoe_decoder_info {
 };
 
 /* path: a folder with config.json, a diffusers pipeline folder, or a weights file. tile: latent
- * side of a tile for tiled decoding, 0 decodes whole images. backend, tier and threads as for
- * models. */
+ * side of a tile for tiled decoding, 0 decodes whole images. backend, tier, dtype and
+ * threads as for models. */
 enum ditmoe_status ditmoe_decoder_open(struct ditmoe_ctx *ctx, const char *path,
                                        const struct ditmoe_model_options *options, int tile,
                                        struct ditmoe_decoder **out);

@@ -1,6 +1,8 @@
 /* Checkpoints of any format: opening, look-ups, and conversion to safetensors. */
 #include "io/checkpoint.h"
+#include "base/pages.h"
 #include "io/formats.h"
+#include "io/packed.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -90,19 +92,13 @@ static enum ditmoe_status read_source(struct source *source) {
               checkpoint->key ? " under key " : "", checkpoint->key ? checkpoint->key : "");
 }
 
-static enum ditmoe_status create(struct source *source, const char *path) {
-  TRY(mem_zalloc(source->ctx, 1, sizeof *source->checkpoint, "a checkpoint", &source->checkpoint));
-  source->checkpoint->ctx = source->ctx;
-  return mem_strdup(source->ctx, path, &source->checkpoint->path);
-}
-
 enum ditmoe_status ditmoe_checkpoint_open(struct ditmoe_ctx *ctx, const char *path, const char *key,
                                           struct ditmoe_checkpoint **out) {
   struct source source = {.ctx = ctx, .key = key};
   char file[PATH_MAX];
   enum ditmoe_status status;
   TRY(resolve(ctx, path, file));
-  TRY_DONE(create(&source, path));
+  TRY_DONE(source_create(&source, path));
   TRY_DONE(source_map(&source, file));
   TRY_DONE(read_source(&source));
   *out = source.checkpoint;
@@ -117,7 +113,7 @@ enum ditmoe_status checkpoint_open_bytes(struct ditmoe_ctx *ctx, const char *pat
                                          struct ditmoe_checkpoint **out) {
   struct source source = {.ctx = ctx, .key = key, .path = path, .file = span_of(bytes, size)};
   enum ditmoe_status status;
-  TRY_DONE(create(&source, path));
+  TRY_DONE(source_create(&source, path));
   TRY_DONE(read_source(&source));
   *out = source.checkpoint;
   return DITMOE_OK;
@@ -223,23 +219,32 @@ void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t
   };
 }
 
+void checkpoint_drop(const struct ditmoe_checkpoint *checkpoint, const struct tensor *tensor) {
+  const uint8_t *data = tensor->data;
+  for (size_t i = 0; i < checkpoint->mapping_count; i++) {
+    const struct mapping *mapping = &checkpoint->mappings[i];
+    if (data >= mapping->data && data < mapping->data + mapping->size)
+      pages_drop(data, (size_t)tensor->elements * dtype_size(tensor->dtype));
+  }
+}
+
 /* Conversion. */
 
-/* The metadata of the checkpoint, with the record in place of an older one, and the "format" that
- * other readers of safetensors look for. */
-static size_t merge_metadata(struct checkpoint_entry *out,
-                             const struct ditmoe_checkpoint *checkpoint, const char *record) {
-  size_t count = 0;
-  for (size_t i = 0; i < checkpoint->metadata_count; i++)
-    if (!record || strcmp(checkpoint->metadata[i].key, CHECKPOINT_RECORD) != 0)
-      out[count++] = checkpoint->metadata[i];
-  if (record)
-    out[count++] =
-        (struct checkpoint_entry){(char *)(uintptr_t)CHECKPOINT_RECORD, (char *)(uintptr_t)record};
-  if (!checkpoint_metadata(checkpoint, "format"))
-    out[count++] =
-        (struct checkpoint_entry){(char *)(uintptr_t) "format", (char *)(uintptr_t) "pt"};
-  return count;
+struct checkpoint_entry metadata_entry(const char *key, const char *value) {
+  return (struct checkpoint_entry){(char *)(uintptr_t)key, (char *)(uintptr_t)value};
+}
+
+size_t metadata_merge(struct checkpoint_entry *out, const struct ditmoe_checkpoint *checkpoint,
+                      const struct checkpoint_entry *own, size_t count) {
+  size_t kept = 0;
+  for (size_t i = 0; i < checkpoint->metadata_count; i++) {
+    bool replaced = false;
+    for (size_t j = 0; j < count; j++)
+      replaced |= strcmp(checkpoint->metadata[i].key, own[j].key) == 0;
+    if (!replaced) out[kept++] = checkpoint->metadata[i];
+  }
+  for (size_t j = 0; j < count; j++) out[kept++] = own[j];
+  return kept;
 }
 
 enum ditmoe_status ditmoe_checkpoint_write(struct ditmoe_ctx *ctx,
@@ -255,9 +260,17 @@ enum ditmoe_status ditmoe_checkpoint_write(struct ditmoe_ctx *ctx,
     if (strcmp(dtype, choices[i].name) == 0) target = choices[i].dtype;
   if (dtype && target == DT_COUNT)
     return fail(ctx, DITMOE_USAGE, "element type \"%s\" is not one of f32, bf16, f16", dtype);
-  struct checkpoint_entry *metadata;
+  const char *layout = packed_layout(checkpoint);
+  if (layout)
+    return fail(ctx, DITMOE_USAGE, "%s: is packed (%s); convert the file that it was made from",
+                checkpoint->path, layout);
+  struct checkpoint_entry *metadata, own[2];
+  size_t count = 0;
+  if (record) own[count++] = metadata_entry(CHECKPOINT_RECORD, record);
+  /* Other readers of safetensors look for this one. */
+  if (!checkpoint_metadata(checkpoint, "format")) own[count++] = metadata_entry("format", "pt");
   TRY(mem_alloc(ctx, checkpoint->metadata_count + 2, sizeof *metadata, "the metadata", &metadata));
-  size_t count = merge_metadata(metadata, checkpoint, record);
+  count = metadata_merge(metadata, checkpoint, own, count);
   enum ditmoe_status status =
       safetensors_write(ctx, path, checkpoint->tensors, checkpoint->count, target, metadata, count);
   mem_free(ctx, metadata);

@@ -46,6 +46,10 @@ const struct tensor *checkpoint_find(const struct ditmoe_checkpoint *checkpoint,
 const char *checkpoint_nearest(const struct ditmoe_checkpoint *checkpoint, const char *name);
 const char *checkpoint_metadata(const struct ditmoe_checkpoint *checkpoint, const char *key);
 
+/* The data of a tensor are not needed for now: in a mapped file their pages leave memory, and come
+ * back when they are read again. */
+void checkpoint_drop(const struct ditmoe_checkpoint *checkpoint, const struct tensor *tensor);
+
 /* Safetensors writer: sorted by alignment then name as the reference library does, data 8-byte
  * aligned, written to a temporary name, synced and renamed. A finite value that `dtype` cannot hold
  * is an error. Tensors are converted to `dtype` where both are floating; DT_COUNT keeps each. */

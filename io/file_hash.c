@@ -1,4 +1,5 @@
 /* SHA-256 of files (FIPS 180-4, by libcrypto), and of folders that hold a checkpoint. */
+#include "base/pages.h"
 #include "io/file.h"
 
 #include <dirent.h>
@@ -8,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { DIGEST_BYTES = 32, FOLDER_DEPTH = 2 };
+enum { DIGEST_BYTES = 32, FOLDER_DEPTH = 2, PIECE = 16 << 20 };
 
 static enum ditmoe_status digest_failed(struct ditmoe_ctx *ctx, const char *path) {
   return fail(ctx, DITMOE_FAILED, "%s: libcrypto cannot compute SHA-256", path);
@@ -18,11 +19,25 @@ static void digest_text(char digest[65], const unsigned char *bytes) {
   for (int i = 0; i < DIGEST_BYTES; i++) snprintf(digest + 2 * i, 3, "%02x", bytes[i]);
 }
 
+/* Piece by piece, so that a large file does not stay in memory. */
+static bool hash_mapping(const struct mapping *file, unsigned char *bytes) {
+  EVP_MD_CTX *sum = EVP_MD_CTX_new();
+  bool done = sum && EVP_DigestInit_ex(sum, EVP_sha256(), NULL);
+  for (size_t at = 0; done && at < file->size; at += PIECE) {
+    size_t size = file->size - at < PIECE ? file->size - at : PIECE;
+    done = EVP_DigestUpdate(sum, file->data + at, size);
+    pages_drop(file->data + at, size);
+  }
+  done = done && EVP_DigestFinal_ex(sum, bytes, NULL);
+  EVP_MD_CTX_free(sum);
+  return done;
+}
+
 static enum ditmoe_status hash_file(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
   struct mapping file;
   unsigned char bytes[EVP_MAX_MD_SIZE];
   TRY(file_map(ctx, path, &file));
-  int done = EVP_Digest(file.data, file.size, bytes, NULL, EVP_sha256(), NULL);
+  bool done = hash_mapping(&file, bytes);
   file_unmap(&file);
   if (!done) return digest_failed(ctx, path);
   digest_text(digest, bytes);

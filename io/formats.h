@@ -30,6 +30,11 @@ enum ditmoe_status checkpoint_open_bytes(struct ditmoe_ctx *ctx, const char *pat
                                          const void *bytes, size_t size, const char *key,
                                          struct ditmoe_checkpoint **out);
 
+/* An empty checkpoint of this path for the source to fill. */
+enum ditmoe_status source_create(struct source *source, const char *path);
+/* Reads a list of tensors without data: the grammar of a safetensors header without data_offsets.
+ */
+enum ditmoe_status source_read_list(struct source *source, const char *list);
 /* Elements of shape, and their bytes; false if either overflows or a dimension is negative. */
 bool tensor_measure(struct tensor *tensor, uint64_t *bytes);
 /* Adds a copy of `tensor` under `name`; a name with control characters or not in UTF-8 is
@@ -44,6 +49,33 @@ enum ditmoe_status source_unpack(struct source *source, uint64_t bytes, struct t
                                  uint8_t **out);
 /* Adds the mapping of another file to the checkpoint and makes it the file of `source`. */
 enum ditmoe_status source_map(struct source *source, const char *path);
+
+/* out [checkpoint->metadata_count + count] = metadata of the checkpoint, those of `own` in place of
+ * older ones; returns how many. */
+size_t metadata_merge(struct checkpoint_entry *out, const struct ditmoe_checkpoint *checkpoint,
+                      const struct checkpoint_entry *own, size_t count);
+/* An entry of constant texts. */
+struct checkpoint_entry metadata_entry(const char *key, const char *value);
+
+/* A tensor and the type it is stored with. */
+struct stored_tensor {
+  const struct tensor *tensor;
+  enum dtype dtype;
+};
+/* A safetensors file in pieces: the header, with data at a multiple of `alignment`; then the data
+ * of every tensor in this order, by safetensors_put or written to out->stream; then commit or
+ * abandon.
+ */
+enum ditmoe_status safetensors_begin(struct ditmoe_ctx *ctx, const char *path,
+                                     const struct stored_tensor *tensors, size_t count,
+                                     const struct checkpoint_entry *metadata, size_t metadata_count,
+                                     int alignment, struct file_output *out);
+enum ditmoe_status safetensors_put(struct ditmoe_ctx *ctx, const char *path,
+                                   const struct stored_tensor *tensor, struct file_output *out);
+/* Into the order of safetensors_write. */
+void safetensors_sort(struct stored_tensor *tensors, size_t count);
+/* What source_read_list reads; free with free(). NULL: no memory. */
+char *safetensors_list(const struct tensor *tensors, size_t count);
 
 /* Sorts the tensors by name and refuses equal names. */
 enum ditmoe_status source_sort(struct source *source);

@@ -18,14 +18,16 @@ struct scanner {
   struct span data; /* what follows it                         */
   uint8_t *scratch; /* strings without their escapes           */
   struct text name; /* of the tensor being read, for messages  */
+  bool list;        /* without data, see source_read_list      */
 };
 
 static enum ditmoe_status bad_header(const struct scanner *s, const char *what) {
+  const char *where = s->list ? "list of tensors" : "safetensors header";
   if (!s->name.bytes)
-    return fail(s->source->ctx, DITMOE_FORMAT, "%s: bad safetensors header: %s at byte %zu",
-                s->source->path, what, s->in.at);
-  return fail(s->source->ctx, DITMOE_FORMAT, "%s: tensor %.*s: bad safetensors header: %s",
-              s->source->path, TEXT(s->name), what);
+    return fail(s->source->ctx, DITMOE_FORMAT, "%s: bad %s: %s at byte %zu", s->source->path, where,
+                what, s->in.at);
+  return fail(s->source->ctx, DITMOE_FORMAT, "%s: tensor %.*s: bad %s: %s", s->source->path,
+              TEXT(s->name), where, what);
 }
 
 /* Tokens. */
@@ -173,15 +175,26 @@ static enum ditmoe_status take_field(struct scanner *s, struct description *d) {
   if (text_is(key, "dtype") && !d->dtype.bytes) return take_string(s, &d->dtype);
   if (text_is(key, "shape") && d->rank < 0)
     return take_array(s, d->shape, TENSOR_MAX_RANK, &d->rank);
-  if (text_is(key, "data_offsets") && d->offset_count < 0)
+  if (text_is(key, "data_offsets") && d->offset_count < 0 && !s->list)
     return take_array(s, d->offsets, 2, &d->offset_count);
   return bad_header(s, "an unknown or repeated field");
 }
 
+/* Where the data lie. */
+static enum ditmoe_status check_offsets(struct scanner *s, const struct description *d,
+                                        uint64_t bytes) {
+  if (d->offset_count != 2) return bad_header(s, "data_offsets is missing");
+  if (d->offsets[0] > d->offsets[1]) return bad_header(s, "its data end before they begin");
+  if (d->offsets[1] > s->data.size)
+    return bad_header(s, "its data lie beyond the end of the file, which may be truncated");
+  if (d->offsets[1] - d->offsets[0] != bytes)
+    return bad_header(s, "shape and data_offsets differ in size");
+  return DITMOE_OK;
+}
+
 static enum ditmoe_status check_description(struct scanner *s, const struct description *d,
                                             struct tensor *out) {
-  if (!d->dtype.bytes || d->rank < 0 || d->offset_count != 2)
-    return bad_header(s, "dtype, shape or data_offsets is missing");
+  if (!d->dtype.bytes || d->rank < 0) return bad_header(s, "dtype or shape is missing");
   *out = (struct tensor){.dtype = dtype_parse((const char *)d->dtype.bytes, d->dtype.length),
                          .rank = d->rank};
   if (out->dtype == DT_COUNT)
@@ -193,11 +206,8 @@ static enum ditmoe_status check_description(struct scanner *s, const struct desc
   }
   uint64_t bytes;
   if (!tensor_measure(out, &bytes)) return bad_header(s, "its shape overflows");
-  if (d->offsets[0] > d->offsets[1]) return bad_header(s, "its data end before they begin");
-  if (d->offsets[1] > s->data.size)
-    return bad_header(s, "its data lie beyond the end of the file, which may be truncated");
-  if (d->offsets[1] - d->offsets[0] != bytes)
-    return bad_header(s, "shape and data_offsets differ in size");
+  if (s->list) return DITMOE_OK;
+  TRY(check_offsets(s, d, bytes));
   out->data = s->data.data + d->offsets[0];
   return DITMOE_OK;
 }
@@ -224,7 +234,7 @@ static enum ditmoe_status take_header(struct scanner *s) {
   while (more) {
     struct text name;
     TRY(take_key(s, &name));
-    if (!text_is(name, "__metadata__"))
+    if (s->list || !text_is(name, "__metadata__"))
       TRY(take_tensor(s, name));
     else if (metadata_seen)
       return bad_header(s, "__metadata__ occurs twice");
@@ -264,6 +274,19 @@ static enum ditmoe_status check_coverage(const struct scanner *s, size_t first) 
   return DITMOE_OK;
 }
 
+static enum ditmoe_status read_header(struct scanner *s, const void *header, size_t length) {
+  s->in = span_of(header, length);
+  TRY(mem_alloc(s->source->ctx, length, 1, "the safetensors header", &s->scratch));
+  enum ditmoe_status status = take_header(s);
+  mem_free(s->source->ctx, s->scratch);
+  return status;
+}
+
+enum ditmoe_status source_read_list(struct source *source, const char *list) {
+  struct scanner s = {.source = source, .list = true};
+  return read_header(&s, list, strlen(list));
+}
+
 static enum ditmoe_status read_safetensors(struct source *source) {
   struct scanner s = {.source = source, .data = source->file};
   uint64_t length;
@@ -278,12 +301,8 @@ static enum ditmoe_status read_safetensors(struct source *source) {
     return fail(source->ctx, DITMOE_FORMAT,
                 "%s: truncated or not safetensors: its header does not fit (100 MB at most)",
                 source->path);
-  s.in = span_of(header, length);
   s.data = span_of(s.data.data + s.data.at, span_left(&s.data));
-  TRY(mem_alloc(source->ctx, length, 1, "the safetensors header", &s.scratch));
-  enum ditmoe_status status = take_header(&s);
-  mem_free(source->ctx, s.scratch);
-  if (status != DITMOE_OK) return status;
+  TRY(read_header(&s, header, length));
   return check_coverage(&s, first);
 }
 

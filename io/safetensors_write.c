@@ -1,21 +1,20 @@
 /* Writing safetensors: length, header, data; see safetensors.c for the grammar. */
-#include "io/file.h"
+#include "io/formats.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct item { /* a tensor as it will be stored */
-  const struct tensor *tensor;
-  enum dtype dtype;
-};
-
 /* Widest elements first keeps every tensor aligned to its elements. */
-static int compare_items(const void *a, const void *b) {
-  const struct item *x = a, *y = b;
+static int compare_stored(const void *a, const void *b) {
+  const struct stored_tensor *x = a, *y = b;
   size_t wide = dtype_size(x->dtype), other = dtype_size(y->dtype);
   if (wide != other) return wide > other ? -1 : 1;
   return strcmp(x->tensor->name, y->tensor->name);
+}
+
+void safetensors_sort(struct stored_tensor *tensors, size_t count) {
+  if (count) qsort(tensors, count, sizeof *tensors, compare_stored);
 }
 
 static void put_string(FILE *stream, const char *text) {
@@ -43,22 +42,45 @@ static void put_metadata(FILE *stream, const struct checkpoint_entry *metadata, 
   fputc('}', stream);
 }
 
-static uint64_t put_description(FILE *stream, const struct item *item, uint64_t offset) {
-  const struct tensor *tensor = item->tensor;
-  uint64_t end = offset + (uint64_t)tensor->elements * dtype_size(item->dtype);
+/* "NAME":{"dtype":...,"shape":[...], without the end */
+static void put_shape(FILE *stream, const struct tensor *tensor, enum dtype dtype) {
   put_string(stream, tensor->name);
-  fprintf(stream, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(item->dtype));
+  fprintf(stream, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(dtype));
   for (int i = 0; i < tensor->rank; i++)
     fprintf(stream, "%s%lld", i ? "," : "", (long long)tensor->shape[i]);
-  fprintf(stream, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
+  fputc(']', stream);
+}
+
+char *safetensors_list(const struct tensor *tensors, size_t count) {
+  char *text = NULL;
+  size_t size;
+  FILE *stream = open_memstream(&text, &size);
+  if (!stream) return NULL;
+  for (size_t i = 0; i < count; i++) {
+    fputc(i ? ',' : '{', stream);
+    put_shape(stream, &tensors[i], tensors[i].dtype);
+    fputc('}', stream);
+  }
+  fputs(count ? "}" : "{}", stream);
+  bool failed = ferror(stream);
+  if (fclose(stream) == 0 && !failed) return text;
+  free(text);
+  return NULL;
+}
+
+static uint64_t put_description(FILE *stream, const struct stored_tensor *stored, uint64_t offset) {
+  uint64_t end = offset + (uint64_t)stored->tensor->elements * dtype_size(stored->dtype);
+  put_shape(stream, stored->tensor, stored->dtype);
+  fprintf(stream, ",\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
           (unsigned long long)end);
   return end;
 }
 
 /* The length is filled in behind the header, which is padded so that the data begin at a multiple
- * of 8. Errors stay in the stream until it is committed. */
-static void put_header(FILE *stream, const struct item *items, size_t count,
-                       const struct checkpoint_entry *metadata, size_t metadata_count) {
+ * of `alignment`. Errors stay in the stream until it is committed. */
+static void put_header(FILE *stream, const struct stored_tensor *tensors, size_t count,
+                       const struct checkpoint_entry *metadata, size_t metadata_count,
+                       int alignment) {
   uint8_t length[8] = {0};
   uint64_t offset = 0;
   (void)!fwrite(length, 1, sizeof length, stream);
@@ -66,15 +88,24 @@ static void put_header(FILE *stream, const struct item *items, size_t count,
   if (metadata_count) put_metadata(stream, metadata, metadata_count);
   for (size_t i = 0; i < count; i++) {
     if (i || metadata_count) fputc(',', stream);
-    offset = put_description(stream, &items[i], offset);
+    offset = put_description(stream, &tensors[i], offset);
   }
   fputc('}', stream);
-  while (ftell(stream) > 0 && ftell(stream) % 8) fputc(' ', stream);
+  while (ftell(stream) > 0 && ftell(stream) % alignment) fputc(' ', stream);
   uint64_t size = (uint64_t)ftell(stream) - sizeof length;
   for (size_t i = 0; i < sizeof length; i++) length[i] = (uint8_t)(size >> 8 * i);
   fseek(stream, 0, SEEK_SET); /* rewind() would forget errors */
   (void)!fwrite(length, 1, sizeof length, stream);
   fseek(stream, 0, SEEK_END);
+}
+
+enum ditmoe_status safetensors_begin(struct ditmoe_ctx *ctx, const char *path,
+                                     const struct stored_tensor *tensors, size_t count,
+                                     const struct checkpoint_entry *metadata, size_t metadata_count,
+                                     int alignment, struct file_output *out) {
+  TRY(file_output_open(ctx, path, out));
+  put_header(out->stream, tensors, count, metadata, metadata_count, alignment);
+  return DITMOE_OK;
 }
 
 enum { CHUNK = 4096 };
@@ -91,7 +122,7 @@ static int64_t narrow(uint16_t *dst, const float *src, int64_t count, enum dtype
 }
 
 static enum ditmoe_status put_converted(struct ditmoe_ctx *ctx, FILE *stream, const char *path,
-                                        const struct item *item) {
+                                        const struct stored_tensor *item) {
   const struct tensor *tensor = item->tensor;
   float values[CHUNK];
   uint16_t halves[CHUNK];
@@ -112,16 +143,13 @@ static enum ditmoe_status put_converted(struct ditmoe_ctx *ctx, FILE *stream, co
   return DITMOE_OK;
 }
 
-static enum ditmoe_status put_data(struct ditmoe_ctx *ctx, FILE *stream, const char *path,
-                                   const struct item *items, size_t count) {
-  for (size_t i = 0; i < count; i++) {
-    const struct tensor *tensor = items[i].tensor;
-    if (items[i].dtype != tensor->dtype)
-      TRY(put_converted(ctx, stream, path, &items[i]));
-    else if (tensor->elements)
-      (void)!fwrite(tensor->data, dtype_size(tensor->dtype), (size_t)tensor->elements, stream);
-    if (ferror(stream)) return DITMOE_OK; /* the commit will say so; do not write on */
-  }
+enum ditmoe_status safetensors_put(struct ditmoe_ctx *ctx, const char *path,
+                                   const struct stored_tensor *stored, struct file_output *out) {
+  const struct tensor *tensor = stored->tensor;
+  if (ferror(out->stream)) return DITMOE_OK; /* the commit will say so; do not write on */
+  if (stored->dtype != tensor->dtype) return put_converted(ctx, out->stream, path, stored);
+  if (tensor->elements)
+    (void)!fwrite(tensor->data, dtype_size(tensor->dtype), (size_t)tensor->elements, out->stream);
   return DITMOE_OK;
 }
 
@@ -129,23 +157,22 @@ enum ditmoe_status safetensors_write(struct ditmoe_ctx *ctx, const char *path,
                                      const struct tensor *tensors, size_t count, enum dtype dtype,
                                      const struct checkpoint_entry *metadata,
                                      size_t metadata_count) {
-  struct item *items;
-  struct file_output output;
-  TRY(mem_alloc(ctx, count, sizeof *items, "the tensor list", &items));
+  enum { ALIGNMENT = 8 };
+  struct stored_tensor *stored;
+  struct file_output output = {0};
+  enum ditmoe_status status;
+  TRY(mem_alloc(ctx, count, sizeof *stored, "the tensor list", &stored));
   for (size_t i = 0; i < count; i++) {
     bool convert = dtype != DT_COUNT && dtype_is_float(tensors[i].dtype);
-    items[i] = (struct item){&tensors[i], convert ? dtype : tensors[i].dtype};
+    stored[i] = (struct stored_tensor){&tensors[i], convert ? dtype : tensors[i].dtype};
   }
-  if (count) qsort(items, count, sizeof *items, compare_items);
-  enum ditmoe_status status = file_output_open(ctx, path, &output);
-  if (status == DITMOE_OK) {
-    put_header(output.stream, items, count, metadata, metadata_count);
-    status = put_data(ctx, output.stream, path, items, count);
-    if (status == DITMOE_OK)
-      status = file_output_commit(ctx, &output);
-    else
-      file_output_abandon(ctx, &output);
-  }
-  mem_free(ctx, items);
+  safetensors_sort(stored, count);
+  TRY_DONE(
+      safetensors_begin(ctx, path, stored, count, metadata, metadata_count, ALIGNMENT, &output));
+  for (size_t i = 0; i < count; i++) TRY_DONE(safetensors_put(ctx, path, &stored[i], &output));
+  status = file_output_commit(ctx, &output);
+done:
+  file_output_abandon(ctx, &output);
+  mem_free(ctx, stored);
   return status;
 }

@@ -5,6 +5,12 @@
 #include <string.h>
 #include <strings.h>
 
+enum ditmoe_status source_create(struct source *source, const char *path) {
+  TRY(mem_zalloc(source->ctx, 1, sizeof *source->checkpoint, "a checkpoint", &source->checkpoint));
+  source->checkpoint->ctx = source->ctx;
+  return mem_strdup(source->ctx, path, &source->checkpoint->path);
+}
+
 bool tensor_measure(struct tensor *tensor, uint64_t *bytes) {
   uint64_t elements = 1;
   bool empty = false;

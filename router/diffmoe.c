@@ -15,9 +15,9 @@ static void route(struct backend *be, const struct router_layer *layer,
   float *hidden = be_floats(be, tokens * in->D);
   float *capacity = be_floats(be, tokens * E);
   int32_t *work = be_ints(be, tokens * E);
-  be_linear(be, hidden, in->u, layer->predictor_in, tokens);
+  be_linear_exact(be, hidden, in->u, layer->predictor_in, tokens);
   be_silu(be, hidden, hidden, tokens * in->D);
-  be_linear(be, capacity, hidden, layer->predictor_out, tokens);
+  be_linear_exact(be, capacity, hidden, layer->predictor_out, tokens);
   be_sigmoid(be, capacity, capacity, tokens * E);
   be_assign_counted(be, d, 0, scores, capacity, layer->threshold, work, tokens, E);
   trace->capacity = capacity;

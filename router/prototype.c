@@ -33,7 +33,7 @@ static void weigh(struct backend *be, const struct router_layer *layer, float *c
   int E = layer->experts;
   int64_t rows = (int64_t)images * in->T;
   be_normalize_rows(be, unit, u, rows, in->D);
-  be_linear(be, cosine, unit, layer->gate, rows);
+  be_linear_exact(be, cosine, unit, layer->gate, rows);
   if (layer->weights == WEIGHTS_SIGMOID) be_sigmoid(be, weight, cosine, rows * E);
   if (layer->weights == WEIGHTS_SOFTMAX && over_tokens)
     be_softmax_tokens(be, weight, cosine, images, in->T, E);

@@ -37,7 +37,7 @@ float *router_softmax_scores(struct backend *be, const struct router_layer *laye
                              const struct router_input *in, struct router_trace *trace) {
   const int64_t tokens = (int64_t)in->B * in->T;
   float *scores = be_floats(be, tokens * layer->experts);
-  be_linear(be, scores, in->u, layer->gate, tokens);
+  be_linear_exact(be, scores, in->u, layer->gate, tokens);
   be_softmax_rows(be, scores, scores, tokens, layer->experts);
   trace->rows = tokens;
   trace->scores = scores;

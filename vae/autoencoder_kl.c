@@ -148,8 +148,11 @@ static void kl_head(struct backend *be, const struct vae *vae, float *features,
   float *z = be_floats(be, pixels * C);                            /* [size, size, C] */
   float *x = kl->split < 0 ? features : be_floats(be, pixels * D); /* [size, size, D] */
 
-  if (half->quant) be_conv2d(be, z, latents, half->quant, 1, size, size);
-  be_conv2d(be, x, half->quant ? z : latents, half->conv_in, 1, size, size);
+  if (half->quant) {
+    be_conv2d(be, z, be_narrowed(be, latents, pixels * C), half->quant, 1, size, size);
+    latents = z;
+  }
+  be_conv2d(be, x, be_narrowed(be, latents, pixels * C), half->conv_in, 1, size, size);
   mid_forward(be, kl, &half->mid, x, size, size);
   for (int i = 0; i <= kl->split; i++) {
     const int side = size * level_scale(i);
@@ -176,7 +179,7 @@ static void kl_stage(struct backend *be, const struct vae *vae, int s, float *y,
   const size_t mark = arena_mark(&be->arena);
   float *top = be_floats(be, (int64_t)H * W * C); /* [H, W, C] */
   level_forward(be, kl, i, top, x, height, width, tile);
-  float *a = be_floats(be, (int64_t)H * W * C); /* [H, W, C] */
+  struct act *a = be_acts(be, (int64_t)H * W * C); /* [H, W, C] */
   norm_forward(be, a, top, &half->norm_out, kl->config.groups, H, W, true, tile);
   be_conv2d(be, y, a, half->conv_out, 1, H, W);
   arena_reset(&be->arena, mark);
@@ -190,7 +193,7 @@ static void kl_encode(struct backend *be, const struct vae *vae, float *moments,
   const size_t mark = arena_mark(&be->arena);
   float *x = be_floats(be, (int64_t)size * size * kl->config.channels[0]);
 
-  be_conv2d(be, x, image, half->conv_in, 1, size, size);
+  be_conv2d(be, x, be_narrowed(be, image, 3 * (int64_t)size * size), half->conv_in, 1, size, size);
   for (int i = 0; i <= last; i++) {
     const struct level *level = &half->level[i];
     const int next = i < last ? size / 2 : size;
@@ -198,18 +201,21 @@ static void kl_encode(struct backend *be, const struct vae *vae, float *moments,
     const size_t inner = arena_mark(&be->arena);
     float *h = i < last ? be_floats(be, (int64_t)size * size * level->channels) : y;
     blocks_forward(be, level, kl->config.layers, h, x, size, size, NULL);
-    if (i < last) be_conv2d(be, y, h, level->resample, 1, size, size);
+    if (i < last)
+      be_conv2d(be, y, be_narrowed(be, h, (int64_t)size * size * level->channels), level->resample,
+                1, size, size);
     arena_reset(&be->arena, inner);
     x = y;
     size = next;
   }
   const int64_t pixels = (int64_t)size * size;
-  float *a = be_floats(be, pixels * deepest(&kl->config)); /* [size, size, deepest] */
-  float *m = be_floats(be, pixels * M);                    /* [size, size, 2 C]     */
+  struct act *a = be_acts(be, pixels * deepest(&kl->config)); /* [size, size, deepest] */
+  float *m = be_floats(be, pixels * M);                       /* [size, size, 2 C]     */
   mid_forward(be, kl, &half->mid, x, size, size);
   norm_forward(be, a, x, &half->norm_out, kl->config.groups, size, size, true, NULL);
   be_conv2d(be, half->quant ? m : moments, a, half->conv_out, 1, size, size);
-  if (half->quant) be_conv2d(be, moments, m, half->quant, 1, size, size);
+  if (half->quant)
+    be_conv2d(be, moments, be_narrowed(be, m, pixels * M), half->quant, 1, size, size);
   arena_reset(&be->arena, mark);
 }
 

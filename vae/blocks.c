@@ -6,8 +6,8 @@ const struct conv_form conv_1x1 = {.kernel = 1, .stride = 1, .bias = true};
 const struct conv_form conv_3x3 = {
     .kernel = 3, .stride = 1, .pad_before = 1, .pad_after = 1, .bias = true};
 
-void norm_forward(struct backend *be, float *y, const float *x, const struct norm *norm, int groups,
-                  int height, int width, bool silu, struct tile *tile) {
+void norm_forward(struct backend *be, struct act *y, const float *x, const struct norm *norm,
+                  int groups, int height, int width, bool silu, struct tile *tile) {
   const float eps = 1e-6f;
   const int64_t pixels = (int64_t)height * width;
   const int C = norm->channels;
@@ -41,22 +41,26 @@ void resblock_forward(struct backend *be, const struct resblock *block, float *y
   const size_t mark = arena_mark(&be->arena);
   const int64_t pixels = (int64_t)height * width;
   const int in = block->in, out = block->out, groups = block->groups;
-  float *a = be_floats(be, pixels * (in > out ? in : out)); /* [height, width, in or out] */
-  float *h = y == x ? be_floats(be, pixels * out) : y;      /* [height, width, out]       */
+  struct act *a = be_acts(be, pixels * (in > out ? in : out)); /* [height, width, in or out] */
+  float *h = y == x ? be_floats(be, pixels * out) : y;         /* [height, width, out]       */
 
   norm_forward(be, a, x, &block->norm1, groups, height, width, true, tile);
   be_conv2d(be, h, a, block->conv1, 1, height, width);
   norm_forward(be, a, h, &block->norm2, groups, height, width, true, tile);
   be_conv2d(be, h, a, block->conv2, 1, height, width);
-  if (block->shortcut) be_conv2d(be, a, x, block->shortcut, 1, height, width);
-  be_add(be, y, block->shortcut ? a : x, h, pixels * out);
+  if (block->shortcut) {
+    float *s = be_floats(be, pixels * out);
+    be_conv2d(be, s, be_narrowed(be, x, pixels * in), block->shortcut, 1, height, width);
+    x = s;
+  }
+  be_add(be, y, x, h, pixels * out);
   arena_reset(&be->arena, mark);
 }
 
 void double_forward(struct backend *be, const struct conv *conv, float *y, const float *x,
                     int height, int width) {
   const size_t mark = arena_mark(&be->arena);
-  float *up = be_floats(be, (int64_t)4 * height * width * conv->in);
+  struct act *up = be_acts(be, (int64_t)4 * height * width * conv->in);
   be_upsample2x(be, up, x, 1, height, width, conv->in);
   be_conv2d(be, y, up, conv, 1, 2 * height, 2 * width);
   arena_reset(&be->arena, mark);
@@ -76,14 +80,15 @@ void attention_forward(struct backend *be, const struct attention_block *block, 
                        int height, int width) {
   const size_t mark = arena_mark(&be->arena);
   const int T = height * width, C = block->channels;
-  float *a = be_floats(be, (int64_t)T * C);       /* [T, C]    */
+  struct act *a = be_acts(be, (int64_t)T * C);    /* [T, C]    */
   float *qkv = be_floats(be, (int64_t)T * 3 * C); /* [T, 3, C] */
-  float *o = be_floats(be, (int64_t)T * C);       /* [T, C]    */
+  struct act *o = be_acts(be, (int64_t)T * C);    /* [T, C]    */
+  float *y = be_floats(be, (int64_t)T * C);       /* [T, C]    */
 
   norm_forward(be, a, x, &block->norm, block->groups, height, width, false, NULL);
   be_linear(be, qkv, a, block->qkv, T);
   be_attention(be, o, qkv, 1, T, 1, C);
-  be_linear(be, a, o, block->out, T);
-  be_add(be, x, x, a, (int64_t)T * C);
+  be_linear(be, y, o, block->out, T);
+  be_add(be, x, x, y, (int64_t)T * C);
   arena_reset(&be->arena, mark);
 }

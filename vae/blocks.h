@@ -27,8 +27,8 @@ struct tile {
 /* y [height, width, C] = GroupNorm(x) of eps 1e-6, or silu of it. tile NULL: x is the whole image.
  * At the norm that a sweep is for, the moments of x are added up and the rest of the tile runs
  * dry. */
-void norm_forward(struct backend *be, float *y, const float *x, const struct norm *norm, int groups,
-                  int height, int width, bool silu, struct tile *tile);
+void norm_forward(struct backend *be, struct act *y, const float *x, const struct norm *norm,
+                  int groups, int height, int width, bool silu, struct tile *tile);
 
 /* y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1 x))))) */
 struct resblock {

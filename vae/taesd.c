@@ -57,11 +57,11 @@ static void block_forward(struct backend *be, struct conv *const conv[3], float 
   const size_t mark = arena_mark(&be->arena);
   const int64_t n = (int64_t)height * width * WIDTH;
   float *a = be_floats(be, n), *b = be_floats(be, n); /* [height, width, WIDTH] */
-  be_conv2d(be, a, x, conv[0], 1, height, width);
+  be_conv2d(be, a, be_narrowed(be, x, n), conv[0], 1, height, width);
   be_relu(be, a, a, n);
-  be_conv2d(be, b, a, conv[1], 1, height, width);
+  be_conv2d(be, b, be_narrowed(be, a, n), conv[1], 1, height, width);
   be_relu(be, b, b, n);
-  be_conv2d(be, a, b, conv[2], 1, height, width);
+  be_conv2d(be, a, be_narrowed(be, b, n), conv[2], 1, height, width);
   be_add(be, x, x, a, n);
   be_relu(be, x, x, n);
   arena_reset(&be->arena, mark);
@@ -88,7 +88,7 @@ static void taesd_head(struct backend *be, const struct vae *vae, float *feature
   float *z = be_floats(be, pixels * C);     /* [size, size, C]     */
   float *x = be_floats(be, pixels * WIDTH); /* [size, size, WIDTH] */
   be_tanh_clamp(be, z, latents, 3, pixels * C);
-  be_conv2d(be, x, z, taesd->decoder.step[0].conv, 1, size, size);
+  be_conv2d(be, x, be_narrowed(be, z, pixels * C), taesd->decoder.step[0].conv, 1, size, size);
   be_relu(be, x, x, pixels * WIDTH);
   blocks_forward(be, &taesd->decoder.step[0], decoder_layout.blocks[0], x, size, size);
   step_forward(be, taesd, 1, features, x, size, size);
@@ -106,7 +106,8 @@ static void taesd_stage(struct backend *be, const struct vae *vae, int s, float 
   const size_t mark = arena_mark(&be->arena);
   float *top = be_floats(be, (int64_t)4 * height * width * WIDTH); /* [2 height, 2 width, WIDTH] */
   step_forward(be, taesd, HEAD_STEPS + s, top, x, height, width);
-  be_conv2d(be, y, top, taesd->decoder.out, 1, 2 * height, 2 * width);
+  be_conv2d(be, y, be_narrowed(be, top, (int64_t)4 * height * width * WIDTH), taesd->decoder.out, 1,
+            2 * height, 2 * width);
   arena_reset(&be->arena, mark);
 }
 
@@ -118,12 +119,14 @@ static void taesd_encode(struct backend *be, const struct vae *vae, float *momen
   for (int s = 0; s < STEPS; s++) {
     const int half = s ? size / 2 : size;
     float *y = be_floats(be, (int64_t)half * half * WIDTH); /* [half, half, WIDTH] */
-    be_conv2d(be, y, x, encoder->step[s].conv, 1, size, size);
+    be_conv2d(be, y, be_narrowed(be, x, (int64_t)size * size * (s ? WIDTH : 3)),
+              encoder->step[s].conv, 1, size, size);
     blocks_forward(be, &encoder->step[s], encoder_layout.blocks[s], y, half, half);
     x = y;
     size = half;
   }
-  be_conv2d(be, moments, x, encoder->out, 1, size, size);
+  be_conv2d(be, moments, be_narrowed(be, x, (int64_t)size * size * WIDTH), encoder->out, 1, size,
+            size);
   arena_reset(&be->arena, mark);
 }
 

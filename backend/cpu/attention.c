@@ -7,22 +7,9 @@
 #include <omp.h>
 #include <string.h>
 
-/* One head of one image; rows of q, k and v are `stride` floats apart, those of o D. */
-struct head {
-  const float *q, *k, *v;
-  float *o;
-  int64_t stride, D;
-  int T, d;
-};
-
 static int least(int a, int b) { return a < b ? a : b; }
 
-/* Panels of queries in a task. */
-static int panels_of(const struct gemm_kernels *g, int d) {
-  return least(CPU_QUERIES, CPU_QUERY_FLOATS / d) / g->columns;
-}
-
-static void load_keys(struct attention_scratch *s, const struct head *h, int first, int keys) {
+static void load_keys(struct attention_scratch *s, const struct cpu_head *h, int first, int keys) {
   for (int i = 0; i < keys; i++) {
     const float *k = h->k + (first + i) * h->stride;
     for (int c = 0; c < h->d; c += CPU_DEPTH_BLOCK)
@@ -35,29 +22,29 @@ static void load_keys(struct attention_scratch *s, const struct head *h, int fir
 /* Takes panel p of queries through the loaded keys. */
 static void attend(struct attention_scratch *s, const struct cpu_kernels *kernels, int p, int keys,
                    int d) {
-  const struct gemm_kernels *g = kernels->gemm;
-  const float *query = s->query + p * d * g->columns;
-  float *output = s->output + p * d * g->columns;
+  const struct attention_kernels *a = kernels->attention;
+  const float *query = s->query + p * d * a->columns;
+  float *output = s->output + p * d * a->columns;
   for (int c = 0; c < d; c += CPU_DEPTH_BLOCK)
-    for (int i = 0; i < keys; i += g->rows)
-      g->tile[least(g->rows, keys - i)](
-          s->logits + i * g->columns, s->key[c / CPU_DEPTH_BLOCK] + i * CPU_STRIP_STRIDE,
-          query + c * g->columns, least(CPU_DEPTH_BLOCK, d - c), c > 0);
-  kernels->attention->softmax(s->logits, s->max + p * g->columns, s->sum + p * g->columns, output,
-                              keys, d);
-  for (int i = 0; i < d; i += g->rows)
-    g->tile_transposed[least(g->rows, d - i)](output + i * g->columns, s->value + i, d, s->logits,
-                                              keys);
+    for (int i = 0; i < keys; i += a->rows)
+      kernels->gemm[CPU_F32]->tile(
+          s->logits + i * a->columns, s->key[c / CPU_DEPTH_BLOCK] + i * CPU_STRIP_STRIDE,
+          query + c * a->columns, least(a->rows, keys - i), least(CPU_DEPTH_BLOCK, d - c), c > 0);
+  a->softmax(s->logits, s->max + p * a->columns, s->sum + p * a->columns, output, keys, d);
+  for (int i = 0; i < d; i += a->rows)
+    a->tile_transposed(output + i * a->columns, s->value + i, d, s->logits, least(a->rows, d - i),
+                       keys);
 }
 
 /* Queries first .. first + count - 1 of a head. */
-static void run_task(struct attention_scratch *s, const struct cpu_kernels *kernels,
-                     const struct head *h, int first, int count) {
-  int columns = kernels->gemm->columns, panels = (count + columns - 1) / columns, d = h->d;
+static void attention_f32(struct attention_scratch *s, const struct cpu_kernels *kernels,
+                          enum cpu_type type, const struct cpu_head *h, int first, int count) {
+  const struct attention_kernels *a = kernels->attention;
+  int columns = a->columns, panels = (count + columns - 1) / columns, d = h->d;
   float scale = (float)(1 / sqrt(d));
   for (int p = 0; p < panels; p++)
-    kernels->attention->pack(s->query + p * d * columns, h->q + (first + p * columns) * h->stride,
-                             h->stride, least(columns, count - p * columns), d, scale);
+    a->pack(s->query + p * d * columns, h->q + (first + p * columns) * h->stride, h->stride,
+            least(columns, count - p * columns), d, scale);
   memset(s->output, 0, (size_t)(panels * d * columns) * sizeof *s->output);
   for (int i = 0; i < panels * columns; i++) s->max[i] = -INFINITY, s->sum[i] = 0;
   for (int key = 0; key < h->T; key += CPU_KEY_BLOCK) {
@@ -66,31 +53,46 @@ static void run_task(struct attention_scratch *s, const struct cpu_kernels *kern
     for (int p = 0; p < panels; p++) attend(s, kernels, p, keys, d);
   }
   for (int p = 0; p < panels; p++)
-    kernels->attention->unpack(h->o + (first + p * columns) * h->D, h->D,
-                               s->output + p * d * columns, s->sum + p * columns,
-                               least(columns, count - p * columns), d);
+    a->unpack[type]((char *)h->o + (first + p * columns) * h->ldo * (type == CPU_BF16 ? 2 : 4),
+                    h->ldo, s->output + p * d * columns, s->sum + p * columns,
+                    least(columns, count - p * columns), d);
 }
 
-static struct head head_of(float *o, const float *qkv, int64_t index, int T, int H, int d) {
+static struct cpu_head head_of(const struct backend *be, struct act *o, const float *qkv,
+                               int64_t index, int T, int H, int d) {
   int64_t D = (int64_t)H * d, b = index / H, h = index % H;
   const float *q = qkv + b * T * 3 * D + h * d;
-  return (struct head){q, q + D, q + 2 * D, o + b * T * D + h * d, 3 * D, D, T, d};
+  return (struct cpu_head){q, q + D, q + 2 * D, act_at(be, o, b * T * D + h * d), 3 * D, D, T, d};
 }
 
-void cpu_attention(struct backend *be, float *o, const float *qkv, int B, int T, int H, int d) {
+/* Queries of a task: whole panels, as many as the working memory holds, fewer if threads would have
+ * nothing to do. */
+static int queries_of(const struct backend *be, int64_t heads, int T, int d) {
+  int columns = cpu_state(be)->kernels->attention->columns;
+  int queries = least(CPU_QUERIES, CPU_QUERY_VALUES / ((d + 31) / 32 * 32)) / columns * columns;
+  while (queries >= 2 * columns && heads * ((T + queries - 1) / queries) < 4 * be->threads)
+    queries = queries / 2 / columns * columns;
+  return queries;
+}
+
+void cpu_attention(struct backend *be, struct act *o, const float *qkv, int B, int T, int H,
+                   int d) {
   const struct cpu_state *cpu = cpu_state(be);
+  const struct cpu_kernels *kernels = cpu->kernels;
   if (d > CPU_HEAD_MAX) { /* wider than the working memory; no known model is */
     backend_ref.attention(be, o, qkv, B, T, H, d);
     return;
   }
-  int queries = panels_of(cpu->kernels->gemm, d) * cpu->kernels->gemm->columns;
-  int blocks = (T + queries - 1) / queries;
+  int queries = queries_of(be, (int64_t)B * H, T, d), blocks = (T + queries - 1) / queries;
   bool large = 2.0 * B * H * T * T * d > CPU_PARALLEL_PRODUCTS;
 #pragma omp parallel for num_threads(be->threads) schedule(dynamic) if (large)
   for (int64_t i = 0; i < (int64_t)B * H * blocks; i++) {
-    struct head h = head_of(o, qkv, i / blocks, T, H, d);
-    int first = (int)(i % blocks) * queries;
-    run_task(&cpu->scratch[omp_get_thread_num()].attention, cpu->kernels, &h, first,
-             least(queries, T - first));
+    union cpu_scratch *scratch = &cpu->scratch[omp_get_thread_num()];
+    struct cpu_head h = head_of(be, o, qkv, i / blocks, T, H, d);
+    int first = (int)(i % blocks) * queries, count = least(queries, T - first);
+    if (be->dtype == DT_BF16 && kernels->attention_bf16)
+      kernels->attention_bf16(&scratch->attention_bf16, kernels->gemm[CPU_BF16], &h, first, count);
+    else
+      attention_f32(&scratch->attention, kernels, cpu_type(be), &h, first, count);
   }
 }

@@ -9,12 +9,15 @@
 
 #include <string.h>
 
-/* dst [out, kernel kernel, in] of src [out, in, kernel kernel] */
-static void permute(float *dst, const float *src, const struct conv *w) {
-  int64_t area = (int64_t)w->kernel * w->kernel;
-  for (int64_t o = 0; o < w->out; o++, dst += area * w->in)
-    for (int64_t c = 0; c < w->in; c++)
-      for (int64_t at = 0; at < area; at++) dst[at * w->in + c] = *src++;
+/* dst [out, kernel kernel, in] of weight [out, in, kernel kernel], through `row`, one output of
+ * it. */
+static void permute(float *dst, float *row, const struct tensor *weight, const struct conv *w) {
+  const int64_t area = (int64_t)w->kernel * w->kernel, values = area * w->in;
+  for (int64_t o = 0; o < w->out; o++, dst += values) {
+    tensor_read_f32(row, weight, o * values, values);
+    for (int64_t at = 0; at < area; at++)
+      for (int64_t c = 0; c < w->in; c++) dst[at * w->in + c] = row[c * area + at];
+  }
 }
 
 /* w->data = the matrix of the windows as a linear layer. */
@@ -22,14 +25,14 @@ static enum ditmoe_status pack(struct backend *be, struct conv *w, const struct 
                                const struct tensor *bias) {
   float *matrix;
   struct linear *linear;
-  TRY(mem_alloc(be->ctx, (size_t)weight->elements, 2 * sizeof *matrix, weight->name, &matrix));
-  float *plain = matrix + weight->elements;
-  tensor_read_f32(plain, weight, 0, weight->elements);
-  permute(matrix, plain, w);
+  const int64_t values = weight->elements / w->out;
+  TRY(mem_alloc(be->ctx, (size_t)(weight->elements + values), sizeof *matrix, weight->name,
+                &matrix));
+  permute(matrix, matrix + weight->elements, weight, w);
   struct tensor tensor = {.name = weight->name,
                           .dtype = DT_F32,
                           .rank = 2,
-                          .shape = {w->out, weight->elements / w->out},
+                          .shape = {w->out, values},
                           .elements = weight->elements,
                           .data = matrix};
   enum ditmoe_status status = cpu_linear_create(
@@ -64,27 +67,29 @@ void cpu_conv_destroy(struct backend *be, struct conv *conv) {
 
 static bool inside(int i, int size) { return i >= 0 && i < size; }
 
-void window_read(float *dst, const float *x, const struct window *v, int64_t pixel, int begin,
-                 int count) {
+void window_read(char *strip, const struct gemm_kernels *k, const void *x, const struct window *v,
+                 int64_t pixel, int begin, int count) {
   const struct conv *w = v->conv;
+  const int64_t size = (int64_t)dtype_size(((const struct linear *)w->data)->type);
   int top = (int)(pixel / v->columns) * w->stride - w->pad_before;
   int left = (int)(pixel % v->columns) * w->stride - w->pad_before;
   for (int at = begin / w->in, c = begin % w->in; count > 0; at++, c = 0) {
     int row = top + at / w->kernel, column = left + at % w->kernel;
     int n = w->in - c < count ? w->in - c : count;
     if (inside(row, v->height) && inside(column, v->width))
-      memcpy(dst, x + ((int64_t)row * v->width + column) * w->in + c, (size_t)n * sizeof *dst);
+      k->load(strip, (const char *)x + (((int64_t)row * v->width + column) * w->in + c) * size, n);
     else
-      memset(dst, 0, (size_t)n * sizeof *dst);
-    dst += n;
+      memset(strip, 0, (size_t)(n * k->element));
+    strip += n * k->element;
     count -= n;
   }
 }
 
 struct images {
+  const struct backend *be;
   struct window window;
   float *y;
-  const float *x;
+  const struct act *x;
   int64_t pixels;
 };
 
@@ -94,7 +99,8 @@ static struct gemm image_at(const void *source, int b) {
   const struct conv *w = v->conv;
   return (struct gemm){.w = w->data,
                        .finish = FINISH_PLAIN,
-                       .x = images->x + (int64_t)b * v->height * v->width * w->in,
+                       .x =
+                           act_at(images->be, images->x, (int64_t)b * v->height * v->width * w->in),
                        .window = v,
                        .y = images->y + b * images->pixels * w->out,
                        .ldy = w->out,
@@ -105,9 +111,9 @@ static int out_size(const struct conv *w, int size) {
   return (size + w->pad_before + w->pad_after - w->kernel) / w->stride + 1;
 }
 
-void cpu_conv2d(struct backend *be, float *y, const float *x, const struct conv *w, int B,
+void cpu_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
                 int height, int width) {
   int rows = out_size(w, height), columns = out_size(w, width);
-  struct images images = {{w, height, width, columns}, y, x, (int64_t)rows * columns};
+  struct images images = {be, {w, height, width, columns}, y, x, (int64_t)rows * columns};
   gemm_run(be, &(struct gemm_list){B, image_at, &images});
 }

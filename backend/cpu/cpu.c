@@ -16,11 +16,16 @@ static void make_operations(void) {
 #define CPU_ENTRY(op) operations.op = cpu_##op;
   CPU_OPS(CPU_ENTRY)
 #undef CPU_ENTRY
+  operations.packed = &cpu_packed;
   operations.linear_bwd = NULL; /* these two read the reference backend's weights */
   operations.experts_bwd = NULL;
 }
 
 const struct backend_ops backend_cpu = {.name = "cpu", .init = cpu_init, .fini = cpu_fini};
+
+enum dtype cpu_best_dtype(const struct backend *be) {
+  return cpu_state(be)->kernels->best == CPU_BF16 ? DT_BF16 : DT_F32;
+}
 
 enum ditmoe_status cpu_init(struct backend *be, const char *tier) {
   struct ditmoe_ctx *ctx = be->ctx;

@@ -2,6 +2,8 @@
  * threads. */
 #include "backend/cpu/state.h"
 
+#include <string.h>
+
 enum { PIECE = 4096 };
 
 static const struct row_kernels *rows_of(const struct backend *be) {
@@ -16,10 +18,6 @@ static void map(struct backend *be, float *y, const float *x, int64_t n,
 
 void cpu_silu(struct backend *be, float *y, const float *x, int64_t n) {
   map(be, y, x, n, rows_of(be)->silu);
-}
-
-void cpu_gelu(struct backend *be, float *y, const float *x, int64_t n) {
-  map(be, y, x, n, rows_of(be)->gelu);
 }
 
 void cpu_sigmoid(struct backend *be, float *y, const float *x, int64_t n) {
@@ -41,13 +39,44 @@ void cpu_add_rows(struct backend *be, float *x, const float *row, int64_t rows, 
   for (int64_t r = 0; r < rows; r++) rows_of(be)->add(x + r * n, x + r * n, row, n);
 }
 
-void cpu_norm_modulate(struct backend *be, float *y, const float *x, const float *shift,
+void cpu_narrow(struct backend *be, struct act *y, const float *x, int64_t n) {
+  CPU_PARALLEL_FOR(be, n)
+  for (int64_t i = 0; i < n; i += PIECE) {
+    int64_t count = n - i < PIECE ? n - i : PIECE;
+    if (be->dtype == DT_BF16)
+      rows_of(be)->narrow(act_at(be, y, i), x + i, count);
+    else
+      memcpy(act_at(be, y, i), x + i, (size_t)count * sizeof *x);
+  }
+}
+
+void cpu_widen(struct backend *be, float *y, const struct act *x, int64_t n) {
+  CPU_PARALLEL_FOR(be, n)
+  for (int64_t i = 0; i < n; i += PIECE) {
+    int64_t count = n - i < PIECE ? n - i : PIECE;
+    if (be->dtype == DT_BF16)
+      rows_of(be)->widen(y + i, act_at(be, x, i), count);
+    else
+      memcpy(y + i, act_at(be, x, i), (size_t)count * sizeof *y);
+  }
+}
+
+void cpu_norm_modulate(struct backend *be, struct act *y, const float *x, const float *shift,
                        const float *scale, int64_t stride, int B, int T, int D, float eps) {
   int64_t rows = (int64_t)B * T;
   CPU_PARALLEL_FOR(be, rows * D)
   for (int64_t r = 0; r < rows; r++)
-    rows_of(be)->norm_modulate(y + r * D, x + r * D, shift + r / T * stride, scale + r / T * stride,
-                               D, eps);
+    rows_of(be)->norm_modulate[cpu_type(be)](
+        act_at(be, y, r * D), x + r * D, shift + r / T * stride, scale + r / T * stride, D, eps);
+}
+
+void cpu_norm_modulate_exact(struct backend *be, float *y, const float *x, const float *shift,
+                             const float *scale, int64_t stride, int B, int T, int D, float eps) {
+  int64_t rows = (int64_t)B * T;
+  CPU_PARALLEL_FOR(be, rows * D)
+  for (int64_t r = 0; r < rows; r++)
+    rows_of(be)->norm_modulate[CPU_F32](y + r * D, x + r * D, shift + r / T * stride,
+                                        scale + r / T * stride, D, eps);
 }
 
 void cpu_gated_add(struct backend *be, float *x, const float *gate, int64_t stride, const float *y,

@@ -14,9 +14,9 @@
 #include <omp.h>
 #include <string.h>
 
-/* How products are cut. */
+/* Rows and columns of a task, the columns as they are in panels. */
 struct cut {
-  int rows, panels;
+  int rows, columns;
 };
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -24,80 +24,127 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* n in equal parts of at most `most`: the size of all but the last. */
 static int64_t part_of(int64_t n, int64_t most) { return ceil_div(n, ceil_div(n, most)); }
 
-static int64_t tasks_of(const struct gemm *g, const struct gemm_kernels *k, struct cut cut) {
-  return g->rows > 0 ? ceil_div(g->rows, cut.rows) * ceil_div(linear_panels(g->w, k), cut.panels)
-                     : 0;
+static const struct gemm_kernels *kernels_of(const struct cpu_state *cpu, const struct gemm *g) {
+  return linear_kernels(g->w, cpu->kernels);
 }
 
-static int64_t tasks_in(const struct gemm_list *list, const struct gemm_kernels *k,
-                        struct cut cut) {
+/* Equal blocks of at most this size: rows in whole tiles, columns in whole panels. */
+static struct cut cut_of(const struct gemm *g, const struct gemm_kernels *k, struct cut most) {
+  int64_t strips = ceil_div(part_of(g->rows, most.rows), k->rows);
+  int64_t panels = most.columns > k->columns ? most.columns / k->columns : 1;
+  return (struct cut){(int)strips * k->rows,
+                      (int)part_of(linear_panels(g->w, k), panels) * k->columns};
+}
+
+static int64_t tasks_of(const struct gemm *g, const struct gemm_kernels *k, struct cut most) {
+  if (g->rows <= 0) return 0;
+  struct cut cut = cut_of(g, k, most);
+  return ceil_div(g->rows, cut.rows) * ceil_div(linear_panels(g->w, k) * k->columns, cut.columns);
+}
+
+static int64_t tasks_in(const struct cpu_state *cpu, const struct gemm_list *list,
+                        struct cut most) {
   int64_t tasks = 0;
   for (int i = 0; i < list->count; i++) {
     struct gemm g = list->at(list->source, i);
-    tasks += tasks_of(&g, k, cut);
+    if (g.rows > 0) tasks += tasks_of(&g, kernels_of(cpu, &g), most);
   }
   return tasks;
 }
 
 /* The largest blocks that still keep all threads busy. */
-static struct cut choose_cut(const struct gemm_list *list, const struct gemm_kernels *k,
+static struct cut choose_cut(const struct cpu_state *cpu, const struct gemm_list *list,
                              int threads) {
-  struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK / k->columns};
+  struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK};
   int64_t enough = threads > 1 ? 4 * (int64_t)threads : 1;
-  while (cut.rows / 2 >= k->rows && tasks_in(list, k, cut) < enough) cut.rows /= 2;
-  while (cut.panels > 1 && tasks_in(list, k, cut) < enough) cut.panels /= 2;
+  while (cut.rows > CPU_TILE_ROWS_MAX && tasks_in(cpu, list, cut) < enough) cut.rows /= 2;
+  while (cut.columns > CPU_COLUMN_LEAST && tasks_in(cpu, list, cut) < enough) cut.columns /= 2;
   return cut;
 }
 
-/* The part of a product that is one task. */
+/* The part of a product that is one task: its first row and panel, and how many. */
 struct task {
   int64_t row, panel;
   int rows, panels;
 };
 
-static struct task task_at(const struct gemm *g, const struct gemm_kernels *k, struct cut cut,
+static struct task task_at(const struct gemm *g, const struct gemm_kernels *k, struct cut most,
                            int64_t index) {
-  int64_t row_blocks = ceil_div(g->rows, cut.rows), panels = linear_panels(g->w, k);
-  int64_t step = part_of(panels, cut.panels);
+  struct cut cut = cut_of(g, k, most);
+  int64_t row_blocks = ceil_div(g->rows, cut.rows), step = cut.columns / k->columns;
+  int64_t panels = linear_panels(g->w, k);
   struct task t = {.row = index % row_blocks * cut.rows, .panel = index / row_blocks * step};
   t.rows = (int)(g->rows - t.row < cut.rows ? g->rows - t.row : cut.rows);
   t.panels = (int)(panels - t.panel < step ? panels - t.panel : step);
   return t;
 }
 
-static void load_strip(float *strip, const struct gemm *g, int64_t row, int rows, int begin,
-                       int depth) {
-  for (int i = 0; i < rows; i++, strip += CPU_STRIP_STRIDE)
-    if (g->window)
-      window_read(strip, g->x, g->window, row + i, begin, depth);
-    else
-      memcpy(strip, g->x + (row + i) * g->ldx + begin, (size_t)depth * sizeof *strip);
+static const void *input_row(const struct gemm *g, int64_t row) {
+  int64_t at = g->index ? g->index[row] : row;
+  return (const char *)g->x + at * g->ldx * (int64_t)dtype_size(g->w->type);
 }
 
-/* Adds the inputs from `begin` on to the tiles of a task. */
-static void accumulate(struct gemm_scratch *s, const struct gemm *g, const struct gemm_kernels *k,
-                       const struct task *t, int begin) {
-  int depth = linear_depth(g->w, begin), step = (int)part_of(t->rows, k->rows);
-  const float *panels = linear_panel(g->w, k, begin, t->panel);
-  for (int r = 0; r < t->rows; r += step) {
-    int rows = t->rows - r < step ? t->rows - r : step;
-    load_strip(s->strip, g, t->row + r, rows, begin, depth);
-    for (int p = 0; p < t->panels; p++)
-      k->tile[rows](s->tiles + (p * t->rows + r) * k->columns, s->strip,
-                    panels + (int64_t)p * depth * k->columns, depth, begin > 0);
+/* Inputs begin .. begin + depth - 1 of `rows` rows, then zeros up to `padded`. */
+static void load_strip(char *strip, const struct gemm *g, const struct gemm_kernels *k, int64_t row,
+                       int rows, int begin, int depth, int padded) {
+  const int64_t skip = begin * (int64_t)dtype_size(g->w->type);
+  for (int i = 0; i < rows; i++, strip += k->stride) {
+    if (g->window)
+      window_read(strip, k, g->x, g->window, row + i, begin, depth);
+    else
+      k->load(strip, (const char *)input_row(g, row + i) + skip, depth);
+    memset(strip + depth * k->element, 0, (size_t)((padded - depth) * k->element));
   }
+}
+
+/* A task under way. */
+struct work {
+  const struct gemm *g;
+  const struct gemm_kernels *k;
+  const struct task *t;
+  struct gemm_scratch *s;
+};
+
+/* Rows r .. r + rows - 1 of the task, panel p: from the tile to y. */
+static void finish_tile(const struct work *w, const float *tile, int r, int rows, int p) {
+  const struct gemm *g = w->g;
+  const struct gemm_kernels *k = w->k;
+  const int outputs = linear_outputs(g->w, k);
+  const int64_t first = (w->t->panel + p) * outputs, left = g->w->out - first;
+  const int64_t size =
+      (int64_t)(g->finish == FINISH_PLAIN ? sizeof(float) : dtype_size(g->w->type));
+  char *y = (char *)g->y + ((w->t->row + r) * g->ldy + first) * size;
+  const float *bias = linear_bias(g->w, k) + (w->t->panel + p) * k->columns;
+  k->finish[g->finish](y, g->ldy * size, tile, bias, rows, left < outputs ? (int)left : outputs);
+}
+
+/* Takes a strip, rows r .. of the task, through the panels that begin at input `begin`. After the
+ * last inputs a tile is finished while the next one is computed: a matrix unit and the vector units
+ * then work at the same time. Where there is one block of inputs alone, tiles need not be kept. */
+static void run_strip(const struct work *w, int r, int rows, int begin) {
+  const struct gemm *g = w->g;
+  const struct gemm_kernels *k = w->k;
+  const int depth = linear_depth(g->w, k, begin), padded = linear_padded(depth, k);
+  const bool last = begin + depth == g->w->in, kept = depth < g->w->in;
+  const int64_t panel = (int64_t)padded * k->columns * (int64_t)dtype_size(g->w->type);
+  const char *panels = linear_panel(g->w, k, begin, w->t->panel);
+  float *tile = NULL, *previous = NULL;
+  load_strip(w->s->strip, g, k, w->t->row + r, rows, begin, depth, padded);
+  for (int p = 0; p < w->t->panels; p++, previous = tile) {
+    tile = w->s->tiles + (kept ? p * w->t->rows + r : p % 2 * k->rows) * k->columns;
+    k->tile(tile, w->s->strip, panels + p * panel, rows, padded, begin > 0);
+    if (last && p > 0) finish_tile(w, previous, r, rows, p - 1);
+  }
+  if (last) finish_tile(w, tile, r, rows, w->t->panels - 1);
 }
 
 static void run_task(struct gemm_scratch *s, const struct gemm *g, const struct gemm_kernels *k,
                      const struct task *t) {
-  for (int begin = 0; begin < g->w->in; begin += CPU_DEPTH_BLOCK) accumulate(s, g, k, t, begin);
-  int outputs = linear_outputs(g->w, k);
-  int64_t first = t->panel * outputs, rest = g->w->out - first;
-  int count = rest < t->panels * outputs ? (int)rest : t->panels * outputs;
-  const float *bias = linear_bias(g->w, k) + t->panel * k->columns;
-  for (int r = 0; r < t->rows; r++)
-    k->finish[g->finish](g->y + (t->row + r) * g->ldy + first, s->tiles + r * k->columns,
-                         (int64_t)t->rows * k->columns, bias, count);
+  const struct work w = {g, k, t, s};
+  const int step = (int)(ceil_div(part_of(t->rows, k->rows), k->granule) * k->granule);
+  for (int begin = 0; begin < g->w->in; begin += linear_block(g->w, k))
+    for (int r = 0; r < t->rows; r += step)
+      run_strip(&w, r, t->rows - r < step ? t->rows - r : step, begin);
 }
 
 static int64_t take(int64_t *next) {
@@ -110,17 +157,24 @@ static int64_t take(int64_t *next) {
 /* One thread's share: tasks are numbered through all products, and `next` hands them out. */
 static void run_share(const struct cpu_state *cpu, const struct gemm_list *list, struct cut cut,
                       int64_t *next) {
-  const struct gemm_kernels *k = cpu->kernels->gemm;
+  struct gemm_scratch *scratch = &cpu->scratch[omp_get_thread_num()].gemm;
+  const struct gemm_kernels *k = NULL;
   int64_t begin = 0, index = take(next);
   for (int i = 0; i < list->count; i++) {
     struct gemm g = list->at(list->source, i);
+    if (g.rows <= 0) continue;
+    const struct gemm_kernels *own = kernels_of(cpu, &g);
+    if (own != k && k && k->leave) k->leave();
+    if (own != k && own->enter) own->enter();
+    k = own;
     int64_t end = begin + tasks_of(&g, k, cut);
     for (; index < end; index = take(next)) {
       struct task t = task_at(&g, k, cut, index - begin);
-      run_task(&cpu->scratch[omp_get_thread_num()].gemm, &g, k, &t);
+      run_task(scratch, &g, k, &t);
     }
     begin = end;
   }
+  if (k && k->leave) k->leave();
 }
 
 /* Whether the products are worth waking the other threads. */
@@ -136,7 +190,7 @@ static bool is_large(const struct gemm_list *list) {
 void gemm_run(struct backend *be, const struct gemm_list *list) {
   const struct cpu_state *cpu = cpu_state(be);
   int threads = is_large(list) ? be->threads : 1;
-  struct cut cut = choose_cut(list, cpu->kernels->gemm, threads);
+  struct cut cut = choose_cut(cpu, list, threads);
   int64_t next = 0;
 #pragma omp parallel num_threads(threads)
   run_share(cpu, list, cut, &next);

@@ -91,8 +91,8 @@ static struct group_sum join_pieces(const struct group_norm *g, int k, double me
 }
 
 /* y = (x - mean) inverse weight + bias over one piece. */
-static void normalize_piece(const struct group_norm *g, int piece, float *y, const float *weight,
-                            const float *bias, bool silu) {
+static void normalize_piece(struct backend *be, const struct group_norm *g, int piece,
+                            struct act *y, const float *weight, const float *bias, bool silu) {
   int64_t begin = piece_begin(g, piece), end = piece_begin(g, piece + 1);
   int width = g->C / g->groups;
   for (int c = 0; c < g->C; c += SLICE) {
@@ -106,18 +106,18 @@ static void normalize_piece(const struct group_norm *g, int piece, float *y, con
       shift[i] = (float)((double)bias[c + i] - (g->mean[k] - (double)center[i]) * factor);
     }
     for (int64_t p = begin; p < end; p++)
-      g->cpu->kernels->rows->affine(y + p * g->C + c, g->x + p * g->C + c, center, scale, shift, n,
-                                    silu);
+      g->cpu->kernels->rows->affine[cpu_type(be)](act_at(be, y, p * g->C + c), g->x + p * g->C + c,
+                                                  center, scale, shift, n, silu);
   }
 }
 
-static void normalize_pieces(struct backend *be, const struct group_norm *g, float *y,
+static void normalize_pieces(struct backend *be, const struct group_norm *g, struct act *y,
                              const float *weight, const float *bias, bool silu) {
   CPU_PARALLEL_FOR(be, g->rows * g->columns * g->C)
-  for (int i = 0; i < CPU_GROUP_PIECES; i++) normalize_piece(g, i, y, weight, bias, silu);
+  for (int i = 0; i < CPU_GROUP_PIECES; i++) normalize_piece(be, g, i, y, weight, bias, silu);
 }
 
-void cpu_group_norm(struct backend *be, float *y, const float *x, const float *weight,
+void cpu_group_norm(struct backend *be, struct act *y, const float *x, const float *weight,
                     const float *bias, int B, int64_t pixels, int C, int groups, float eps,
                     bool silu) {
   if (groups > CPU_GROUPS_MAX) { /* more than the working memory holds; no known model has them */
@@ -125,14 +125,14 @@ void cpu_group_norm(struct backend *be, float *y, const float *x, const float *w
     return;
   }
   double count = (double)pixels * (C / groups);
-  for (int b = 0; b < B; b++, x += pixels * C, y += pixels * C) {
+  for (int b = 0; b < B; b++, x += pixels * C) {
     struct group_norm g = {cpu_state(be), x, pixels, 1, 1, C, groups, {0}, {0}};
     all_pieces(be, &g);
     for (int k = 0; k < groups; k++) {
       g.mean[k] = join_pieces(&g, k, 0).sum / count;
       g.inverse[k] = 1 / sqrt(join_pieces(&g, k, g.mean[k]).squares / count + (double)eps);
     }
-    normalize_pieces(be, &g, y, weight, bias, silu);
+    normalize_pieces(be, &g, act_at(be, y, b * pixels * C), weight, bias, silu);
   }
 }
 
@@ -158,7 +158,7 @@ void cpu_group_moments(struct backend *be, double *moments, const float *x, int 
   }
 }
 
-void cpu_group_norm_given(struct backend *be, float *y, const float *x, const double *moments,
+void cpu_group_norm_given(struct backend *be, struct act *y, const float *x, const double *moments,
                           const float *weight, const float *bias, int64_t pixels, int C, int groups,
                           float eps, bool silu) {
   if (groups > CPU_GROUPS_MAX) {
@@ -174,14 +174,20 @@ void cpu_group_norm_given(struct backend *be, float *y, const float *x, const do
   normalize_pieces(be, &g, y, weight, bias, silu);
 }
 
-void cpu_upsample2x(struct backend *be, float *y, const float *x, int B, int height, int width,
+void cpu_upsample2x(struct backend *be, struct act *y, const float *x, int B, int height, int width,
                     int C) {
   int64_t rows = (int64_t)B * height, out = 2 * (int64_t)width * C;
+  size_t pixel = (size_t)C * dtype_size(be->dtype);
   CPU_PARALLEL_FOR(be, rows * out)
   for (int64_t r = 0; r < rows; r++) {
-    float *upper = y + 2 * r * out;
-    for (int64_t j = 0; j < 2 * (int64_t)width; j++)
-      memcpy(upper + j * C, x + (r * width + j / 2) * C, (size_t)C * sizeof *x);
-    memcpy(upper + out, upper, (size_t)out * sizeof *x);
+    char *upper = act_at(be, y, 2 * r * out);
+    for (int64_t j = 0; j < width; j++, upper += 2 * pixel) {
+      if (be->dtype == DT_BF16)
+        cpu_state(be)->kernels->rows->narrow(upper, x + (r * width + j) * C, C);
+      else
+        memcpy(upper, x + (r * width + j) * C, pixel);
+      memcpy(upper + pixel, upper, pixel);
+    }
+    memcpy(act_at(be, y, (2 * r + 1) * out), act_at(be, y, 2 * r * out), 2 * (size_t)width * pixel);
   }
 }

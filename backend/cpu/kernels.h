@@ -11,61 +11,97 @@
 #include <stdint.h>
 
 enum {
-  CPU_TILE_ROWS_MAX = 12, /* rows and columns of a tile in the widest tier */
+  CPU_TILE_ROWS_MAX = 32, /* rows and columns of a tile in the widest tier */
   CPU_TILE_COLUMNS_MAX = 32,
-  CPU_DEPTH_BLOCK = 256,  /* terms of a sum that one tile adds up at a time */
-  CPU_STRIP_STRIDE = 272, /* floats between rows of a strip: no power of two, so that its rows fall
-                             into different cache sets */
-  CPU_COLUMN_BLOCK = 384, /* columns of one task; its block of weights, 384 KiB, stays in the
-                             second-level cache */
-  CPU_ROW_BLOCK = 96,     /* rows of one task, a multiple of every tier's tile */
-  CPU_KEY_BLOCK = 64,     /* keys of attention taken at a time */
-  CPU_HEAD_MAX = 512,     /* largest head width of the attention kernels */
+  CPU_DEPTH_BLOCK = 256, /* inputs and floats between rows in strips of f32, see gemm_kernels */
+  CPU_STRIP_STRIDE = 272,
+  CPU_DEPTH_MAX = 768,       /* gemm_kernels' depth in the deepest tier */
+  CPU_STRIP_MAX = 32 * 1600, /* bytes of a strip in the widest tier     */
+  CPU_COLUMN_BLOCK = 384,    /* columns of one task; its block of weights, 384 KiB, stays in the
+                                second-level cache */
+  CPU_COLUMN_LEAST = 32,     /* columns of a task that is not cut further */
+  CPU_ROW_BLOCK = 96,        /* rows of one task, a multiple of every tier's tile */
+  CPU_KEY_BLOCK = 64,        /* keys of attention taken at a time */
+  CPU_HEAD_MAX = 512,        /* largest head width of the attention kernels */
+  CPU_STRIDE_MAX = 1600,     /* bytes between rows of a strip */
 };
 
 enum cpu_finish { FINISH_PLAIN, FINISH_GELU, FINISH_SWIGLU, FINISH_COUNT };
 
-/* Products. A tile is `rows` times `columns` = 2 VEC_LANES, stored contiguously; a panel holds k
- * rows of `columns` weights. tile[m] and tile_transposed[m] work on m rows, 1 <= m <= rows. */
+/* Compute types, as an index. */
+enum cpu_type { CPU_F32, CPU_BF16, CPU_TYPES };
+
+/* Products of one compute type.
+ *
+ * A tile is `rows` times `columns` = 2 lanes floats, stored contiguously. A strip holds the inputs
+ * of up to `rows` rows, a panel those of `columns` columns in groups of `group` inputs:
+ * panel[i / group][column][i % group]. Both are filled with zeros up to k inputs, a multiple of
+ * `unit`. */
 struct gemm_kernels {
   int rows, columns, lanes;
-  /* c [m, columns] = a panel, or c += a panel, with row i of a [m, k] at a + i * CPU_STRIP_STRIDE.
-   */
-  void (*tile[CPU_TILE_ROWS_MAX + 1])(float *c, const float *a, const float *panel, int k,
-                                      bool add);
-  /* c [m, columns] += a^T panel, a [k, m] with `stride` between its rows. */
-  void (*tile_transposed[CPU_TILE_ROWS_MAX + 1])(float *c, const float *a, int stride,
-                                                 const float *panel, int k);
-  /* One row of a task from its tiles: value j of panel p is at c[p * panel_stride + j] and its bias
-   * at bias[p * columns + j]. PLAIN y = c + bias, GELU y = gelu(c + bias); SWIGLU: the first half
-   * of a panel is gate, the second up, y = silu(gate) up has half as many columns. */
-  void (*finish[FINISH_COUNT])(float *y, const float *c, int64_t panel_stride, const float *bias,
+  int granule; /* strips of a multiple of so many rows are cheapest, but for the last */
+  int depth;   /* at most so many inputs go through a tile at a time, a multiple of `unit` */
+  int group;   /* 1, or 2 where a product takes pairs */
+  int unit;    /* a multiple of `group` */
+  int element; /* bytes of an input in a strip */
+  int stride;  /* bytes between rows of a strip; no power of two, so that rows fall into different
+                  cache sets */
+  /* Before and after a thread's products, or NULL: state of the processor that they need. */
+  void (*enter)(void);
+  void (*leave)(void);
+  /* n inputs of the compute type to elements of a strip. */
+  void (*load)(void *strip, const void *x, int n);
+  /* c [m, columns] = strip panel, or c += strip panel; 1 <= m <= rows. */
+  void (*tile)(float *c, const void *strip, const void *panel, int m, int k, bool add);
+  /* From a tile c [rows, columns] and the bias [columns] of its panel to rows of y, `stride` bytes
+   * apart, of `count` values. PLAIN y = c + bias in f32; GELU y = gelu(c + bias) in the compute
+   * type; SWIGLU: the first half of a panel is gate, the second up, y = silu(gate) up in the
+   * compute type, at most `lanes` values. */
+  void (*finish[FINISH_COUNT])(void *y, int64_t stride, const float *c, const float *bias, int rows,
                                int count);
 };
 
-/* Attention over panels of `columns` queries, keys in rows, as in gemm_kernels. */
+/* One head of one image; rows of q, k and v are `stride` floats apart; those of o, ldo elements of
+ * the compute type. */
+struct cpu_head {
+  const float *q, *k, *v;
+  void *o;
+  int64_t stride, ldo;
+  int T, d;
+};
+
+struct attention_bf16_scratch;
+
+/* Attention in f32 over panels of `columns` = 2 lanes queries, keys in rows, with the tiles of the
+ * f32 products. */
 struct attention_kernels {
+  int rows, columns;
+  /* c [m, columns] += a^T panel, a [k, m] with `stride` floats between its rows; m <= rows. */
+  void (*tile_transposed)(float *c, const float *a, int stride, const float *panel, int m, int k);
   /* panel [d, columns] = scale q^T for `count` queries, the others 0. */
   void (*pack)(float *panel, const float *q, int64_t stride, int count, int d, float scale);
   /* One block of keys: logits s [keys, columns] become e^(s - max); max, sum [columns] and the
    * output so far, o [d, columns], are brought up to date. */
   void (*softmax)(float *s, float *max, float *sum, float *o, int keys, int d);
-  /* y, `count` rows of d values, = (o / sum)^T; o is overwritten. */
-  void (*unpack)(float *y, int64_t stride, float *o, const float *sum, int count, int d);
+  /* y, `count` rows of d values of a compute type, = (o / sum)^T. */
+  void (*unpack[CPU_TYPES])(void *y, int64_t stride, const float *o, const float *sum, int count,
+                            int d);
 };
 
 /* Rows of n floats. y may be x. */
 struct row_kernels {
   void (*silu)(float *y, const float *x, int64_t n);
-  void (*gelu)(float *y, const float *x, int64_t n);
   void (*sigmoid)(float *y, const float *x, int64_t n);
   void (*relu)(float *y, const float *x, int64_t n);
   void (*add)(float *y, const float *a, const float *b, int64_t n);
   void (*scale)(float *y, const float *x, float factor, int64_t n);
+  void (*scaled_add)(float *y, const float *x, float factor, int64_t n);        /* y += factor x */
   void (*multiply_add)(float *x, const float *gate, const float *y, int64_t n); /* x += gate y */
-  /* LayerNorm(x) (1 + scale) + shift */
-  void (*norm_modulate)(float *y, const float *x, const float *shift, const float *scale, int64_t n,
-                        float eps);
+  void (*narrow)(void *y, const float *x, int64_t n);                           /* to bf16 */
+  void (*widen)(float *y, const void *x, int64_t n);
+  /* LayerNorm(x) (1 + scale) + shift, in a compute type */
+  void (*norm_modulate[CPU_TYPES])(void *y, const float *x, const float *shift, const float *scale,
+                                   int64_t n, float eps);
   /* LayerNorm(x) weight + bias */
   void (*norm_affine)(float *y, const float *x, const float *weight, const float *bias, int64_t n,
                       float eps);
@@ -75,24 +111,44 @@ struct row_kernels {
   /* sum [n] += x - center, squares [n] += (x - center)^2, over `rows` rows `stride` apart. */
   void (*moments)(double *sum, double *squares, const float *x, const float *center, int64_t rows,
                   int64_t stride, int n);
-  /* y = (x - center) scale + bias, then silu if asked */
-  void (*affine)(float *y, const float *x, const float *center, const float *scale,
-                 const float *bias, int n, bool silu);
+  /* y = (x - center) scale + bias, then silu if asked, in a compute type */
+  void (*affine[CPU_TYPES])(void *y, const float *x, const float *center, const float *scale,
+                            const float *bias, int n, bool silu);
+};
+
+/* Weights on their way into panels, see linear.c. */
+struct pack_kernels {
+  /* y = n values of x, of a compute type and of a source type: F32, F16, BF16, F64 as in enum
+   * dtype. x needs no alignment. Returns whether all values of x are finite in f32. */
+  bool (*read[CPU_TYPES][4])(void *y, const void *x, int n);
+  /* panel [count][columns] = words^T, words [columns][stride] with stride >= count rounded up to
+   * a multiple of `lanes`. A word is an input of f32 or a pair of bf16. */
+  void (*transpose)(uint32_t *panel, const uint32_t *words, int stride, int count);
 };
 
 struct cpu_kernels {
   const char *tier;
-  const struct gemm_kernels *gemm;
+  enum cpu_type best; /* the type it does best */
+  const struct gemm_kernels *gemm[CPU_TYPES];
   const struct attention_kernels *attention;
+  /* Attention in bf16 of queries first .. first + count - 1 of a head; NULL: it is done in f32. */
+  void (*attention_bf16)(struct attention_bf16_scratch *s, const struct gemm_kernels *g,
+                         const struct cpu_head *h, int first, int count);
   const struct row_kernels *rows;
+  const struct pack_kernels *pack;
 };
 
 #define CPU_DECLARE_TIER(tier)                                                                     \
-  extern const struct gemm_kernels gemm_kernels_##tier;                                            \
+  extern const struct gemm_kernels gemm_f32_##tier, gemm_bf16_##tier;                              \
   extern const struct attention_kernels attention_kernels_##tier;                                  \
-  extern const struct row_kernels row_kernels_##tier;
+  extern const struct row_kernels row_kernels_##tier;                                              \
+  extern const struct pack_kernels pack_kernels_##tier;
 CPU_DECLARE_TIER(generic)
 CPU_DECLARE_TIER(avx2)
 CPU_DECLARE_TIER(avx512)
+extern const struct gemm_kernels gemm_bf16_avx512bf16, gemm_bf16_amx;
+
+void attention_bf16(struct attention_bf16_scratch *s, const struct gemm_kernels *g,
+                    const struct cpu_head *h, int first, int count);
 
 #endif

@@ -5,9 +5,17 @@
  * s
  */
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/vec.h"
+#include "backend/cpu/tile.h"
 
-enum { COLUMNS = 2 * VEC_LANES };
+#define CASE_TRANSPOSED(n)                                                                         \
+  case n:                                                                                          \
+    product(c, a, 1, stride, panel, k, n, true);                                                   \
+    break;
+
+static void tile_transposed(float *c, const float *a, int stride, const float *panel, int m,
+                            int k) {
+  switch (m) { TILE_FOR_ROWS(CASE_TRANSPOSED) }
+}
 
 static void pack(float *panel, const float *q, int64_t stride, int count, int d, float scale) {
   for (int i = 0; i < d; i++, panel += COLUMNS)
@@ -34,12 +42,37 @@ static void softmax(float *s, float *max, float *sum, float *o, int keys, int d)
   softmax_vector(s + VEC_LANES, max + VEC_LANES, sum + VEC_LANES, o + VEC_LANES, keys, d);
 }
 
-static void unpack(float *y, int64_t stride, float *o, const float *sum, int count, int d) {
+VEC_INLINE void unpack(void *y, bool narrow, int64_t stride, const float *o, const float *sum,
+                       int count, int d) {
   for (int i = 0; i < d; i++, o += COLUMNS) {
-    vec_store(o, vec_load(o) / vec_load(sum));
-    vec_store(o + VEC_LANES, vec_load(o + VEC_LANES) / vec_load(sum + VEC_LANES));
-    for (int j = 0; j < count; j++) y[j * stride + i] = o[j];
+    float wide[COLUMNS];
+    uint16_t half[COLUMNS];
+    vec_put(narrow ? (void *)half : wide, narrow, 0, vec_load(o) / vec_load(sum), VEC_LANES);
+    vec_put(narrow ? (void *)half : wide, narrow, VEC_LANES,
+            vec_load(o + VEC_LANES) / vec_load(sum + VEC_LANES), VEC_LANES);
+    for (int j = 0; j < count; j++)
+      if (narrow)
+        ((uint16_t *)y)[j * stride + i] = half[j];
+      else
+        ((float *)y)[j * stride + i] = wide[j];
   }
 }
 
-const struct attention_kernels CPU_TIERED(attention_kernels) = {pack, softmax, unpack};
+static void unpack_f32(void *y, int64_t stride, const float *o, const float *sum, int count,
+                       int d) {
+  unpack(y, false, stride, o, sum, count, d);
+}
+
+static void unpack_bf16(void *y, int64_t stride, const float *o, const float *sum, int count,
+                        int d) {
+  unpack(y, true, stride, o, sum, count, d);
+}
+
+const struct attention_kernels CPU_TIERED(attention_kernels) = {
+    .rows = VEC_TILE_ROWS,
+    .columns = COLUMNS,
+    .tile_transposed = tile_transposed,
+    .pack = pack,
+    .softmax = softmax,
+    .unpack = {unpack_f32, unpack_bf16},
+};

@@ -1,105 +1,78 @@
-/* Tiles of matrix products, and what follows them: bias and activation.
- *
- *            columns = 2 VEC_LANES
- *          +---------+   one row of the panel, two vectors, per step k;
- *          |  panel  |   every row of the tile: broadcast a, two fma
- *          +---------+
- *   +----+ +---------+
- *   | a  | | c       |   rows x 2 accumulators stay in registers
- *   +----+ +---------+
- *
- * Element (i, j) is the chain fma(a[i][k], b[k][j], .) over ascending k, whatever the tile. */
-#include "backend/cpu/kernels.h"
-#include "backend/cpu/vec.h"
+/* Matrix products in f32 and, where the processor has no products of bf16, in bf16: a panel of bf16
+ * holds pairs of inputs, which become two rows of a panel of f32. The first of a pair is the upper
+ * half of a 32-bit word after a shift, the second one is there already. */
+#include "backend/cpu/finish.h"
+#include "backend/cpu/tile.h"
 
-VEC_INLINE void product(float *c, const float *a, int64_t row_step, int64_t k_step,
-                        const float *panel, int k, int rows, bool add) {
-  vec acc[VEC_TILE_ROWS][2];
-  VEC_UNROLL for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = vec_set1(0);
-  for (int p = 0; p < k; p++, panel += 2 * VEC_LANES, a += k_step) {
-    vec b0 = vec_load(panel), b1 = vec_load(panel + VEC_LANES);
-    VEC_UNROLL for (int i = 0; i < rows; i++) {
-      vec broadcast = vec_set1(a[i * row_step]);
-      acc[i][0] = vec_fma(broadcast, b0, acc[i][0]);
-      acc[i][1] = vec_fma(broadcast, b1, acc[i][1]);
-    }
+VEC_INLINE void product_bf16(float *c, const float *a, const uint32_t *panel, int k, int rows,
+                             bool add) {
+  struct accumulators acc;
+  clear(&acc, rows);
+  for (int p = 0; p < k; p += 2, panel += COLUMNS, a += 2) {
+    vec_bits b0, b1;
+    memcpy(&b0, panel, sizeof b0);
+    memcpy(&b1, panel + VEC_LANES, sizeof b1);
+    add_input(&acc, a, CPU_STRIP_STRIDE, (vec)(b0 << 16), (vec)(b1 << 16), rows);
+    add_input(&acc, a + 1, CPU_STRIP_STRIDE, (vec)(b0 & 0xffff0000), (vec)(b1 & 0xffff0000), rows);
   }
-  if (add) {
-    VEC_UNROLL for (int i = 0; i < rows; i++) {
-      acc[i][0] = vec_load(c + i * 2 * VEC_LANES) + acc[i][0];
-      acc[i][1] = vec_load(c + i * 2 * VEC_LANES + VEC_LANES) + acc[i][1];
-    }
-  }
-  VEC_UNROLL for (int i = 0; i < rows; i++) {
-    vec_store(c + i * 2 * VEC_LANES, acc[i][0]);
-    vec_store(c + i * 2 * VEC_LANES + VEC_LANES, acc[i][1]);
-  }
+  put_tile(c, &acc, rows, add);
 }
 
-#define TILE(m)                                                                                    \
-  static void tile_##m(float *c, const float *a, const float *panel, int k, bool add) {            \
-    product(c, a, CPU_STRIP_STRIDE, 1, panel, k, m, add);                                          \
-  }                                                                                                \
-  static void tile_transposed_##m(float *c, const float *a, int stride, const float *panel,        \
-                                  int k) {                                                         \
-    product(c, a, 1, stride, panel, k, m, true);                                                   \
-  }
-#define ENTRY(m) .tile[m] = tile_##m, .tile_transposed[m] = tile_transposed_##m,
+#define CASE_F32(n)                                                                                \
+  case n:                                                                                          \
+    product(c, strip, CPU_STRIP_STRIDE, 1, panel, k, n, add);                                      \
+    break;
+#define CASE_BF16(n)                                                                               \
+  case n:                                                                                          \
+    product_bf16(c, strip, panel, k, n, add);                                                      \
+    break;
 
-/* clang-format off */
-#if defined(__AVX512F__)
-#define FOR_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#elif defined(__AVX2__)
-#define FOR_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#else
-#define FOR_ROWS(X) X(1) X(2) X(3) X(4)
-#endif
-/* clang-format on */
-
-FOR_ROWS(TILE)
-
-VEC_INLINE vec identity(vec x) { return x; }
-
-/* y [count] = f(c + bias) */
-VEC_INLINE void finish(float *y, const float *c, int64_t panel_stride, const float *bias, int count,
-                       vec (*f)(vec)) {
-  for (int j = 0; j < count; c += panel_stride)
-    for (int half = 0; half < 2 && j < count; half++, j += VEC_LANES) {
-      vec v = f(vec_load(c + half * VEC_LANES) + vec_load(bias + j));
-      if (count - j >= VEC_LANES)
-        vec_store(y + j, v);
-      else
-        vec_store_n(y + j, v, count - j);
-    }
+static void tile_f32(float *c, const void *strip, const void *panel, int m, int k, bool add) {
+  switch (m) { TILE_FOR_ROWS(CASE_F32) }
 }
 
-static void finish_plain(float *y, const float *c, int64_t panel_stride, const float *bias,
-                         int count) {
-  finish(y, c, panel_stride, bias, count, identity);
+static void tile_bf16(float *c, const void *strip, const void *panel, int m, int k, bool add) {
+  switch (m) { TILE_FOR_ROWS(CASE_BF16) }
 }
 
-static void finish_gelu(float *y, const float *c, int64_t panel_stride, const float *bias,
-                        int count) {
-  finish(y, c, panel_stride, bias, count, vec_gelu);
+static void load_f32(void *strip, const void *x, int n) {
+  memcpy(strip, x, (size_t)n * sizeof(float));
 }
 
-static void finish_swiglu(float *y, const float *c, int64_t panel_stride, const float *bias,
-                          int count) {
-  for (int j = 0; j < count; j += VEC_LANES, c += panel_stride, bias += 2 * VEC_LANES) {
-    vec gate = vec_load(c) + vec_load(bias);
-    vec up = vec_load(c + VEC_LANES) + vec_load(bias + VEC_LANES);
-    vec v = vec_silu(gate) * up;
-    if (count - j >= VEC_LANES)
-      vec_store(y + j, v);
-    else
-      vec_store_n(y + j, v, count - j);
-  }
+static void load_bf16(void *strip, const void *x, int n) {
+  const uint16_t *half = x;
+  float *wide = strip;
+  int i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(wide + i, vec_load_bf16(half + i));
+  for (; i < n; i++) wide[i] = f32_from_bf16(half[i]);
 }
 
-const struct gemm_kernels CPU_TIERED(gemm_kernels) = {.rows = VEC_TILE_ROWS,
-                                                      .columns = 2 * VEC_LANES,
-                                                      .lanes = VEC_LANES,
-                                                      .finish = {[FINISH_PLAIN] = finish_plain,
-                                                                 [FINISH_GELU] = finish_gelu,
-                                                                 [FINISH_SWIGLU] = finish_swiglu},
-                                                      FOR_ROWS(ENTRY)};
+const struct gemm_kernels CPU_TIERED(gemm_f32) = {
+    .rows = VEC_TILE_ROWS,
+    .columns = COLUMNS,
+    .lanes = VEC_LANES,
+    .granule = 1,
+    .depth = CPU_DEPTH_BLOCK,
+    .group = 1,
+    .unit = 1,
+    .element = sizeof(float),
+    .stride = CPU_STRIP_STRIDE * (int)sizeof(float),
+    .load = load_f32,
+    .tile = tile_f32,
+    .finish = {finish_plain, finish_gelu_f32, finish_swiglu_f32},
+};
+
+const struct gemm_kernels CPU_TIERED(gemm_bf16) = {
+    .rows = VEC_TILE_ROWS,
+    .columns = COLUMNS,
+    .lanes = VEC_LANES,
+    .granule = 1,
+    .depth = CPU_DEPTH_BLOCK,
+    .group = 2,
+    .unit = 2,
+    .element = sizeof(float),
+    .stride = CPU_STRIP_STRIDE * (int)sizeof(float),
+    .load = load_bf16,
+    .tile = tile_bf16,
+    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16},
+};

@@ -17,7 +17,6 @@ VEC_INLINE void map(float *y, const float *x, int64_t n, vec (*f)(vec)) {
 VEC_INLINE vec vec_relu(vec x) { return vec_max(vec_set1(0), x); }
 
 static void silu(float *y, const float *x, int64_t n) { map(y, x, n, vec_silu); }
-static void gelu(float *y, const float *x, int64_t n) { map(y, x, n, vec_gelu); }
 static void sigmoid(float *y, const float *x, int64_t n) { map(y, x, n, vec_sigmoid); }
 static void relu(float *y, const float *x, int64_t n) { map(y, x, n, vec_relu); }
 
@@ -32,6 +31,27 @@ static void scale(float *y, const float *x, float factor, int64_t n) {
   int64_t i = 0;
   for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, vec_load(x + i) * f);
   for (; i < n; i++) y[i] = x[i] * factor;
+}
+
+static void scaled_add(float *y, const float *x, float factor, int64_t n) {
+  vec f = vec_set1(factor);
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES)
+    vec_store(y + i, vec_fma(f, vec_load(x + i), vec_load(y + i)));
+  if (i < n)
+    vec_store_n(y + i, vec_fma(f, vec_load_n(x + i, n - i), vec_load_n(y + i, n - i)), n - i);
+}
+
+static void narrow(void *y, const float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i += VEC_LANES)
+    vec_put(y, true, i, n - i < VEC_LANES ? vec_load_n(x + i, n - i) : vec_load(x + i), n - i);
+}
+
+static void widen(float *y, const void *x, int64_t n) {
+  const uint16_t *half = x;
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, vec_load_bf16(half + i));
+  for (; i < n; i++) y[i] = f32_from_bf16(half[i]);
 }
 
 static void multiply_add(float *x, const float *gate, const float *y, int64_t n) {
@@ -74,30 +94,36 @@ VEC_INLINE vec normalized(vec x, struct row_moments m) {
 }
 
 /* y = LayerNorm(x) (scale + one) + shift */
-VEC_INLINE void norm(float *y, const float *x, const float *scale, const float *shift, int64_t n,
-                     float eps, float one) {
+VEC_INLINE void norm(void *y, bool to_bf16, const float *x, const float *scale, const float *shift,
+                     int64_t n, float eps, float one) {
   struct row_moments m = row_moments(x, n, eps);
   int64_t i = 0;
   for (; i + VEC_LANES <= n; i += VEC_LANES) {
     vec factor = vec_load(scale + i) + vec_set1(one);
-    vec_store(y + i, vec_fma(normalized(vec_load(x + i), m), factor, vec_load(shift + i)));
+    vec v = vec_fma(normalized(vec_load(x + i), m), factor, vec_load(shift + i));
+    vec_put(y, to_bf16, i, v, VEC_LANES);
   }
   int64_t rest = n - i;
   if (rest > 0) {
     vec factor = vec_load_n(scale + i, rest) + vec_set1(one);
     vec v = normalized(vec_load_n(x + i, rest), m);
-    vec_store_n(y + i, vec_fma(v, factor, vec_load_n(shift + i, rest)), rest);
+    vec_put(y, to_bf16, i, vec_fma(v, factor, vec_load_n(shift + i, rest)), rest);
   }
 }
 
-static void norm_modulate(float *y, const float *x, const float *shift, const float *factor,
-                          int64_t n, float eps) {
-  norm(y, x, factor, shift, n, eps, 1);
+static void norm_modulate_f32(void *y, const float *x, const float *shift, const float *factor,
+                              int64_t n, float eps) {
+  norm(y, false, x, factor, shift, n, eps, 1);
+}
+
+static void norm_modulate_bf16(void *y, const float *x, const float *shift, const float *factor,
+                               int64_t n, float eps) {
+  norm(y, true, x, factor, shift, n, eps, 1);
 }
 
 static void norm_affine(float *y, const float *x, const float *weight, const float *bias, int64_t n,
                         float eps) {
-  norm(y, x, weight, bias, n, eps, 0);
+  norm(y, false, x, weight, bias, n, eps, 0);
 }
 
 static void normalize(float *y, const float *x, int64_t n) {
@@ -174,33 +200,47 @@ VEC_INLINE vec affine_vector(vec x, vec center, vec factor, vec bias, bool silu_
   return silu_too ? vec_silu(v) : v;
 }
 
-static void affine(float *y, const float *x, const float *center, const float *factor,
-                   const float *bias, int n, bool silu_too) {
+VEC_INLINE void affine(void *y, bool to_bf16, const float *x, const float *center,
+                       const float *factor, const float *bias, int n, bool silu_too) {
   int i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES)
-    vec_store(y + i, affine_vector(vec_load(x + i), vec_load(center + i), vec_load(factor + i),
-                                   vec_load(bias + i), silu_too));
+  for (; i + VEC_LANES <= n; i += VEC_LANES) {
+    vec v = affine_vector(vec_load(x + i), vec_load(center + i), vec_load(factor + i),
+                          vec_load(bias + i), silu_too);
+    vec_put(y, to_bf16, i, v, VEC_LANES);
+  }
   int rest = n - i;
-  if (rest > 0)
-    vec_store_n(y + i,
-                affine_vector(vec_load_n(x + i, rest), vec_load_n(center + i, rest),
-                              vec_load_n(factor + i, rest), vec_load_n(bias + i, rest), silu_too),
-                rest);
+  if (rest > 0) {
+    vec v = affine_vector(vec_load_n(x + i, rest), vec_load_n(center + i, rest),
+                          vec_load_n(factor + i, rest), vec_load_n(bias + i, rest), silu_too);
+    vec_put(y, to_bf16, i, v, rest);
+  }
+}
+
+static void affine_f32(void *y, const float *x, const float *center, const float *factor,
+                       const float *bias, int n, bool silu_too) {
+  affine(y, false, x, center, factor, bias, n, silu_too);
+}
+
+static void affine_bf16(void *y, const float *x, const float *center, const float *factor,
+                        const float *bias, int n, bool silu_too) {
+  affine(y, true, x, center, factor, bias, n, silu_too);
 }
 
 const struct row_kernels CPU_TIERED(row_kernels) = {
     .silu = silu,
-    .gelu = gelu,
     .sigmoid = sigmoid,
     .relu = relu,
     .add = add,
     .scale = scale,
+    .scaled_add = scaled_add,
+    .narrow = narrow,
+    .widen = widen,
     .multiply_add = multiply_add,
-    .norm_modulate = norm_modulate,
+    .norm_modulate = {norm_modulate_f32, norm_modulate_bf16},
     .norm_affine = norm_affine,
     .normalize = normalize,
     .softmax = softmax,
     .round_f16 = round_f16,
     .moments = moments,
-    .affine = affine,
+    .affine = {affine_f32, affine_bf16},
 };

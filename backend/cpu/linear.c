@@ -2,13 +2,26 @@
  *
  * A panel holds `columns` outputs (gemm_kernels). With paired weights its first half is `lanes`
  * rows of gate, its second the same rows of up, so that one tile holds what SwiGLU needs. Panels
- * are cut along the inputs into blocks of CPU_DEPTH_BLOCK, and those of one block lie together:
+ * are cut along the inputs into equal blocks, and those of one block lie together:
  *
- *   data: [block of inputs][panel][input][column], then bias [panel][column]
+ *   data: [block of inputs][panel][group of inputs][column][input of the group],
+ *         then bias [panel][column] in f32
  *
- * Columns past the last output are 0. */
+ * Inputs past the last up to a multiple of k->unit and columns past the last output are 0. */
 #include "backend/cpu/linear.h"
 #include "backend/cpu/state.h"
+#include "backend/packed.h"
+#include "base/pages.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+  LAYOUT_VERSION = 1, /* of what is written above */
+  PIECE_WORDS = 256,  /* inputs of f32, or pairs of bf16, that are transposed at a time */
+  PIECE_STRIDE = PIECE_WORDS + 16,
+  CACHE_LINE = 64,
+};
 
 /* One row of the stacked matrices; weight is NULL past the last one. */
 struct source_row {
@@ -16,15 +29,22 @@ struct source_row {
   int64_t row;
 };
 
+struct packing {
+  const struct linear_source *source;
+  const struct linear *w;
+  const struct gemm_kernels *k;
+  const struct pack_kernels *kernels;
+};
+
 /* What column j of panel p holds. */
-static struct source_row find_row(const struct linear_source *source, const struct linear *w,
-                                  const struct gemm_kernels *k, int64_t p, int j) {
-  int64_t row = p * k->columns + j;
+static struct source_row find_row(const struct packing *g, int64_t p, int j) {
+  const struct linear_source *source = g->source;
+  int64_t row = p * g->k->columns + j;
   int part = 0;
-  if (w->paired) {
-    part = j / k->lanes;
-    row = p * k->lanes + j % k->lanes;
-    if (row >= w->out) part = source->parts;
+  if (g->w->paired) {
+    part = j / g->k->lanes;
+    row = p * g->k->lanes + j % g->k->lanes;
+    if (row >= g->w->out) part = source->parts;
   } else {
     while (part < source->parts && row >= source->weight[part]->shape[0])
       row -= source->weight[part++]->shape[0];
@@ -33,68 +53,175 @@ static struct source_row find_row(const struct linear_source *source, const stru
   return (struct source_row){source->weight[part], source->bias[part], row};
 }
 
-/* Panel p, block by block, so that the strided writes stay in the first-level cache. */
-static void pack_panel(const struct linear_source *source, const struct linear *w,
-                       const struct gemm_kernels *k, int64_t p) {
-  float piece[CPU_DEPTH_BLOCK];
-  for (int begin = 0; begin < w->in; begin += CPU_DEPTH_BLOCK) {
-    int depth = linear_depth(w, begin);
-    float *block = linear_panel(w, k, begin, p);
-    for (int j = 0; j < k->columns; j++) {
-      struct source_row from = find_row(source, w, k, p, j);
-      if (from.weight) tensor_read_f32(piece, from.weight, from.row * w->in + begin, depth);
-      for (int i = 0; i < depth; i++) block[i * k->columns + j] = from.weight ? piece[i] : 0;
-    }
+/* What follows these values is needed soon; the processor does not foresee jumps between rows. */
+static void fetch_behind(const char *x, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(x + bytes + at);
+}
+
+/* words [bytes] = n inputs of a row from `begin` on, then zeros; whether they are finite. */
+static bool read_row(const struct packing *g, uint32_t *words, size_t bytes,
+                     const struct source_row *from, int begin, int n) {
+  const struct tensor *t = from->weight;
+  if (!t || n <= 0) {
+    memset(words, 0, bytes);
+    return true;
   }
-  for (int j = 0; j < k->columns; j++) {
-    struct source_row from = find_row(source, w, k, p, j);
-    float *bias = linear_bias(w, k) + p * k->columns + j;
-    *bias = 0;
-    if (from.bias) tensor_read_f32(bias, from.bias, from.row, 1);
+  const size_t size = dtype_size(t->dtype), used = (size_t)n * dtype_size(g->w->type);
+  const char *x = (const char *)t->data + (size_t)(from->row * g->w->in + begin) * size;
+  fetch_behind(x, (size_t)n * size);
+  memset((char *)words + used, 0, bytes - used);
+  return g->kernels->read[g->w->type == DT_BF16 ? CPU_BF16 : CPU_F32][t->dtype](words, x, n);
+}
+
+/* A block of a panel, piece by piece through the cache. */
+static bool pack_block(const struct packing *g, int64_t p, int begin,
+                       const struct source_row *rows) {
+  const struct gemm_kernels *k = g->k;
+  uint32_t words[CPU_TILE_COLUMNS_MAX * PIECE_STRIDE], *panel = linear_panel(g->w, k, begin, p);
+  const int end = begin + linear_depth(g->w, k, begin);
+  const int count = linear_padded(end - begin, k) / k->group;
+  bool finite = true;
+  for (int at = 0; at < count; at += PIECE_WORDS) {
+    int n = count - at < PIECE_WORDS ? count - at : PIECE_WORDS, first = begin + at * k->group;
+    int inputs = end - first < n * k->group ? end - first : n * k->group;
+    size_t bytes = (size_t)((n + k->lanes - 1) / k->lanes * k->lanes) * sizeof *words;
+    for (int j = 0; j < k->columns; j++)
+      finite &= read_row(g, words + j * PIECE_STRIDE, bytes, &rows[j], first, inputs);
+    g->kernels->transpose(panel + (int64_t)at * k->columns, words, PIECE_STRIDE, n);
   }
+  return finite;
+}
+
+/* Panel p and its biases; whether all of them are finite. */
+static bool pack_panel(const struct packing *g, int64_t p) {
+  const int columns = g->k->columns;
+  float *bias = linear_bias(g->w, g->k) + p * columns;
+  struct source_row rows[CPU_TILE_COLUMNS_MAX];
+  for (int j = 0; j < columns; j++) {
+    rows[j] = find_row(g, p, j);
+    bias[j] = 0;
+    if (rows[j].bias) tensor_read_f32(&bias[j], rows[j].bias, rows[j].row, 1);
+  }
+  bool finite = f32_all_finite(bias, columns);
+  for (int begin = 0; begin < g->w->in; begin += linear_block(g->w, g->k))
+    finite &= pack_block(g, p, begin, rows);
+  return finite;
+}
+
+static bool pack(const struct backend *be, const struct packing *g) {
+  const int64_t panels = linear_panels(g->w, g->k);
+  const size_t used =
+      (size_t)((char *)(linear_bias(g->w, g->k) + panels * g->k->columns) - (char *)g->w->data);
+  const bool large = used > CPU_PARALLEL_MIN;
+  bool finite = true;
+  memset((char *)g->w->data + used, 0, g->w->bytes - used);
+#pragma omp parallel for num_threads(be->threads) if (large) reduction(&& : finite)
+  for (int64_t p = 0; p < panels; p++) finite = pack_panel(g, p) && finite;
+  return finite;
+}
+
+/* Bytes of the data, which end in zeros; 0: too many. */
+static size_t bytes_of(const struct linear *w, const struct gemm_kernels *k) {
+  size_t column = (size_t)linear_padded(w->in, k) * dtype_size(w->type) + sizeof(float), bytes;
+  if (!mul_size((size_t)(linear_panels(w, k) * k->columns), column, &bytes) ||
+      !add_size(bytes, PACKED_ALIGN - 1, &bytes))
+    return 0;
+  return bytes / PACKED_ALIGN * PACKED_ALIGN;
+}
+
+static enum ditmoe_status make(struct backend *be, const struct linear *shape,
+                               struct linear **out) {
+  TRY(mem_alloc(be->ctx, 1, sizeof **out, "a linear layer", out));
+  **out = *shape;
+  return DITMOE_OK;
 }
 
 enum ditmoe_status cpu_linear_create(struct backend *be, const struct linear_source *source,
                                      struct linear **out) {
-  const struct gemm_kernels *k = cpu_state(be)->kernels->gemm;
-  struct linear shape = {.paired = source->paired}, *w;
-  size_t floats;
+  struct linear shape = {.paired = source->paired, .type = source->exact ? DT_F32 : be->dtype};
+  const struct cpu_kernels *kernels = cpu_state(be)->kernels;
+  const struct gemm_kernels *k = linear_kernels(&shape, kernels);
   TRY(linear_source_shape(be->ctx, source, &shape.in, &shape.out));
-  int64_t panels = linear_panels(&shape, k);
-  if (!mul_size((size_t)(panels * k->columns), (size_t)shape.in + 1, &floats) ||
-      !mul_size(floats, sizeof(float), &shape.bytes))
+  shape.bytes = bytes_of(&shape, k);
+  if (!shape.bytes)
     return fail(be->ctx, DITMOE_NOMEM, "not enough memory: %s [%d, %d] is too large",
                 source->weight[0]->name, shape.out, shape.in);
-  TRY(mem_alloc(be->ctx, 1, sizeof *w, "a linear layer", &w));
-  enum ditmoe_status status =
-      mem_alloc(be->ctx, shape.bytes, 1, source->weight[0]->name, &shape.data);
-  if (status != DITMOE_OK) {
-    mem_free(be->ctx, w);
-    return status;
-  }
-  CPU_PARALLEL_FOR(be, floats)
-  for (int64_t p = 0; p < panels; p++) pack_panel(source, &shape, k, p);
-  *w = shape;
-  *out = w;
-  return DITMOE_OK;
+  TRY(mem_alloc(be->ctx, shape.bytes, 1, source->weight[0]->name, &shape.data));
+  pages_large(shape.data, shape.bytes);
+  shape.finite = pack(be, &(struct packing){source, &shape, k, kernels->pack});
+  enum ditmoe_status status = make(be, &shape, out);
+  if (status != DITMOE_OK) mem_free(be->ctx, shape.data);
+  return status;
 }
 
 void cpu_linear_destroy(struct backend *be, struct linear *linear) {
-  if (linear) mem_free(be->ctx, linear->data);
+  if (linear && !linear->adopted) mem_free(be->ctx, linear->data);
   mem_free(be->ctx, linear);
 }
+
+static int describe(char *text, size_t size, const char *type, const struct gemm_kernels *k) {
+  return snprintf(text, size, "%s %d %d %d %d %d", type, k->columns, k->lanes, k->group, k->unit,
+                  k->depth);
+}
+
+static void layout(const struct backend *be, char text[LAYOUT_SIZE]) {
+  const struct cpu_kernels *kernels = cpu_state(be)->kernels;
+  int used = snprintf(text, LAYOUT_SIZE, "cpu-%d ", LAYOUT_VERSION);
+  if (be->dtype == DT_BF16) {
+    used += describe(text + used, LAYOUT_SIZE - (size_t)used, "bf16", kernels->gemm[CPU_BF16]);
+    used += snprintf(text + used, LAYOUT_SIZE - (size_t)used, ", ");
+  }
+  describe(text + used, LAYOUT_SIZE - (size_t)used, "f32", kernels->gemm[CPU_F32]);
+}
+
+static size_t packed_bytes(const struct backend *be, const struct linear *shape) {
+  return bytes_of(shape, linear_kernels(shape, cpu_state(be)->kernels));
+}
+
+static enum ditmoe_status adopt(struct backend *be, const struct linear *shape,
+                                const struct tensor *bytes, struct linear **out) {
+  enum { PIECE = 8 << 20 };
+  char *data = (char *)(uintptr_t)bytes->data;
+  const size_t size = packed_bytes(be, shape);
+  if (bytes->dtype != DT_U8 || size == 0 || (uint64_t)bytes->elements != size ||
+      (uintptr_t)data % PACKED_ALIGN != 0)
+    return fail(be->ctx, DITMOE_FORMAT,
+                "%s: expected %zu bytes of type U8, aligned to %d, found %lld of type %s",
+                bytes->name, size, PACKED_ALIGN, (long long)bytes->elements,
+                dtype_name(bytes->dtype));
+  CPU_PARALLEL_FOR(be, size)
+  for (size_t at = 0; at < size; at += PIECE)
+    pages_map(data + at, size - at < PIECE ? size - at : PIECE);
+  return make(be,
+              &(struct linear){.in = shape->in,
+                               .out = shape->out,
+                               .paired = shape->paired,
+                               .type = shape->type,
+                               .adopted = true,
+                               .bytes = size,
+                               .data = data},
+              out);
+}
+
+const struct packed_ops cpu_packed = {.layout = layout, .bytes = packed_bytes, .adopt = adopt};
 
 static struct gemm only_one(const void *source, int i) {
   (void)i;
   return *(const struct gemm *)source;
 }
 
-void cpu_linear(struct backend *be, float *y, const float *x, const struct linear *w,
+void cpu_linear(struct backend *be, float *y, const void *x, const struct linear *w, int64_t rows) {
+  struct gemm g = {.w = w, .x = x, .y = y, .ldx = w->in, .ldy = w->out, .rows = rows};
+  gemm_run(be, &(struct gemm_list){1, only_one, &g});
+}
+
+void cpu_hidden(struct backend *be, struct act *h, const struct act *x, const struct expert *expert,
                 int64_t rows) {
+  const struct linear *w = expert->in;
   struct gemm g = {.w = w,
-                   .finish = w->paired ? FINISH_SWIGLU : FINISH_PLAIN,
+                   .finish = expert->kind == EXPERT_SWIGLU ? FINISH_SWIGLU : FINISH_GELU,
                    .x = x,
-                   .y = y,
+                   .y = h,
                    .ldx = w->in,
                    .ldy = w->out,
                    .rows = rows};

@@ -5,6 +5,12 @@
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
 
+/* The kernels for weights of a layer. */
+static inline const struct gemm_kernels *linear_kernels(const struct linear *w,
+                                                        const struct cpu_kernels *kernels) {
+  return kernels->gemm[w->type == DT_BF16 ? CPU_BF16 : CPU_F32];
+}
+
 /* Outputs that one panel makes. */
 static inline int linear_outputs(const struct linear *w, const struct gemm_kernels *k) {
   return w->paired ? k->lanes : k->columns;
@@ -15,19 +21,33 @@ static inline int64_t linear_panels(const struct linear *w, const struct gemm_ke
   return ((int64_t)w->out + outputs - 1) / outputs;
 }
 
-/* Inputs in the block that begins at `begin`. */
-static inline int linear_depth(const struct linear *w, int begin) {
-  return w->in - begin < CPU_DEPTH_BLOCK ? w->in - begin : CPU_DEPTH_BLOCK;
+static inline int linear_padded(int inputs, const struct gemm_kernels *k) {
+  return (inputs + k->unit - 1) / k->unit * k->unit;
 }
 
-static inline float *linear_panel(const struct linear *w, const struct gemm_kernels *k, int begin,
-                                  int64_t panel) {
+/* Inputs of a block: all blocks but the last are alike, and a multiple of k->unit. */
+static inline int linear_block(const struct linear *w, const struct gemm_kernels *k) {
+  int blocks = (w->in + k->depth - 1) / k->depth;
+  return linear_padded((w->in + blocks - 1) / blocks, k);
+}
+
+/* Inputs in the block that begins at `begin`. */
+static inline int linear_depth(const struct linear *w, const struct gemm_kernels *k, int begin) {
+  int block = linear_block(w, k);
+  return w->in - begin < block ? w->in - begin : block;
+}
+
+static inline void *linear_panel(const struct linear *w, const struct gemm_kernels *k, int begin,
+                                 int64_t panel) {
   int64_t columns = linear_panels(w, k) * k->columns;
-  return (float *)w->data + begin * columns + panel * linear_depth(w, begin) * k->columns;
+  int64_t depth = linear_padded(linear_depth(w, k, begin), k);
+  int64_t element = begin * columns + panel * depth * k->columns;
+  return (char *)w->data + element * (int64_t)dtype_size(w->type);
 }
 
 static inline float *linear_bias(const struct linear *w, const struct gemm_kernels *k) {
-  return (float *)w->data + w->in * linear_panels(w, k) * k->columns;
+  int64_t elements = linear_padded(w->in, k) * linear_panels(w, k) * k->columns;
+  return (float *)(void *)((char *)w->data + elements * (int64_t)dtype_size(w->type));
 }
 
 #endif

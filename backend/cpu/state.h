@@ -9,22 +9,30 @@ enum {
   CPU_THREADS_MAX = 1024,
   CPU_PARALLEL_MIN = 1 << 14,      /* operations on fewer values stay in one thread, */
   CPU_PARALLEL_PRODUCTS = 1 << 19, /* and those of fewer multiplications             */
-  CPU_QUERIES = 128,               /* queries of an attention task                   */
-  CPU_QUERY_FLOATS = 1 << 14,      /* and their panels, fewer if heads are wide      */
+  CPU_QUERIES = 256,               /* queries of an attention task                   */
+  CPU_QUERY_VALUES = 1 << 14,      /* and their values, so fewer if heads are wide   */
   CPU_GROUPS_MAX = 64,             /* GroupNorm                                      */
   CPU_GROUP_PIECES = 256,          /* of an image, each with sums of its own         */
 };
 
 struct gemm_scratch {
-  float strip[CPU_TILE_ROWS_MAX * CPU_STRIP_STRIDE];
+  _Alignas(64) char strip[CPU_STRIP_MAX];
   float tiles[CPU_ROW_BLOCK * CPU_COLUMN_BLOCK];
 };
 
 struct attention_scratch {
-  float query[CPU_QUERY_FLOATS], output[CPU_QUERY_FLOATS];
+  float query[CPU_QUERY_VALUES], output[CPU_QUERY_VALUES];
   float key[CPU_HEAD_MAX / CPU_DEPTH_BLOCK][CPU_KEY_BLOCK * CPU_STRIP_STRIDE];
   float value[CPU_KEY_BLOCK * CPU_HEAD_MAX];
   float logits[CPU_KEY_BLOCK * CPU_TILE_COLUMNS_MAX];
+  float max[CPU_QUERIES], sum[CPU_QUERIES];
+};
+
+/* Queries are padded to pairs, or to 32 values. */
+struct attention_bf16_scratch {
+  char key[CPU_KEY_BLOCK * CPU_STRIDE_MAX], value[CPU_HEAD_MAX * CPU_STRIDE_MAX];
+  uint32_t query[CPU_QUERY_VALUES], panel[CPU_KEY_BLOCK / 2 * CPU_TILE_COLUMNS_MAX];
+  float logits[CPU_KEY_BLOCK * CPU_TILE_COLUMNS_MAX], output[CPU_QUERY_VALUES];
   float max[CPU_QUERIES], sum[CPU_QUERIES];
 };
 
@@ -32,6 +40,7 @@ struct attention_scratch {
 union cpu_scratch {
   _Alignas(64) struct gemm_scratch gemm;
   struct attention_scratch attention;
+  struct attention_bf16_scratch attention_bf16;
 };
 
 /* Of one group in one piece of an image. */
@@ -47,26 +56,38 @@ struct cpu_state {
 
 static inline struct cpu_state *cpu_state(const struct backend *be) { return be->state; }
 
+/* The compute type as an index of kernels. */
+static inline enum cpu_type cpu_type(const struct backend *be) {
+  return be->dtype == DT_BF16 ? CPU_BF16 : CPU_F32;
+}
+
+/* Element `at` of activations. */
+static inline void *act_at(const struct backend *be, const struct act *x, int64_t at) {
+  return (char *)(uintptr_t)x + at * (int64_t)dtype_size(be->dtype);
+}
+
 /* The image that a convolution runs over, and the width of its output. */
 struct window {
   const struct conv *conv;
   int height, width, columns;
 };
 
-/* y [rows, out] = finish(x [rows, in] W^T + b); ldx and ldy floats between rows. With a window, row
- * i of x is what output pixel i sees of image x, and ldx is not used. */
+/* y [rows, out] = finish(x [rows, in] W^T + b); ldx and ldy elements between rows. With an index,
+ * row i of x is row index[i]. With a window it is what output pixel i sees of image x, and ldx is
+ * not used. */
 struct gemm {
   const struct linear *w;
   enum cpu_finish finish;
-  const float *x;
+  const void *x;
+  const int32_t *index;
   const struct window *window;
-  float *y;
+  void *y;
   int64_t ldx, ldy, rows;
 };
 
-/* Values begin .. begin + count - 1 of row `pixel`. */
-void window_read(float *dst, const float *x, const struct window *v, int64_t pixel, int begin,
-                 int count);
+/* Inputs begin .. begin + count - 1 of row `pixel` to a row of a strip. */
+void window_read(char *strip, const struct gemm_kernels *k, const void *x, const struct window *v,
+                 int64_t pixel, int begin, int count);
 
 /* A list of independent products, made on demand: product i is at(source, i). */
 struct gemm_list {
@@ -90,12 +111,14 @@ enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
 /* The operations, cpu_<operation>, each with the signature of its slot in struct backend_ops. */
 /* clang-format off */
 #define CPU_OPS(X)                                                                                 \
-  X(init) X(fini) X(linear_create) X(linear_destroy) X(conv_create) X(conv_destroy)                \
-  X(linear) X(silu) X(gelu) X(sigmoid) X(add) X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) \
-  X(qk_round_f16) X(attention) X(gather_rows) X(normalize_rows) X(softmax_rows)                    \
-  X(dispatch_rows) X(experts_in) X(experts_out) X(combine_rows) X(unorder_rows)                    \
+  X(best_dtype) X(init) X(fini) X(linear_create) X(linear_destroy) X(conv_create)                  \
+  X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add) X(add_rows)     \
+  X(norm_modulate) X(norm_modulate_exact) X(gated_add) X(qk_norm) X(qk_round_f16) X(attention)     \
+  X(gather_rows) X(normalize_rows) X(softmax_rows) X(experts_in) X(experts_out) X(combine_rows)    \
   X(conv2d) X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(upsample2x)
 /* clang-format on */
+
+extern const struct packed_ops cpu_packed;
 
 #define CPU_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) cpu_##op;
 CPU_OPS(CPU_DECLARE)

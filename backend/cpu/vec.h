@@ -84,6 +84,56 @@ VEC_INLINE void vec_store_n(float *p, vec v, int64_t n) { memcpy(p, &v, (size_t)
 
 typedef uint32_t vec_bits __attribute__((vector_size(VEC_LANES * 4)));
 
+/* LANES values of bf16, and to them, to nearest even; a NaN stays one. */
+VEC_INLINE vec vec_load_bf16(const uint16_t *p) {
+#if defined(__AVX512F__)
+  __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)p);
+  return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+#elif defined(__AVX2__)
+  __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
+  return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
+#else
+  vec_bits bits;
+  for (int i = 0; i < VEC_LANES; i++) bits[i] = (uint32_t)p[i] << 16;
+  return (vec)bits;
+#endif
+}
+VEC_INLINE void vec_store_bf16(uint16_t *p, vec v) {
+#if defined(__AVX512BF16__)
+  __m256bh half = _mm512_cvtneps_pbh(v);
+  memcpy(p, &half, sizeof half);
+#else
+  vec_bits bits = (vec_bits)v, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  vec_bits nan = (vec_bits)(v != v);
+  bits = (nan & (bits >> 16 | 0x40)) | (~nan & rounded);
+#if defined(__AVX512F__)
+  _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16((__m512i)bits));
+#elif defined(__AVX2__)
+  __m256i both = _mm256_packus_epi32((__m256i)bits, (__m256i)bits);
+  __m128i half = _mm256_castsi256_si128(_mm256_permute4x64_epi64(both, 0xd8));
+  _mm_storeu_si128((__m128i *)(void *)p, half);
+#else
+  for (int i = 0; i < VEC_LANES; i++) p[i] = (uint16_t)bits[i];
+#endif
+#endif
+}
+
+/* Values i .. of y, an array of f32 or of bf16: n of them, all lanes if n is as many or more. */
+VEC_INLINE void vec_put(void *y, bool narrow, int64_t i, vec v, int64_t n) {
+  float *wide = (float *)y + i;
+  uint16_t *half = (uint16_t *)y + i, lanes[VEC_LANES];
+  if (!narrow && n >= VEC_LANES) {
+    vec_store(wide, v);
+  } else if (!narrow) {
+    vec_store_n(wide, v, n);
+  } else if (n >= VEC_LANES) {
+    vec_store_bf16(half, v);
+  } else {
+    vec_store_bf16(lanes, v);
+    memcpy(half, lanes, (size_t)n * sizeof *half);
+  }
+}
+
 #ifdef __clang__
 #define VEC_UNROLL _Pragma("unroll")
 #else
@@ -135,5 +185,35 @@ VEC_INLINE vec vec_gelu(vec x) {
   vec inner = vec_fma(x * x, vec_set1(0.044715f), vec_set1(1));
   return x / (vec_set1(1) + vec_exp(vec_set1(-1.5957691216057308f) * x * inner));
 }
+
+/* silu and gelu for results that are rounded to bf16, whose last place is 2^-8: here within 2^-13.
+ * Beside a matrix unit, what follows a product takes as long as the product itself. */
+#if defined(__AVX512F__)
+/* 1 / d for 1 <= d < 2^126: from the bits a guess within 13%, a cubic and a quadratic step. (The
+ * processor's own estimate differs between makers.) */
+VEC_INLINE vec vec_inverse_bf16(vec d) {
+  vec y = (vec)(0x7ef311c3 - (vec_bits)d);
+  vec miss = _mm512_fnmadd_ps(d, y, vec_set1(1));
+  y = vec_fma(y, vec_fma(miss, miss, miss), y);
+  return vec_fma(y, _mm512_fnmadd_ps(d, y, vec_set1(1)), y);
+}
+/* x / (1 + 2^t); 2^t = 2^n 2^r with |r| <= 1/2 by a cubic polynomial. */
+VEC_INLINE vec vec_logistic_bf16(vec x, vec t) {
+  t = vec_min(vec_set1(125), t);
+  vec n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = t - n;
+  vec p = vec_fma(r, vec_set1(0x1.c3f75ap-5f), vec_set1(0x1.f0de1ap-3f));
+  p = vec_fma(p, r, vec_set1(0x1.62f31ap-1f));
+  p = vec_fma(p, r, vec_set1(0x1.fff692p-1f));
+  return x * vec_inverse_bf16(vec_set1(1) + _mm512_scalef_ps(p, n));
+}
+VEC_INLINE vec vec_silu_bf16(vec x) { return vec_logistic_bf16(x, x * vec_set1(-0x1.715476p+0f)); }
+VEC_INLINE vec vec_gelu_bf16(vec x) {
+  vec inner = vec_fma(x * x, vec_set1(0.044715f), vec_set1(1));
+  return vec_logistic_bf16(x, x * vec_set1(-1.5957691216057308f * 0x1.715476p+0f) * inner);
+}
+#else
+VEC_INLINE vec vec_silu_bf16(vec x) { return vec_silu(x); }
+VEC_INLINE vec vec_gelu_bf16(vec x) { return vec_gelu(x); }
+#endif
 
 #endif

@@ -6,6 +6,11 @@
 #define REF_ENTRY(op) .op = ref_##op,
 const struct backend_ops backend_ref = {.name = "ref", REF_OPS(REF_ENTRY)};
 
+enum dtype ref_best_dtype(const struct backend *be) {
+  (void)be;
+  return DT_F32;
+}
+
 enum ditmoe_status ref_init(struct backend *be, const char *tier) {
   if (tier && strcmp(tier, "generic") != 0)
     return fail(be->ctx, DITMOE_DEVICE, "backend ref: the only tier is \"generic\", not \"%s\"",

@@ -25,7 +25,8 @@ static double largest_logit(const struct head *a, int64_t i) {
   return max;
 }
 
-static void attend(float *o, const struct head *a, int64_t i) {
+/* o[at ...] = the output of query i */
+static void attend(struct backend *be, struct act *o, int64_t at, const struct head *a, int64_t i) {
   double max = largest_logit(a, i);
   for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
     double sum = 0, acc[REF_CHUNK] = {0};
@@ -35,16 +36,16 @@ static void attend(float *o, const struct head *a, int64_t i) {
       sum += p;
       for (int64_t c = c0; c < c1; c++) acc[c - c0] += p * a->v[j * a->stride + c];
     }
-    for (int64_t c = c0; c < c1; c++) o[c] = (float)(acc[c - c0] / sum);
+    for (int64_t c = c0; c < c1; c++) act_set(be, o, at + c, acc[c - c0] / sum);
   }
 }
 
-void ref_attention(struct backend *be, float *o, const float *qkv, int B, int T, int H, int d) {
-  (void)be;
+void ref_attention(struct backend *be, struct act *o, const float *qkv, int B, int T, int H,
+                   int d) {
   for (int64_t b = 0; b < B; b++)
     for (int64_t h = 0; h < H; h++) {
       struct head a = head_of(qkv, b, h, T, H, d);
-      for (int64_t t = 0; t < T; t++) attend(o + ((b * T + t) * H + h) * d, &a, t);
+      for (int64_t t = 0; t < T; t++) attend(be, o, ((b * T + t) * H + h) * d, &a, t);
     }
 }
 

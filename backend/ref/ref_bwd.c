@@ -29,9 +29,9 @@ static struct unit unit_at(const struct layer *l, int64_t row, int64_t o) {
   const float *x = l->x + row * l->w->in;
   double dy = unit_gradient(l, row, o);
   if (l->activation == LINEAR) return (struct unit){0, {dy, 0}};
-  double a = ref_linear_at(l->w, o, x);
+  double a = ref_linear_at(l->w, o, x, 0);
   if (l->activation == GELU) return (struct unit){gelu_of(a), {dy * gelu_slope(a), 0}};
-  double up = ref_linear_at(l->w, l->w->out + o, x);
+  double up = ref_linear_at(l->w, l->w->out + o, x, 0);
   return (struct unit){silu_of(a) * up, {dy * up * silu_slope(a), dy * silu_of(a)}};
 }
 

@@ -21,6 +21,7 @@ enum ditmoe_status ref_conv_create(struct backend *be, const struct tensor *weig
     int64_t o = i / (in * area), channel = i / area % in, at = i % area;
     tensor_read_f32(&packed[(o * area + at) * in + channel], weight, i, 1);
   }
+  ref_round(packed, be->dtype, n);
   if (bias) tensor_read_f32(packed + n, bias, 0, shape.out);
   *w = shape;
   *out = w;
@@ -32,42 +33,42 @@ void ref_conv_destroy(struct backend *be, struct conv *conv) {
   mem_free(be->ctx, conv);
 }
 
-/* Output o of the window whose top left corner is (top, left) of image x; outside of it are
- * zeros. */
-static double window_sum(const struct conv *w, int64_t o, const float *x, int height, int width,
-                         int top, int left) {
+/* Output o of the window whose top left corner is (top, left) of an image that begins at x[first];
+ * outside of it are zeros. */
+static double window_sum(const struct conv *w, int64_t o, const void *x, enum dtype type,
+                         int64_t first, const int size[2], int top, int left) {
   const float *kernel = (const float *)w->data + o * w->kernel * w->kernel * w->in;
   double sum = 0;
   for (int i = 0; i < w->kernel; i++)
     for (int j = 0; j < w->kernel; j++, kernel += w->in) {
       int row = top + i, column = left + j;
-      if (row >= 0 && row < height && column >= 0 && column < width)
-        sum += dot(x + ((int64_t)row * width + column) * w->in, kernel, w->in);
+      if (row >= 0 && row < size[0] && column >= 0 && column < size[1])
+        sum += dot_at(x, type, first + ((int64_t)row * size[1] + column) * w->in, kernel, w->in);
     }
   return sum;
 }
 
-void ref_conv2d(struct backend *be, float *y, const float *x, const struct conv *w, int B,
+void ref_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
                 int height, int width) {
-  (void)be;
-  int pad = w->pad_before + w->pad_after - w->kernel;
+  const int pad = w->pad_before + w->pad_after - w->kernel, size[2] = {height, width};
   int rows = (height + pad) / w->stride + 1, columns = (width + pad) / w->stride + 1;
   const float *bias = (const float *)w->data + (int64_t)w->out * w->kernel * w->kernel * w->in;
-  for (int b = 0; b < B; b++, x += (int64_t)height * width * w->in)
+  for (int64_t b = 0; b < B; b++)
     for (int i = 0; i < rows; i++)
       for (int j = 0; j < columns; j++, y += w->out)
         for (int o = 0; o < w->out; o++) {
           int top = i * w->stride - w->pad_before, left = j * w->stride - w->pad_before;
-          y[o] = (float)(window_sum(w, o, x, height, width, top, left) + bias[o]);
+          double sum = window_sum(w, o, x, be->dtype, b * height * width * w->in, size, top, left);
+          y[o] = (float)(sum + bias[o]);
         }
 }
 
-void ref_upsample2x(struct backend *be, float *y, const float *x, int B, int height, int width,
+void ref_upsample2x(struct backend *be, struct act *y, const float *x, int B, int height, int width,
                     int C) {
-  (void)be;
+  int64_t at = 0;
   for (int64_t row = 0; row < 2 * (int64_t)B * height; row++)
-    for (int64_t j = 0; j < 2 * (int64_t)width; j++, y += C)
-      for (int64_t c = 0; c < C; c++) y[c] = x[(row / 2 * width + j / 2) * C + c];
+    for (int64_t j = 0; j < 2 * (int64_t)width; j++)
+      for (int64_t c = 0; c < C; c++) act_set(be, y, at++, x[(row / 2 * width + j / 2) * C + c]);
 }
 
 void ref_channels_last(struct backend *be, float *y, const float *x, int B, int C, int64_t pixels) {

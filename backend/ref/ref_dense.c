@@ -3,7 +3,7 @@
 
 enum ditmoe_status ref_linear_create(struct backend *be, const struct linear_source *source,
                                      struct linear **out) {
-  struct linear shape = {.paired = source->paired}, *w;
+  struct linear shape = {.paired = source->paired, .type = source->exact ? DT_F32 : be->dtype}, *w;
   TRY(linear_source_shape(be->ctx, source, &shape.in, &shape.out));
   size_t rows = (size_t)linear_total(&shape);
   TRY(mem_alloc(be->ctx, 1, sizeof *w, "a linear layer", &w));
@@ -15,6 +15,7 @@ enum ditmoe_status ref_linear_create(struct backend *be, const struct linear_sou
   }
   shape.bytes = rows * ((size_t)shape.in + 1) * sizeof(float);
   linear_source_read(source, shape.data, (float *)shape.data + rows * (size_t)shape.in);
+  ref_round(shape.data, shape.type, (int64_t)rows * shape.in);
   *w = shape;
   *out = w;
   return DITMOE_OK;
@@ -25,19 +26,29 @@ void ref_linear_destroy(struct backend *be, struct linear *linear) {
   mem_free(be->ctx, linear);
 }
 
-double ref_linear_at(const struct linear *w, int64_t o, const float *x) {
-  const float *bias = linear_row(w, linear_total(w));
-  return dot(x, linear_row(w, o), w->in) + bias[o];
+void ref_round(float *weights, enum dtype type, int64_t n) {
+  for (int64_t i = 0; type == DT_BF16 && i < n; i++)
+    weights[i] = f32_from_bf16(bf16_from_f32(weights[i]));
 }
 
-void ref_linear(struct backend *be, float *y, const float *x, const struct linear *w,
-                int64_t rows) {
+double ref_linear_at(const struct linear *w, int64_t o, const void *x, int64_t first) {
+  const float *bias = linear_row(w, linear_total(w));
+  return dot_at(x, w->type, first, linear_row(w, o), w->in) + bias[o];
+}
+
+void ref_linear(struct backend *be, float *y, const void *x, const struct linear *w, int64_t rows) {
   (void)be;
-  for (int64_t r = 0; r < rows; r++, x += w->in, y += w->out)
-    for (int64_t o = 0; o < w->out; o++) {
-      double value = ref_linear_at(w, o, x);
-      y[o] = (float)(w->paired ? silu_of(value) * ref_linear_at(w, w->out + o, x) : value);
-    }
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t o = 0; o < w->out; o++)
+      y[r * w->out + o] = (float)ref_linear_at(w, o, x, r * w->in);
+}
+
+void ref_narrow(struct backend *be, struct act *y, const float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) act_set(be, y, i, x[i]);
+}
+
+void ref_widen(struct backend *be, float *y, const struct act *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = act_at(be, x, i);
 }
 
 #define REF_MAP(op, expression)                                                                    \
@@ -46,7 +57,6 @@ void ref_linear(struct backend *be, float *y, const float *x, const struct linea
     for (int64_t i = 0; i < n; i++) y[i] = (float)(expression);                                    \
   }
 REF_MAP(silu, silu_of(x[i]))
-REF_MAP(gelu, gelu_of(x[i]))
 REF_MAP(sigmoid, sigmoid_of(x[i]))
 REF_MAP(relu, x[i] < 0 ? 0 : x[i]) /* a NaN stays one */
 

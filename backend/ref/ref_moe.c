@@ -65,56 +65,51 @@ void ref_dispatch_order(struct backend *be, struct dispatch *d) {
     sort_by_weight(d->row + d->first[t], d->first[t + 1] - d->first[t], d->weight);
 }
 
-void ref_dispatch_rows(struct backend *be, float *rows, const float *x, const struct dispatch *d,
-                       int D) {
-  ref_gather_rows(be, rows, x, d->token, d->offset[d->experts], D);
-}
-
-static double hidden_at(const struct expert *expert, int64_t f, const float *x) {
+static double hidden_at(const struct expert *expert, int64_t f, const struct act *x,
+                        int64_t first) {
   const struct linear *w = expert->in;
-  double value = ref_linear_at(w, f, x);
+  double value = ref_linear_at(w, f, x, first);
   if (expert->kind == EXPERT_GELU) return gelu_of(value);
-  return silu_of(value) * ref_linear_at(w, w->out + f, x);
+  return silu_of(value) * ref_linear_at(w, w->out + f, x, first);
 }
 
-void ref_experts_in(struct backend *be, float *h, const float *rows, const struct dispatch *d,
-                    const struct expert *const *experts, int D, int F) {
-  (void)be;
+void ref_hidden(struct backend *be, struct act *h, const struct act *x, const struct expert *expert,
+                int64_t rows) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t f = 0; f < expert->hidden; f++)
+      act_set(be, h, r * expert->hidden + f, hidden_at(expert, f, x, r * expert->in->in));
+}
+
+void ref_experts_in(struct backend *be, struct act *h, const struct act *x,
+                    const struct dispatch *d, const struct expert *const *experts, int D, int F) {
   for (int e = 0; e < d->experts; e++)
     for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
       for (int64_t f = 0; f < experts[e]->hidden; f++)
-        h[r * F + f] = (float)hidden_at(experts[e], f, rows + r * D);
+        act_set(be, h, r * F + f, hidden_at(experts[e], f, x, (int64_t)d->token[r] * D));
 }
 
-void ref_experts_out(struct backend *be, float *y, const float *h, const float *rows,
+void ref_experts_out(struct backend *be, float *rows, const struct act *h, const struct act *x,
                      const struct dispatch *d, const struct expert *const *experts, int D, int F) {
-  (void)be;
   for (int e = 0; e < d->experts; e++)
     for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
       for (int64_t c = 0; c < D; c++) {
         const struct expert *expert = experts[e];
-        float *value = &y[r * D + c];
+        float *value = &rows[r * D + c];
         if (expert->hidden > 0)
-          *value = (float)ref_linear_at(expert->out, c, h + r * F);
+          *value = (float)ref_linear_at(expert->out, c, h, r * F);
         else
-          *value = expert->kind == EXPERT_COPY ? rows[r * D + c] : 0;
+          *value = expert->kind == EXPERT_COPY ? act_at(be, x, (int64_t)d->token[r] * D + c) : 0;
       }
 }
 
-void ref_combine_rows(struct backend *be, float *rows, const struct dispatch *d, int D) {
-  (void)be;
-  for (int64_t r = 0; r < d->offset[d->experts]; r++)
-    for (int64_t c = 0; c < D; c++) rows[r * D + c] *= d->weight[r];
-}
-
-void ref_unorder_rows(struct backend *be, float *y, const float *rows, const struct dispatch *d,
-                      int D) {
+void ref_combine_rows(struct backend *be, float *y, const float *rows, const struct dispatch *d,
+                      const float *add, int D) {
   (void)be;
   for (int64_t t = 0; t < d->tokens; t++)
     for (int64_t c = 0; c < D; c++) {
-      float sum = 0;
+      double sum = 0;
       for (int32_t i = d->first[t]; i < d->first[t + 1]; i++)
-        sum += rows[(int64_t)d->row[i] * D + c];
-      y[t * D + c] = sum;
+        sum += (double)d->weight[d->row[i]] * rows[(int64_t)d->row[i] * D + c];
+      y[t * D + c] = (float)(add ? sum + add[t * D + c] : sum);
     }
 }

@@ -19,16 +19,15 @@ void ref_group_moments(struct backend *be, double *moments, const float *x, int 
   }
 }
 
-void ref_group_norm_given(struct backend *be, float *y, const float *x, const double *moments,
+void ref_group_norm_given(struct backend *be, struct act *y, const float *x, const double *moments,
                           const float *weight, const float *bias, int64_t pixels, int C, int groups,
                           float eps, bool silu) {
-  (void)be;
   for (int c = 0; c < C; c++) {
     const double *m = moments + 2 * (c / (C / groups));
     double scale = weight[c] / sqrt(fmax(m[1] - m[0] * m[0], 0) + eps);
     for (int64_t p = 0; p < pixels; p++) {
       double value = (x[p * C + c] - m[0]) * scale + bias[c];
-      y[p * C + c] = (float)(silu ? silu_of(value) : value);
+      act_set(be, y, p * C + c, silu ? silu_of(value) : value);
     }
   }
 }

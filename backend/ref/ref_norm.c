@@ -17,15 +17,26 @@ struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t
   return (struct moments){mean, 1 / sqrt(squares / count + eps)};
 }
 
-void ref_norm_modulate(struct backend *be, float *y, const float *x, const float *shift,
-                       const float *scale, int64_t stride, int B, int T, int D, float eps) {
-  (void)be;
+static void norm_modulate(void *y, enum dtype type, const float *x, const float *shift,
+                          const float *scale, int64_t stride, int B, int T, int D, float eps) {
+  int64_t at = 0;
   for (int64_t b = 0; b < B; b++, shift += stride, scale += stride)
-    for (int64_t t = 0; t < T; t++, x += D, y += D) {
+    for (int64_t t = 0; t < T; t++, x += D) {
       struct moments m = ref_moments(x, 1, 0, D, eps);
       for (int64_t i = 0; i < D; i++)
-        y[i] = (float)((x[i] - m.mean) * m.scale * (1 + (double)scale[i]) + shift[i]);
+        set_value(y, type, at++, (x[i] - m.mean) * m.scale * (1 + (double)scale[i]) + shift[i]);
     }
+}
+
+void ref_norm_modulate(struct backend *be, struct act *y, const float *x, const float *shift,
+                       const float *scale, int64_t stride, int B, int T, int D, float eps) {
+  norm_modulate(y, be->dtype, x, shift, scale, stride, B, T, D, eps);
+}
+
+void ref_norm_modulate_exact(struct backend *be, float *y, const float *x, const float *shift,
+                             const float *scale, int64_t stride, int B, int T, int D, float eps) {
+  (void)be;
+  norm_modulate(y, DT_F32, x, shift, scale, stride, B, T, D, eps);
 }
 
 static void norm_head(float *x, const float *weight, const float *bias, int d, float eps) {
@@ -54,18 +65,17 @@ void ref_qk_round_f16(struct backend *be, float *qkv, int64_t rows, int D) {
     }
 }
 
-void ref_group_norm(struct backend *be, float *y, const float *x, const float *weight,
+void ref_group_norm(struct backend *be, struct act *y, const float *x, const float *weight,
                     const float *bias, int B, int64_t pixels, int C, int groups, float eps,
                     bool silu) {
-  (void)be;
   int n = C / groups;
-  for (int64_t b = 0; b < B; b++, x += pixels * C, y += pixels * C)
+  for (int64_t b = 0; b < B; b++, x += pixels * C)
     for (int c0 = 0; c0 < C; c0 += n) {
       struct moments m = ref_moments(x + c0, pixels, C, n, eps);
       for (int64_t p = 0; p < pixels; p++)
         for (int c = c0; c < c0 + n; c++) {
           double value = (x[p * C + c] - m.mean) * m.scale * weight[c] + bias[c];
-          y[p * C + c] = (float)(silu ? silu_of(value) : value);
+          act_set(be, y, (b * pixels + p) * C + c, silu ? silu_of(value) : value);
         }
     }
 }

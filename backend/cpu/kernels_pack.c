@@ -1,0 +1,161 @@
+/* Weights on their way into panels: rows are converted, then many of them transposed. */
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/vec.h"
+
+/* A vector of a source type, from any address. */
+
+VEC_INLINE vec load_f32(const uint8_t *p) {
+  vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+VEC_INLINE vec load_bf16(const uint8_t *p) {
+#if defined(__AVX2__)
+  return vec_load_bf16((const uint16_t *)(const void *)p);
+#else
+  typedef uint16_t halves __attribute__((vector_size(16)));
+  halves zero = {0}, upper = {0};
+  memcpy(&upper, p, 8);
+  return (vec)__builtin_shufflevector(zero, upper, 0, 8, 1, 9, 2, 10, 3, 11);
+#endif
+}
+
+/* f32_from_f16 */
+VEC_INLINE vec load_f16(const uint8_t *p) {
+  vec_bits bits = (vec_bits)load_bf16(p), sign = bits & 0x80000000;
+  vec_bits exponent = bits & 0x7c000000, magnitude = (bits & 0x7fff0000) >> 3;
+  vec_bits small = (vec_bits)((vec)(magnitude + 0x38800000) - vec_set1(0x1p-14f));
+  vec_bits is_small = (vec_bits)(exponent == 0), is_special = (vec_bits)(exponent == 0x7c000000);
+  vec_bits normal = magnitude + 0x38000000 + (is_special & 0x38000000);
+  return (vec)(sign | (is_small & small) | (~is_small & normal));
+}
+
+VEC_INLINE vec load_f64(const uint8_t *p) {
+  typedef double wide __attribute__((vector_size(VEC_LANES * 8)));
+  wide v;
+  memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, vec);
+}
+
+/* Exponents of ones alone carry into the sign bit. */
+VEC_INLINE vec_bits infinite(vec v) { return ((vec_bits)v & 0x7f800000) + 0x800000; }
+VEC_INLINE vec_bits infinite_halves(vec_bits pairs) { return (pairs & 0x7f807f80) + 0x800080; }
+
+VEC_INLINE uint32_t any(vec_bits v) {
+  uint32_t bits = 0;
+  for (int i = 0; i < VEC_LANES; i++) bits |= v[i];
+  return bits;
+}
+
+/* One row; what is left over of it goes through a vector of its own. */
+#define READ(name, load, size, narrow)                                                             \
+  static bool name(void *y, const void *x, int n) {                                                \
+    const uint8_t *from = x;                                                                       \
+    uint8_t last[(size)*VEC_LANES] = {0};                                                          \
+    vec_bits seen = {0};                                                                           \
+    int i = 0;                                                                                     \
+    for (; i + VEC_LANES <= n; i += VEC_LANES) {                                                   \
+      vec v = load(from + (int64_t)i * (size));                                                    \
+      seen |= infinite(v);                                                                         \
+      vec_put(y, narrow, i, v, VEC_LANES);                                                         \
+    }                                                                                              \
+    memcpy(last, from + (int64_t)i * (size), (size_t)((n - i) * (size)));                          \
+    vec v = load(last);                                                                            \
+    if (i < n) vec_put(y, narrow, i, v, n - i);                                                    \
+    return !(any(seen | infinite(v)) >> 31);                                                       \
+  }
+READ(f32_of_f32, load_f32, 4, false)
+READ(f32_of_f16, load_f16, 2, false)
+READ(f32_of_bf16, load_bf16, 2, false)
+READ(f32_of_f64, load_f64, 8, false)
+READ(bf16_of_f32, load_f32, 4, true)
+READ(bf16_of_f16, load_f16, 2, true)
+READ(bf16_of_f64, load_f64, 8, true)
+
+static bool bf16_of_bf16(void *y, const void *x, int n) {
+  enum { HALVES = 2 * VEC_LANES };
+  const uint16_t *from = x;
+  uint16_t *to = y;
+  vec_bits seen = {0}, pairs = {0};
+  int i = 0;
+  for (; i + HALVES <= n; i += HALVES) {
+    memcpy(&pairs, from + i, sizeof pairs);
+    memcpy(to + i, &pairs, sizeof pairs);
+    seen |= infinite_halves(pairs);
+  }
+  pairs = (vec_bits){0};
+  memcpy(&pairs, from + i, (size_t)(n - i) * sizeof *from);
+  memcpy(to + i, &pairs, (size_t)(n - i) * sizeof *to);
+  seen |= infinite_halves(pairs);
+  return !(any(seen) & 0x80008000);
+}
+
+/* Transposition by perfect shuffles: row i interleaved with row i + LANES / 2 gives rows 2 i and
+ * 2 i + 1, which turns the bits of (row, column) by one. */
+
+#if defined(__AVX512F__)
+enum { ROUNDS = 4 };
+#define LOW(a, b)                                                                                  \
+  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH(a, b)                                                                                 \
+  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif defined(__AVX2__)
+enum { ROUNDS = 3 };
+#define LOW(a, b)  __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+enum { ROUNDS = 2 };
+#define LOW(a, b)  __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
+
+struct square {
+  vec_bits row[VEC_LANES];
+};
+
+VEC_INLINE struct square transposed(struct square s) {
+  VEC_UNROLL for (int round = 0; round < ROUNDS; round++) {
+    struct square next;
+    VEC_UNROLL for (int i = 0; i < VEC_LANES / 2; i++) {
+      next.row[2 * i] = LOW(s.row[i], s.row[i + VEC_LANES / 2]);
+      next.row[2 * i + 1] = HIGH(s.row[i], s.row[i + VEC_LANES / 2]);
+    }
+    s = next;
+  }
+  return s;
+}
+
+VEC_INLINE struct square square_at(const uint32_t *words, int stride) {
+  struct square s;
+  VEC_UNROLL for (int i = 0; i < VEC_LANES; i++) {
+    memcpy(&s.row[i], words + (int64_t)i * stride, sizeof s.row[i]);
+  }
+  return s;
+}
+
+VEC_INLINE void put_square(uint32_t *panel, struct square s, int rows) {
+  VEC_UNROLL for (int i = 0; i < rows; i++) {
+    memcpy(panel + i * 2 * VEC_LANES, &s.row[i], sizeof s.row[i]);
+  }
+}
+
+static void transpose(uint32_t *panel, const uint32_t *words, int stride, int count) {
+  const int columns = 2 * VEC_LANES;
+  for (int w = 0; w < count; w += VEC_LANES)
+    for (int j = 0; j < columns; j += VEC_LANES) {
+      struct square s = square_at(words + (int64_t)j * stride + w, stride);
+      int left = count - w < VEC_LANES ? count - w : VEC_LANES;
+      uint32_t *to = panel + (int64_t)w * columns + j;
+      if (left == VEC_LANES)
+        put_square(to, transposed(s), VEC_LANES);
+      else
+        put_square(to, transposed(s), left);
+    }
+}
+
+const struct pack_kernels CPU_TIERED(pack_kernels) = {
+    .read = {{f32_of_f32, f32_of_f16, f32_of_bf16, f32_of_f64},
+             {bf16_of_f32, bf16_of_f16, bf16_of_bf16, bf16_of_f64}},
+    .transpose = transpose,
+};
