@@ -11,8 +11,8 @@
 
 struct settings {
   struct common_settings common;
-  const char *output, *dtype, *key, *record;
-  bool force;
+  const char *output, *dtype, *tier, *key, *record;
+  bool pack, force;
 };
 
 #define AT(member) .field = offsetof(struct settings, member)
@@ -28,7 +28,18 @@ static const struct option table[] = {
      .kind = OPTION_CHOICE,
      AT(dtype),
      .argument = "f32|bf16|f16",
-     .help = "Type of floating tensors. Default: as they are."},
+     .help =
+         "Type of floating tensors. Default: as they are; with --pack, what the tier does best."},
+    {.name = "pack",
+     .kind = OPTION_FLAG,
+     AT(pack),
+     .help = "Store the large layers as this machine has them in memory: such a file is used where "
+             "it lies, by the same instruction tier and type (f32 or bf16) alone."},
+    {.name = "tier",
+     .kind = OPTION_CHOICE,
+     AT(tier),
+     .argument = "generic|avx2|avx512|avx512bf16|amx",
+     .help = "With --pack: the instruction tier to pack for. Default: the best of this machine."},
     {.name = "key",
      .kind = OPTION_TEXT,
      AT(key),
@@ -60,6 +71,10 @@ static const struct program program = {
 static enum ditmoe_status check(const struct settings *settings) {
   struct stat info;
   const char *output = settings->output;
+  if (settings->tier && !settings->pack)
+    return report_error(DITMOE_USAGE, "--tier has no effect without --pack");
+  if (settings->pack && settings->dtype && strcmp(settings->dtype, "f16") == 0)
+    return report_error(DITMOE_USAGE, "--dtype f16: --pack is for f32 or bf16");
   if (!output) return report_error(DITMOE_USAGE, "--output is missing; see --help");
   if (lstat(output, &info) != 0) return DITMOE_OK;
   if (S_ISDIR(info.st_mode)) return report_error(DITMOE_OUTPUT, "%s: is a folder", output);
@@ -80,14 +95,24 @@ static bool may_open(const struct ditmoe_checkpoint *checkpoint) {
   return bytes < 0.5 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 }
 
+/* The text of --record, or NULL; cJSON_free it. */
+static enum ditmoe_status read_record(const struct settings *settings, char **text) {
+  cJSON *given = NULL;
+  *text = NULL;
+  if (!settings->record) return DITMOE_OK;
+  TRY(json_file_read("--record", settings->record, &given));
+  *text = cJSON_PrintUnformatted(given);
+  cJSON_Delete(given);
+  return DITMOE_OK;
+}
+
 /* The record of the opened model, else the given one, else the one already in the file, else NULL.
  * A given record that does not fit is an error. */
 static enum ditmoe_status choose_record(struct ditmoe_ctx *ctx, const char *path,
                                         const struct settings *settings,
                                         const struct ditmoe_checkpoint *checkpoint, char **out) {
-  cJSON *given = NULL;
-  if (settings->record) TRY(json_file_read("--record", settings->record, &given));
-  char *text = given ? cJSON_PrintUnformatted(given) : NULL;
+  char *text;
+  TRY(read_record(settings, &text));
   const char *held = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
   const struct ditmoe_model_options options = {.key = settings->key, .record = text};
   struct ditmoe_model *model = NULL;
@@ -106,35 +131,71 @@ static enum ditmoe_status choose_record(struct ditmoe_ctx *ctx, const char *path
                                                : ditmoe_errmsg(ctx));
   ditmoe_model_close(model);
   cJSON_free(text);
-  cJSON_Delete(given);
   return wrong ? status : DITMOE_OK;
 }
 
+static enum ditmoe_status pack(struct ditmoe_ctx *ctx, const char *path,
+                               const struct settings *settings) {
+  char *text;
+  TRY(read_record(settings, &text));
+  const struct ditmoe_model_options options = {
+      .tier = settings->tier, .dtype = settings->dtype, .key = settings->key, .record = text};
+  enum ditmoe_status status =
+      report_call(ctx, ditmoe_model_pack(ctx, path, &options, settings->output));
+  cJSON_free(text);
+  return status;
+}
+
 static enum ditmoe_status convert(struct ditmoe_ctx *ctx, const char *path,
-                                  const struct settings *settings) {
-  struct ditmoe_checkpoint *checkpoint = NULL;
+                                  const struct settings *settings,
+                                  const struct ditmoe_checkpoint *checkpoint) {
   char *record = NULL;
-  TRY(check(settings));
-  TRY(report_call(ctx, ditmoe_checkpoint_open(ctx, path, settings->key, &checkpoint)));
-  enum ditmoe_status status = choose_record(ctx, path, settings, checkpoint, &record);
+  enum ditmoe_status status = DITMOE_OK;
+  if (!ditmoe_checkpoint_metadata(checkpoint, "ditmoe.packed")) /* which is refused below */
+    status = choose_record(ctx, path, settings, checkpoint, &record);
   if (status == DITMOE_OK)
     status = report_call(
         ctx, ditmoe_checkpoint_write(ctx, checkpoint, settings->output, settings->dtype, record));
-  if (status == DITMOE_OK && settings->common.json) {
-    cJSON *object = cJSON_CreateObject();
-    cJSON_AddStringToObject(object, "file", settings->output);
-    cJSON_AddNumberToObject(object, "tensors", (double)ditmoe_checkpoint_count(checkpoint));
-    cJSON_AddItemToObject(object, "record", record ? cJSON_Parse(record) : cJSON_CreateNull());
-    char *text = cJSON_Print(object);
-    puts(text);
-    cJSON_free(text);
-    cJSON_Delete(object);
-  } else if (status == DITMOE_OK) {
-    report_file(settings->output);
-  }
   free(record);
-  ditmoe_checkpoint_close(checkpoint);
   return status;
+}
+
+/* What was written. */
+static enum ditmoe_status report_output(struct ditmoe_ctx *ctx, const struct settings *settings) {
+  struct ditmoe_checkpoint *written = NULL;
+  if (!settings->common.json) {
+    report_file(settings->output);
+    return DITMOE_OK;
+  }
+  TRY(report_call(ctx, ditmoe_checkpoint_open(ctx, settings->output, NULL, &written)));
+  const char *record = ditmoe_checkpoint_metadata(written, "ditmoe");
+  const char *layout = ditmoe_checkpoint_metadata(written, "ditmoe.packed");
+  cJSON *object = cJSON_CreateObject();
+  cJSON_AddStringToObject(object, "file", settings->output);
+  cJSON_AddNumberToObject(object, "tensors", (double)ditmoe_checkpoint_count(written));
+  if (layout) cJSON_AddStringToObject(object, "packed", layout);
+  cJSON_AddItemToObject(object, "record", record ? cJSON_Parse(record) : cJSON_CreateNull());
+  char *text = cJSON_Print(object);
+  puts(text);
+  cJSON_free(text);
+  cJSON_Delete(object);
+  ditmoe_checkpoint_close(written);
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status run(struct ditmoe_ctx *ctx, const char *path,
+                              const struct settings *settings) {
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  TRY(check(settings));
+  if (settings->pack) {
+    TRY(pack(ctx, path, settings));
+  } else {
+    TRY(report_call(ctx, ditmoe_checkpoint_open(ctx, path, settings->key, &checkpoint)));
+    enum ditmoe_status status = convert(ctx, path, settings, checkpoint);
+    ditmoe_checkpoint_close(checkpoint);
+    TRY(status);
+  }
+  return report_output(ctx, settings);
 }
 
 int main(int argc, char **argv) {
@@ -143,7 +204,7 @@ int main(int argc, char **argv) {
   int code = options_read(&options, &program, &settings, argc, argv);
   if (code < 0) {
     struct ditmoe_ctx *ctx = report_context();
-    code = (int)report_finish(ctx ? convert(ctx, options.operand, &settings) : DITMOE_NOMEM);
+    code = (int)report_finish(ctx ? run(ctx, options.operand, &settings) : DITMOE_NOMEM);
     ditmoe_ctx_destroy(ctx);
   }
   options_free(&options);

@@ -64,11 +64,30 @@ static cJSON *tensor_json(const struct ditmoe_tensor_info *info) {
   return tensor;
 }
 
+/* Values of the tensors that a packed file was made from. */
+static uint64_t listed_values(const char *list) {
+  cJSON *tree = cJSON_Parse(list);
+  const cJSON *tensor, *size;
+  double values = 0;
+  cJSON_ArrayForEach(tensor, tree) {
+    double count = 1;
+    cJSON_ArrayForEach(size, cJSON_GetObjectItemCaseSensitive(tensor, "shape")) {
+      count *= size->valuedouble;
+    }
+    values += count;
+  }
+  cJSON_Delete(tree);
+  return values >= 0 && values < 0x1p63 ? (uint64_t)values : 0;
+}
+
 static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *checkpoint,
                               bool with_tensors) {
   cJSON *object = cJSON_CreateObject(), *tensors = cJSON_CreateArray();
   const char *key = ditmoe_checkpoint_key(checkpoint);
   const char *record = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
+  const char *layout = ditmoe_checkpoint_metadata(checkpoint, "ditmoe.packed");
+  const char *tier = ditmoe_checkpoint_metadata(checkpoint, "ditmoe.tier");
+  const char *list = ditmoe_checkpoint_metadata(checkpoint, "ditmoe.tensors");
   uint64_t elements = 0, bytes = 0;
   for (size_t i = 0; i < ditmoe_checkpoint_count(checkpoint); i++) {
     struct ditmoe_tensor_info info;
@@ -83,8 +102,11 @@ static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *
   cJSON_AddStringToObject(object, "format", ditmoe_checkpoint_format(checkpoint));
   if (key) cJSON_AddStringToObject(object, "key", key);
   add_whole(object, "tensors", ditmoe_checkpoint_count(checkpoint));
+  if (layout) elements = list ? listed_values(list) : 0;
   add_whole(object, "parameters", elements);
   add_whole(object, "bytes", bytes);
+  if (layout) cJSON_AddStringToObject(object, "packed", layout);
+  if (layout && tier) cJSON_AddStringToObject(object, "packed_for", tier);
   if (record) cJSON_AddStringToObject(object, "stored_record", record);
   if (with_tensors)
     cJSON_AddItemToObject(object, "tensor_list", tensors);

@@ -33,13 +33,17 @@ static enum ditmoe_status sample(struct sample *run) {
   TRY(prepare(run));
   if (run->settings.list_classes) return list_classes(run);
   TRY(sample_open(run));
-  if (run->settings.reproduce) TRY(sample_verify_origin(run));
+  if (run->settings.reproduce) {
+    TRY(sample_hash_finish(run));
+    TRY(sample_verify_origin(run));
+  }
   TRY(sample_choose_labels(run));
   TRY(sample_plan(run));
   return run->settings.dry_run ? sample_print_plan(run) : make_images(run);
 }
 
 static void clean_up(struct sample *run) {
+  (void)sample_hash_finish(run);
   ditmoe_decoder_close(run->decoder);
   ditmoe_model_close(run->model);
   ditmoe_ctx_destroy(run->ctx);

@@ -18,6 +18,7 @@
 #include "cli/report.h"
 
 #include <cjson/cJSON.h>
+#include <pthread.h>
 
 struct sample_settings {
   struct common_settings common;
@@ -79,6 +80,13 @@ struct sample_image { /* a file that was written */
   int32_t label;
 };
 
+struct sample_hash {
+  struct ditmoe_ctx *ctx; /* of the thread; NULL: nothing to wait for */
+  pthread_t thread;
+  bool running;
+  enum ditmoe_status status;
+};
+
 struct sample {
   struct options options;
   struct sample_settings settings;
@@ -93,7 +101,8 @@ struct sample {
   struct ditmoe_decoder *decoder;
   struct ditmoe_model_info info;
   struct ditmoe_decoder_info decoder_info;
-  char model_sha256[65], vae_sha256[65];
+  struct sample_hash hash;
+  char model_sha256[65], vae_sha256[65]; /* after sample_hash_finish */
 
   struct classes classes;
   struct sample_labels labels;
@@ -133,6 +142,11 @@ void sample_origin_free(struct sample_origin *origin);
 
 /* sample_open.c */
 enum ditmoe_status sample_open(struct sample *run);
+
+/* sample_hash.c */
+enum ditmoe_status sample_hash_start(struct sample *run);
+/* Waits for the result; more than once does no harm. */
+enum ditmoe_status sample_hash_finish(struct sample *run);
 
 /* sample_labels.c */
 enum ditmoe_status sample_choose_labels(struct sample *run);

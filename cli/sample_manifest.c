@@ -71,7 +71,7 @@ static void add_model(const struct sample *run, cJSON *object) {
 }
 
 static void add_execution(const struct sample *run, cJSON *object) {
-  cJSON_AddStringToObject(object, "dtype", "f32");
+  cJSON_AddStringToObject(object, "dtype", run->info.dtype);
   cJSON_AddStringToObject(object, "backend", run->info.backend);
   cJSON_AddStringToObject(object, "tier", run->info.tier);
   cJSON_AddStringToObject(object, "pixels", PIXEL_FORMULA);

@@ -131,8 +131,10 @@ static enum ditmoe_status open_decoder(struct sample *run,
   run->side = run->info.size;
   TRY(find_vae(run));
   if (!run->vae_path) return DITMOE_OK;
-  const struct ditmoe_model_options same = {
-      .backend = options->backend, .tier = options->tier, .threads = options->threads};
+  const struct ditmoe_model_options same = {.backend = options->backend,
+                                            .tier = options->tier,
+                                            .dtype = options->dtype,
+                                            .threads = options->threads};
   TRY(report_call(run->ctx, ditmoe_decoder_open(run->ctx, run->vae_path, &same,
                                                 (int)run->settings.tile, &run->decoder)));
   ditmoe_decoder_info(run->decoder, &run->decoder_info);
@@ -141,7 +143,6 @@ static enum ditmoe_status open_decoder(struct sample *run,
     return report_error(DITMOE_MISMATCH, "--latent-shift %g: the decoder's is %g",
                         run->settings.latent_shift, run->decoder_info.shift);
   run->side = run->info.size * run->decoder_info.factor;
-  TRY(report_call(run->ctx, ditmoe_file_sha256(run->ctx, run->vae_path, run->vae_sha256)));
   report_detail("decoder: %s, %s, factor %d", run->vae_path, run->decoder_info.kind,
                 run->decoder_info.factor);
   return DITMOE_OK;
@@ -156,7 +157,8 @@ static enum ditmoe_status open_model(struct sample *run,
   report_detail("model: %s, %s, %s, %d layers of width %d, %d experts, %llu parameters", path,
                 info->kind, info->objective, info->depth, info->width, info->experts,
                 (unsigned long long)info->parameters);
-  report_detail("arithmetic: f32, backend %s, instructions %s", info->backend, info->tier);
+  report_detail("arithmetic: %s, backend %s, instructions %s", info->dtype, info->backend,
+                info->tier);
   TRY(expect("num-classes", run->settings.num_classes, info->num_classes));
   if (option_given(&run->options, &run->settings.num_experts) &&
       run->settings.num_experts != info->experts)
@@ -172,6 +174,7 @@ enum ditmoe_status sample_open(struct sample *run) {
   TRY(make_record(run));
   struct ditmoe_model_options options = {.backend = s->backend,
                                          .tier = s->tier,
+                                         .dtype = s->dtype,
                                          .threads = (int)s->threads,
                                          .key = s->key,
                                          .record = run->record};
@@ -181,7 +184,7 @@ enum ditmoe_status sample_open(struct sample *run) {
   TRY(open_decoder(run, &options));
   TRY(refuse_needless(run));
   TRY(expect("image-size", s->image_size, run->side));
-  TRY(report_call(run->ctx, ditmoe_file_sha256(run->ctx, s->model, run->model_sha256)));
+  TRY(sample_hash_start(run));
   run->seconds_open = clock_seconds() - start;
   return DITMOE_OK;
 }

@@ -109,14 +109,14 @@ static const struct option table[] = {
   {.name = "batch-size", .aliases = "per-proc-batch-size", .letter = 'b', AT(batch_size),
    INTEGER(1, 65536), .group = "Execution",
    .help = "Images at a time; changes speed and memory, not the images. Default: chosen."},
-  {.name = "dtype", AT(dtype), CHOICE("f32|bf16|f16"), .preset = "f32",
-   .help = "Arithmetic; only f32 in this version."},
+  {.name = "dtype", AT(dtype), CHOICE("f32|bf16"), .traits = OPTION_DECIDES,
+   .help = "Arithmetic of the products. Default: what the machine does best."},
   {.name = "device", AT(device), TEXT("cpu|cuda"), .preset = "cpu",
    .help = "Only cpu in this version."},
   {.name = "backend", AT(backend), CHOICE("cpu|ref"), .preset = "cpu", .traits = OPTION_DECIDES,
    .help = "ref: plain loops, slow."},
-  {.name = "tier", AT(tier), CHOICE("generic|avx2|avx512"), .traits = OPTION_DECIDES,
-   .help = "Highest instruction set to use. Default: the machine's."},
+  {.name = "tier", AT(tier), CHOICE("generic|avx2|avx512|avx512bf16|amx"), .traits = OPTION_DECIDES,
+   .help = "Instruction set to use. Default: the machine's best."},
   {.name = "threads", .letter = 't', AT(threads), INTEGER(1, 1024),
    .help = "Default: $DITMOE_THREADS, $OMP_NUM_THREADS, or one for each processor."},
   {.name = "tile", AT(tile), INTEGER(1, 8192), .traits = OPTION_DECIDES,
@@ -226,9 +226,6 @@ static enum ditmoe_status check_execution(const struct sample_settings *s) {
                         s->device);
   if (strcmp(s->device, "cpu") != 0)
     return report_error(DITMOE_USAGE, "--device: \"%s\" is not one of cpu|cuda", s->device);
-  if (strcmp(s->dtype, "f32") != 0)
-    return report_error(DITMOE_USAGE, "--dtype %s: arithmetic is f32 only in this version",
-                        s->dtype);
   return DITMOE_OK;
 }
 

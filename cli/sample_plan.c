@@ -75,6 +75,7 @@ enum ditmoe_status sample_plan(struct sample *run) {
   if (!run->settings.respacing) TRY(settle_number(run, "steps", run->plan.steps));
   if (run->plan.block) TRY(settle_number(run, "index-block", run->plan.block));
   TRY(settle(run, "backend", run->info.backend));
+  TRY(settle(run, "dtype", run->info.dtype));
   if (strcmp(run->info.backend, "ref") != 0) TRY(settle(run, "tier", run->info.tier));
   report_detail("sampler %s, %d steps, %d model calls, batches of %d", run->plan.sampler,
                 run->plan.steps, run->plan.denoiser_calls, run->plan.batch);

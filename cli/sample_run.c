@@ -85,6 +85,7 @@ static enum ditmoe_status run_batch(struct sample *run, struct ditmoe_session *s
   request.first_index = run->labels.first + first;
   request.count = count;
   TRY(ditmoe_sample(run->ctx, session, &request, latents, run->decoder ? pixels : NULL));
+  TRY(sample_hash_finish(run));
   for (size_t i = 0; i < (size_t)count; i++) {
     if (!run->decoder)
       pixels_of_latents(pixels + i * buffers->image_bytes, latents + i * buffers->latent_floats,
