@@ -1,0 +1,162 @@
+#include "bench/decoder.h"
+
+#include "base/rng.h"
+#include "bench/count.h"
+#include "bench/profile.h"
+#include "cli/text.h"
+#include "vae/network.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { CHANNELS = 4, FACTOR = 8 };
+
+enum ditmoe_status decoder_kind(const struct bench *bench, const char **kind) {
+  const char *given = bench->settings.decoder;
+  *kind = given && *given ? given : "kl";
+  if (strcmp(*kind, "kl") == 0 || strcmp(*kind, "taesd") == 0) return DITMOE_OK;
+  return report_error(DITMOE_USAGE, "--decoder: expected kl or taesd, found \"%.40s\"", *kind);
+}
+
+/* A config.json in memory: an autoencoder reads it from a file. */
+static enum ditmoe_status open_kl(struct bench *bench, struct backend *be, struct vae *vae,
+                                  const struct ditmoe_checkpoint *checkpoint) {
+  int file = memfd_create("config.json", MFD_CLOEXEC);
+  if (file < 0 || write(file, decoder_config, strlen(decoder_config)) < 0) {
+    const char *cause = strerror(errno);
+    if (file >= 0) close(file);
+    return report_error(DITMOE_FAILED, "no file in memory: %s", cause);
+  }
+  char *path = text_format("/proc/self/fd/%d", file);
+  enum ditmoe_status status = report_call(bench->ctx, kl_open(be, vae, path, checkpoint));
+  free(path);
+  close(file);
+  return status;
+}
+
+static enum ditmoe_status random_weights(struct bench *bench, const char *kind,
+                                         struct ditmoe_checkpoint **out) {
+  struct blueprint blueprint;
+  decoder_draw(kind, &blueprint);
+  enum ditmoe_status status =
+      report_call(bench->ctx, random_checkpoint(bench->ctx, &blueprint, kind, DT_F32,
+                                                bench->settings.seed, out));
+  blueprint_free(&blueprint);
+  return status;
+}
+
+enum ditmoe_status decoder_open(struct bench *bench, struct backend *be, const char *kind,
+                                struct vae **out) {
+  struct ditmoe_checkpoint *checkpoint = NULL;
+  struct vae *vae = NULL;
+  TRY(random_weights(bench, kind, &checkpoint));
+  enum ditmoe_status status =
+      report_call(bench->ctx, mem_zalloc(bench->ctx, 1, sizeof *vae, "the autoencoder", &vae));
+  if (status == DITMOE_OK)
+    status = strcmp(kind, "kl") == 0
+                 ? open_kl(bench, be, vae, checkpoint)
+                 : report_call(bench->ctx, taesd_open(be, vae, checkpoint, NULL));
+  ditmoe_checkpoint_close(checkpoint);
+  if (status == DITMOE_OK)
+    *out = vae;
+  else
+    vae_close(be, vae);
+  return status;
+}
+
+struct decoding { /* of one variant */
+  struct bench *bench;
+  struct backend be;
+  struct vae *vae;
+  const float *latents;
+  float *image;
+  int size;
+  double flop, weight_bytes;
+};
+
+static enum ditmoe_status call(void *user) {
+  struct decoding *d = user;
+  return report_call(d->bench->ctx, vae_decode(&d->be, d->vae, d->image, d->latents, d->size, 0));
+}
+
+/* Weights, working memory, and a first call that is counted. */
+static enum ditmoe_status prepare(struct decoding *d, const char *kind) {
+  struct counter counter;
+  TRY(decoder_open(d->bench, &d->be, kind, &d->vae));
+  size_t bytes = vae_decode_bytes(&d->be, d->vae, d->size, 0);
+  TRY(bench_fits("the activations", (double)bytes));
+  TRY(report_call(d->bench->ctx, backend_arena(&d->be, bytes, false)));
+  counter_begin(&counter, &d->be);
+  enum ditmoe_status status = call(d);
+  counter_end(&counter, &d->be);
+  d->flop = counter.flop;
+  d->weight_bytes = counter.weight_bytes;
+  return status;
+}
+
+static enum ditmoe_status time_decoders(struct bench *bench, struct decoding *decoders,
+                                        struct timed *timed, struct row *row) {
+  const struct repeats repeats = bench_repeats(bench);
+  const int count = bench->variant_count;
+  for (int i = 0; i < count; i++) timed[i] = (struct timed){.user = &decoders[i], .call = call};
+  TRY(measure(timed, count, &repeats));
+  for (int i = 0; i < count; i++) {
+    row->be = &decoders[i].be;
+    row->time = spread_of(timed[i].seconds, repeats.reps);
+    row->flop = decoders[i].flop;
+    row->bytes = decoders[i].weight_bytes;
+    TRY(peak_of(bench, row->be, &row->peak));
+    rows_add(&bench->rows, row);
+  }
+  for (int i = 0; i < count && bench->settings.profile; i++) {
+    row->be = &decoders[i].be;
+    TRY(profile_run(bench, &decoders[i].be, &timed[i], row));
+  }
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status run_decoders(struct bench *bench, struct decoding *decoders,
+                                       const char *kind) {
+  struct timed timed[MAX_VARIANTS] = {{0}};
+  const int count = bench->variant_count;
+  enum ditmoe_status status = DITMOE_OK;
+  for (int i = 0; i < count && status == DITMOE_OK; i++) status = prepare(&decoders[i], kind);
+  char *name = text_format("%s %d px", kind, (int)bench->settings.image_size);
+  struct row row = {
+      .what = "decoder", .shape = name, .batch = 1, .reps = (int)bench->settings.reps};
+  if (status == DITMOE_OK) status = time_decoders(bench, decoders, timed, &row);
+  for (int i = 0; i < count; i++) free(timed[i].seconds);
+  free(name);
+  return status;
+}
+
+enum ditmoe_status bench_decoder(struct bench *bench) {
+  const int side = (int)bench->settings.image_size, size = side / FACTOR;
+  const char *kind;
+  struct backend backends[MAX_VARIANTS];
+  TRY(decoder_kind(bench, &kind));
+  if (side % FACTOR)
+    return report_error(DITMOE_USAGE, "--image-size %d: a decoder needs a multiple of %d", side,
+                        FACTOR);
+  TRY(variants_open(bench, backends));
+  const size_t values = (size_t)size * (size_t)size * CHANNELS;
+  float *latents = memory_get(values, sizeof *latents);
+  float *image = memory_get(3 * (size_t)side * (size_t)side, sizeof *image);
+  struct decoding *decoders = memory_get((size_t)bench->variant_count, sizeof *decoders);
+  rng_normal(latents, (int64_t)values, bench->settings.seed, 0, 0, RNG_INITIAL_NOISE);
+  for (int i = 0; i < bench->variant_count; i++)
+    decoders[i] = (struct decoding){
+        .bench = bench, .be = backends[i], .latents = latents, .image = image, .size = size};
+  enum ditmoe_status status = run_decoders(bench, decoders, kind);
+  for (int i = 0; i < bench->variant_count; i++) {
+    vae_close(&decoders[i].be, decoders[i].vae);
+    backend_fini(&decoders[i].be);
+  }
+  free(decoders);
+  free(latents);
+  free(image);
+  return status;
+}

@@ -1,0 +1,83 @@
+/* Calls of the operations on images. */
+#include "bench/ops/run.h"
+
+void run_patchify(struct trial *t) {
+  const struct shape *s = t->s;
+  int64_t item = (int64_t)s->C * s->size * s->size;
+  float *x = trial_items(t, item);
+  be_patchify(t->be, trial_results(t, item), x, (int)t->count, s->C, s->size, s->patch);
+}
+
+void run_unpatchify(struct trial *t) {
+  const struct shape *s = t->s;
+  int64_t item = (int64_t)s->C * s->size * s->size;
+  float *rows = trial_items(t, item);
+  be_unpatchify(t->be, trial_results(t, item), rows, (int)t->count, s->C, s->size, s->patch);
+}
+
+void run_conv2d(struct trial *t) {
+  const struct shape *s = t->s;
+  int pad = s->before + s->after - s->kernel;
+  int height = (s->size + pad) / s->stride + 1, width = (s->width + pad) / s->stride + 1;
+  struct conv *w = trial_conv(t);
+  struct act *x = trial_acts(t, (int64_t)s->size * s->width * s->C);
+  be_conv2d(t->be, trial_results(t, (int64_t)height * width * s->out), x, w, (int)t->count, s->size,
+            s->width);
+}
+
+void run_group_norm(struct trial *t) {
+  const struct shape *s = t->s;
+  int64_t pixels = (int64_t)s->size * s->width;
+  float *weight = trial_values(t, s->C, 0.1F, 1), *bias = trial_values(t, s->C, 0.1F, 0);
+  float *x = trial_items(t, pixels * s->C);
+  be_group_norm(t->be, trial_act_results(t, pixels * s->C), x, weight, bias, (int)t->count, pixels,
+                s->C, s->groups, (float)s->eps, s->silu);
+}
+
+/* A window that leaves out one pixel at the top and at the right, twice. */
+void run_group_moments(struct trial *t) {
+  const struct shape *s = t->s;
+  int window[4] = {1, 0, s->size, s->width - 1};
+  float *x = trial_values(t, (int64_t)s->size * s->width * s->C, 1, 0.5F);
+  double zero[64] = {0};
+  double *moments = trial_upload(t, zero, 4 * (int64_t)s->groups);
+  t->block[t->blocks - 1].role = BLOCK_SCRATCH;
+  float *weight = trial_values(t, s->C, 0.1F, 1), *bias = trial_values(t, s->C, 0.1F, 0);
+  int64_t pixels = 2 * (int64_t)(s->size - 1) * (s->width - 1);
+  for (int i = 0; i < 2; i++)
+    be_group_moments(t->be, moments, x, s->width, window, s->C, s->groups, pixels);
+  be_group_norm_given(t->be, trial_act_result(t, (int64_t)s->size * s->width * s->C), x, moments,
+                      weight, bias, (int64_t)s->size * s->width, s->C, s->groups, (float)s->eps,
+                      s->silu);
+}
+
+void run_group_norm_given(struct trial *t) {
+  const struct shape *s = t->s;
+  double moments[64];
+  int64_t pixels = (int64_t)s->size * s->width;
+  for (int g = 0; g < s->groups; g++) moments[2 * g] = 0.1 * g, moments[2 * g + 1] = 1 + 0.1 * g;
+  double *given = trial_upload(t, moments, 4 * (int64_t)s->groups);
+  float *weight = trial_values(t, s->C, 0.1F, 1), *bias = trial_values(t, s->C, 0.1F, 0);
+  float *x = trial_values(t, pixels * s->C, 1, 0);
+  be_group_norm_given(t->be, trial_act_result(t, pixels * s->C), x, given, weight, bias, pixels,
+                      s->C, s->groups, (float)s->eps, s->silu);
+}
+
+void run_upsample2x(struct trial *t) {
+  const struct shape *s = t->s;
+  int64_t item = (int64_t)s->size * s->width * s->C;
+  float *x = trial_items(t, item);
+  be_upsample2x(t->be, trial_act_results(t, 4 * item), x, (int)t->count, s->size, s->width, s->C);
+}
+
+void run_channels_last(struct trial *t) {
+  int64_t pixels = (int64_t)t->s->size * t->s->width, item = pixels * t->s->C;
+  float *x = trial_items(t, item);
+  be_channels_last(t->be, trial_results(t, item), x, (int)t->count, t->s->C, pixels);
+}
+
+void run_channels_first(struct trial *t) {
+  int64_t pixels = (int64_t)t->s->size * t->s->width, item = pixels * t->s->C;
+  float *x = trial_items(t, item);
+  be_channels_first(t->be, trial_results(t, item), x, (int)t->count, t->s->C, pixels);
+}

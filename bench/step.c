@@ -1,0 +1,156 @@
+/* Whole calls of the model, latents in, prediction out, as a sampler makes them. */
+#include "bench/bench.h"
+#include "bench/count.h"
+#include "bench/profile.h"
+#include "cli/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct step { /* of one variant */
+  struct bench *bench;
+  struct backend be;
+  struct dit *model;
+  bool owner; /* this backend made the model */
+  const struct inputs *inputs;
+  double weight_bytes; /* that a call reads */
+};
+
+static enum ditmoe_status call(void *user) {
+  struct step *step = user;
+  return report_call(step->bench->ctx,
+                     dit_predict(&step->be, step->model, step->inputs->out, &step->inputs->in));
+}
+
+/* The first of the variants before `i` whose weights this one can use. */
+static int same_weights(const struct step *steps, int i) {
+  int j = 0;
+  while (j < i && (steps[j].be.dtype != steps[i].be.dtype ||
+                   strcmp(steps[j].be.tier, steps[i].be.tier) != 0))
+    j++;
+  return j;
+}
+
+/* All models are held at once: variants take turns. */
+static enum ditmoe_status check_memory(const struct step *steps, int count,
+                                       const struct model_shape *shape) {
+  struct blueprint blueprint;
+  double bytes = 0;
+  model_shape_draw(shape, &blueprint);
+  for (int i = 0; i < count; i++)
+    if (same_weights(steps, i) == i)
+      bytes += (double)blueprint_elements(&blueprint) * (double)dtype_size(steps[i].be.dtype);
+  blueprint_free(&blueprint);
+  char *what = text_format("the weights of %s", shape->name);
+  enum ditmoe_status status = bench_fits(what, bytes);
+  free(what);
+  return status;
+}
+
+static enum ditmoe_status open_models(struct bench *bench, struct step *steps,
+                                      const struct model_shape *shape) {
+  TRY(check_memory(steps, bench->variant_count, shape));
+  for (int i = 0; i < bench->variant_count; i++) {
+    int maker = same_weights(steps, i);
+    steps[i].model = steps[maker].model;
+    if (maker == i) TRY(bench_open_model(bench, &steps[i].be, shape, &steps[i].model));
+    steps[i].owner = maker == i;
+  }
+  return DITMOE_OK;
+}
+
+/* Working memory, and a first call that is counted. */
+static enum ditmoe_status prepare(struct step *step, const struct inputs *inputs) {
+  struct counter counter;
+  size_t bytes = dit_predict_bytes(&step->be, step->model, inputs->in.B);
+  step->inputs = inputs;
+  TRY(bench_fits("the activations", (double)bytes));
+  TRY(report_call(step->bench->ctx, backend_arena(&step->be, bytes, false)));
+  counter_begin(&counter, &step->be);
+  enum ditmoe_status status = call(step);
+  counter_end(&counter, &step->be);
+  step->weight_bytes = counter.weight_bytes;
+  return status;
+}
+
+static enum ditmoe_status time_steps(struct bench *bench, struct step *steps, struct timed *timed,
+                                     struct row *row) {
+  const struct repeats repeats = bench_repeats(bench);
+  const int count = bench->variant_count;
+  for (int i = 0; i < count; i++) timed[i] = (struct timed){.user = &steps[i], .call = call};
+  TRY(measure(timed, count, &repeats));
+  for (int i = 0; i < count; i++) {
+    row->be = &steps[i].be;
+    row->time = spread_of(timed[i].seconds, repeats.reps);
+    row->bytes = steps[i].weight_bytes;
+    TRY(peak_of(bench, row->be, &row->peak));
+    rows_add(&bench->rows, row);
+  }
+  for (int i = 0; i < count && bench->settings.profile; i++) {
+    row->be = &steps[i].be;
+    TRY(profile_run(bench, &steps[i].be, &timed[i], row));
+  }
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status run_prepared(struct bench *bench, struct step *steps,
+                                       const struct model_shape *shape) {
+  const struct bench_settings *s = &bench->settings;
+  const int B = (int)s->batch;
+  struct inputs inputs = {0};
+  struct timed timed[MAX_VARIANTS] = {{0}};
+  TRY(inputs_make(&steps[0].model->config, B, s->guided, s->seed, &inputs));
+  enum ditmoe_status status = DITMOE_OK;
+  for (int i = 0; i < bench->variant_count && status == DITMOE_OK; i++)
+    status = prepare(&steps[i], &inputs);
+  char *name =
+      text_format("%s %d px%s", shape->name, (int)s->image_size, s->guided ? " guided" : "");
+  struct row row = {.what = "step",
+                    .shape = name,
+                    .batch = B,
+                    .reps = (int)s->reps,
+                    .flop = model_shape_flop(shape, B)};
+  if (status == DITMOE_OK) status = time_steps(bench, steps, timed, &row);
+  for (int i = 0; i < bench->variant_count; i++) free(timed[i].seconds);
+  free(name);
+  inputs_free(&inputs);
+  return status;
+}
+
+static enum ditmoe_status run_shape(struct bench *bench, const struct model_shape *shape) {
+  struct backend backends[MAX_VARIANTS];
+  TRY(variants_open(bench, backends));
+  const int count = bench->variant_count;
+  struct step *steps = memory_get((size_t)count, sizeof *steps);
+  for (int i = 0; i < count; i++) steps[i] = (struct step){.bench = bench, .be = backends[i]};
+  enum ditmoe_status status = open_models(bench, steps, shape);
+  if (status == DITMOE_OK) status = run_prepared(bench, steps, shape);
+  for (int i = 0; i < count; i++)
+    if (steps[i].owner) dit_close(&steps[i].be, steps[i].model);
+  for (int i = 0; i < count; i++) backend_fini(&steps[i].be);
+  free(steps);
+  return status;
+}
+
+/* All shapes of --step; dry: only checks them. */
+static enum ditmoe_status run_list(struct bench *bench, bool dry) {
+  const struct model_choice choice = bench_choice(bench);
+  struct model_shape shape;
+  char *list = text_copy(bench->settings.step), *rest = NULL, *name = strtok_r(list, ",", &rest);
+  enum ditmoe_status status =
+      name ? DITMOE_OK : report_error(DITMOE_USAGE, "--step: the list is empty");
+  for (; name && status == DITMOE_OK; name = strtok_r(NULL, ",", &rest)) {
+    status = model_shape_parse(name, &choice, &shape);
+    if (status == DITMOE_OK && !dry) status = run_shape(bench, &shape);
+  }
+  free(list);
+  return status;
+}
+
+enum ditmoe_status bench_step(struct bench *bench) {
+  const struct bench_settings *s = &bench->settings;
+  if (s->guided && s->batch % 2)
+    return report_error(DITMOE_USAGE, "--guided needs an even --batch, found %d", (int)s->batch);
+  TRY(run_list(bench, true));
+  return run_list(bench, false);
+}
