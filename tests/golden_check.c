@@ -1,6 +1,8 @@
 /* golden_check [options] FOLDER...: recomputes the fixtures of each folder with the library and
- * compares them tensor by tensor. Exit status 0 if every output tensor was compared and is within
- * its limit, 1 if not, 2 for a wrong command line. */
+ * compares them tensor by tensor; with --dtype bf16, compares what the library makes of their
+ * inputs in bf16 with what it makes of them in f32, on every tier that the machine has. Exit status
+ * 0 if every output tensor was compared and is within its limit, 1 if not, 2 for a wrong command
+ * line, 77 if the machine lacks the tier. */
 #include "tests/golden/golden.h"
 #include "tests/vae_cases.h"
 
@@ -12,7 +14,7 @@
 struct options {
   const char *backend, *tier;
   int threads;
-  bool verbose;
+  bool verbose, bf16;
   int first; /* index of the first folder */
 };
 
@@ -27,12 +29,17 @@ static enum ditmoe_status check_schedule(struct golden *g) {
 }
 
 static enum ditmoe_status check_vae(struct golden *g) {
-  TRY(vae_case(g->be, g->folder, g->manifest, report_add, g->report));
+  if (!g->precision) TRY(vae_case(g->be, g->folder, g->manifest, report_add, g->report));
   return golden_decoder(g);
 }
 
+/* Whether the folder has a model or a decoder: others know no compute type. */
+static bool has_weights(const struct golden *g) {
+  return cJSON_IsString(golden_field(g->manifest, "weights"));
+}
+
 static enum ditmoe_status check_sampler(struct golden *g) {
-  if (cJSON_IsString(golden_field(g->manifest, "weights"))) return golden_model(g);
+  if (has_weights(g)) return golden_model(g);
   return sampler_table_case(g->ctx, g->folder, g->manifest, report_add, g->report);
 }
 
@@ -58,8 +65,13 @@ static enum ditmoe_status check_manifest(struct golden *g) {
   snprintf(path, sizeof path, "%s/manifest.json", g->folder);
   TRY(json_read(g->ctx, path, &manifest));
   g->manifest = manifest;
+  if (g->precision && !has_weights(g)) {
+    printf("  nothing to compute in bf16\n");
+    cJSON_Delete(manifest);
+    return DITMOE_OK;
+  }
   enum ditmoe_status status = check_kind(g);
-  if (status == DITMOE_OK) status = check_coverage(g);
+  if (status == DITMOE_OK && !g->precision) status = check_coverage(g);
   if (status == DITMOE_OK && g->report->folder_passed + g->report->folder_failed == 0)
     status = fail(g->ctx, DITMOE_FORMAT, "nothing to compare");
   cJSON_Delete(manifest);
@@ -81,11 +93,44 @@ static void check_folder(struct golden *g, const char *folder) {
   report_end_folder(report);
 }
 
+/* All folders with one tier, NULL: the best; DITMOE_DEVICE if the machine lacks it. */
+static enum ditmoe_status check_tier(struct report *report, const struct options *options,
+                                     const char *tier, char **folders, int count) {
+  struct backend be;
+  struct golden g = {.ctx = report->ctx, .be = &be, .report = report};
+  enum ditmoe_status status;
+  TRY(backend_init(&be, g.ctx, options->backend, tier, options->threads));
+  if (options->bf16) TRY_DONE(precision_open(&be, &g.precision));
+  printf("backend %s, tier %s, %d threads\n", be.ops->name, be.tier, be.threads);
+  for (int i = 0; i < count; i++) check_folder(&g, folders[i]);
+  status = DITMOE_OK;
+done:
+  precision_close(g.precision);
+  backend_fini(&be);
+  return status;
+}
+
+/* Those of the CPU backend that the machine has. */
+static enum ditmoe_status check_tiers(struct report *report, const struct options *options,
+                                      char **folders, int count) {
+  static const char *const tiers[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
+  for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++) {
+    enum ditmoe_status status = check_tier(report, options, tiers[i], folders, count);
+    if (status == DITMOE_DEVICE)
+      printf("skipped: %s\n", ditmoe_errmsg(report->ctx));
+    else
+      TRY(status);
+  }
+  return DITMOE_OK;
+}
+
 /* Command line. */
 
 static int usage(void) {
-  fprintf(stderr,
-          "usage: golden_check [--backend NAME] [--tier NAME] [--threads N] [-v] FOLDER...\n");
+  fprintf(
+      stderr,
+      "usage: golden_check [--backend NAME] [--tier NAME] [--dtype f32|bf16] [--threads N] [-v] "
+      "FOLDER...\n");
   return 2;
 }
 
@@ -104,6 +149,8 @@ static bool parse(struct options *options, int argc, char **argv) {
       options->tier = value;
     else if (!strcmp(argv[i], "--threads"))
       options->threads = atoi(value);
+    else if (!strcmp(argv[i], "--dtype") && (!strcmp(value, "f32") || !strcmp(value, "bf16")))
+      options->bf16 = !strcmp(value, "bf16");
     else
       return false;
     i++;
@@ -119,21 +166,18 @@ static void print_warning(void *user, const char *line) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  struct backend be;
   if (!parse(&options, argc, argv)) return usage();
   struct ditmoe_ctx *ctx = ditmoe_ctx_create(&(struct ditmoe_hooks){.warn = print_warning});
   if (!ctx) return 1;
-  if (backend_init(&be, ctx, options.backend, options.tier, options.threads) != DITMOE_OK) {
-    fprintf(stderr, "golden_check: %s\n", ditmoe_errmsg(ctx));
-    ditmoe_ctx_destroy(ctx);
-    return 1;
-  }
-  printf("backend %s, tier %s, %d threads\n", be.ops->name, be.tier, be.threads);
   struct report report = {.ctx = ctx, .verbose = options.verbose};
-  struct golden golden = {.ctx = ctx, .be = &be, .report = &report};
-  for (int i = options.first; i < argc; i++) check_folder(&golden, argv[i]);
-  backend_fini(&be);
+  char **folders = argv + options.first;
+  const int count = argc - options.first;
+  enum ditmoe_status status = options.bf16 && !options.tier && !options.backend
+                                  ? check_tiers(&report, &options, folders, count)
+                                  : check_tier(&report, &options, options.tier, folders, count);
+  if (status != DITMOE_OK) fprintf(stderr, "golden_check: %s\n", ditmoe_errmsg(ctx));
   ditmoe_ctx_destroy(ctx);
+  if (status != DITMOE_OK) return status == DITMOE_DEVICE ? 77 : 1;
   printf("%ld passed, %ld failed\n", report.passed, report.failed);
   return report.failed == 0 ? 0 : 1;
 }

@@ -128,9 +128,10 @@ void synthetic_write(const struct synthetic *s, const char *path) {
 }
 
 void model_open(struct opened *out, const char *path, const char *backend, const char *tier,
-                int threads) {
+                const char *dtype, int threads) {
   struct ditmoe_checkpoint *checkpoint = checkpoint_of(path);
   assert_ok(test_ctx(), backend_init(&out->be, test_ctx(), backend, tier, threads));
+  assert_ok(test_ctx(), backend_compute(&out->be, dtype));
   assert_ok(test_ctx(), dit_open(&out->be, checkpoint, NULL, &out->model));
   ditmoe_checkpoint_close(checkpoint);
 }
@@ -158,7 +159,7 @@ void model_predict(struct opened *opened, float *out, int first, int B, uint32_t
     labels[i] = null_images >> (first + i) & 1 ? c->record.null_label
                                                : (first + i) % c->record.classes_used;
   }
-  const struct dit_input in = {x, time, labels, B, routing, NULL};
+  const struct dit_input in = {.x = x, .time = time, .labels = labels, .B = B, .routing = routing};
   assert_ok(test_ctx(),
             backend_arena(&opened->be, dit_predict_bytes(&opened->be, opened->model, B), false));
   assert_ok(test_ctx(), dit_predict(&opened->be, opened->model, out, &in));

@@ -33,7 +33,7 @@ struct opened {
   struct dit *model;
 };
 void model_open(struct opened *out, const char *path, const char *backend, const char *tier,
-                int threads);
+                const char *dtype, int threads);
 void model_close(struct opened *opened);
 /* out [B, Cout, size, size] at images `first` .. first + B - 1 of a fixed list of inputs; labels
  * alternate between classes, the null label where `null_images` says so (bit i of the list). */

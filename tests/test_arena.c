@@ -1,5 +1,5 @@
-/* The arena behind a backend: a dry run sizes it to the byte, a kept one holds every activation,
- * and one that is too small fails once and for all without a crash. */
+/* The arena behind a backend: in every compute type a dry run sizes it to the byte, a kept one
+ * holds every activation, and one that is too small fails once and for all without a crash. */
 #include "backend/backend.h"
 #include "tests/support.h"
 
@@ -14,16 +14,17 @@ static float forward(struct backend *be) {
   be_upload(be, x, host, sizeof host);
   for (int layer = 0; layer < 3; layer++) {
     size_t mark = arena_mark(&be->arena);
-    float *u = be_floats(be, TOKENS * WIDTH);
-    be_silu(be, u, x, TOKENS * WIDTH);
+    float *s = be_floats(be, TOKENS * WIDTH);
+    be_silu(be, s, x, TOKENS * WIDTH);
+    const struct act *narrow = be_narrowed(be, s, TOKENS * WIDTH);
+    const float *u = be_widened(be, narrow, TOKENS * WIDTH);
     be_dispatch_alloc(be, &d, EXPERTS, TOKENS, TOKENS * CHOSEN);
     float *scores = be_floats(be, TOKENS * EXPERTS), *rows = be_floats(be, d.capacity * WIDTH);
     be_softmax_rows(be, scores, u, TOKENS, EXPERTS);
     be_assign_topk(be, &d, 0, scores, 0, TOKENS, EXPERTS, CHOSEN, 0);
     be_dispatch_order(be, &d);
-    be_dispatch_rows(be, rows, u, &d, WIDTH);
-    be_combine_rows(be, rows, &d, WIDTH);
-    be_unorder_rows(be, y, rows, &d, WIDTH);
+    be_gather_rows(be, rows, u, d.token, d.capacity, WIDTH); /* every assignment is used */
+    be_combine_rows(be, y, rows, &d, u, WIDTH);
     be_add(be, x, x, y, TOKENS * WIDTH);
     arena_reset(&be->arena, mark);
   }
@@ -75,6 +76,20 @@ static void test_too_small(void **state) {
   assert_ok(be->ctx, be->status);
 }
 
+/* Conversions take memory in bf16 alone, where activations have two bytes. */
+static void test_act_size(void **state) {
+  enum { N = 1 << 12 };
+  struct backend *be = *state;
+  assert_ok(be->ctx, backend_arena(be, 1 << 20, false));
+  float *x = be_floats(be, N);
+  size_t used = be->arena.used;
+  be_widened(be, be_narrowed(be, x, N), N);
+  size_t taken = be->arena.used - used;
+  assert_int_equal(taken, be->dtype == DT_BF16 ? N * 6 : 0);
+  assert_non_null(be_acts(be, N));
+  assert_int_equal(be->arena.used - used - taken, be->dtype == DT_BF16 ? N * 2 : N * 4);
+}
+
 static void test_first_error_stays(void **state) {
   struct backend *be = *state;
   backend_fail(be, DITMOE_NONFINITE);
@@ -88,17 +103,17 @@ static void test_first_error_stays(void **state) {
   backend_clear(be);
 }
 
-static int open_default(void **state) {
+static int open_backend(void **state, const char *name, const char *dtype) {
   static struct backend be;
   *state = &be;
-  return backend_init(&be, test_ctx(), NULL, NULL, 1) != DITMOE_OK;
+  return backend_init(&be, test_ctx(), name, NULL, 1) != DITMOE_OK ||
+         backend_compute(&be, dtype) != DITMOE_OK;
 }
 
-static int open_ref(void **state) {
-  static struct backend be;
-  *state = &be;
-  return backend_init(&be, test_ctx(), "ref", NULL, 1) != DITMOE_OK;
-}
+static int open_default(void **state) { return open_backend(state, NULL, "f32"); }
+static int open_default_bf16(void **state) { return open_backend(state, NULL, "bf16"); }
+static int open_ref(void **state) { return open_backend(state, "ref", "f32"); }
+static int open_ref_bf16(void **state) { return open_backend(state, "ref", "bf16"); }
 
 static int close_backend(void **state) {
   backend_fini(*state);
@@ -109,8 +124,11 @@ static int close_backend(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      ON(test_exact_size, open_ref),        ON(test_exact_size, open_default),
-      ON(test_too_small, open_ref),         ON(test_too_small, open_default),
+      ON(test_exact_size, open_ref),        ON(test_exact_size, open_ref_bf16),
+      ON(test_exact_size, open_default),    ON(test_exact_size, open_default_bf16),
+      ON(test_too_small, open_ref),         ON(test_too_small, open_ref_bf16),
+      ON(test_too_small, open_default),     ON(test_too_small, open_default_bf16),
+      ON(test_act_size, open_ref),          ON(test_act_size, open_ref_bf16),
       ON(test_first_error_stays, open_ref),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

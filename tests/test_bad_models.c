@@ -8,13 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where the models run, and the relative L2 error of a good one. */
+struct execution {
+  const char *backend, *dtype;
+  double error;
+};
+
 static const char record[] = "{\"heads\":2,\"top_k\":1,\"objective\":\"ddpm\"}";
 
 /* One call on the stored input; compares with the stored output if it is good. */
-static enum ditmoe_status run(const char *file, const char *io, const char *backend,
+static enum ditmoe_status run(const char *file, const char *io, const struct execution *execution,
                               double *error) {
   struct ditmoe_ctx *ctx = test_ctx();
-  const struct ditmoe_model_options options = {.backend = backend, .record = record, .threads = 1};
+  const struct ditmoe_model_options options = {
+      .backend = execution->backend, .dtype = execution->dtype, .record = record, .threads = 1};
   struct ditmoe_model *model = NULL;
   TRY(ditmoe_model_open(ctx, fixture_path(file), &options, &model));
   struct ditmoe_checkpoint *checkpoint = checkpoint_of(fixture_path(io));
@@ -23,7 +30,7 @@ static enum ditmoe_status run(const char *file, const char *io, const char *back
   const float time = (float)t[0];
   const int32_t label = (int32_t)y[0];
   float out[8 * 16];
-  const struct dit_input in = {x, &time, &label, 1, NULL, NULL};
+  const struct dit_input in = {.x = x, .time = &time, .labels = &label, .B = 1};
   struct backend *be = &model->be;
   be->ctx = ctx;
   assert_ok(ctx, backend_arena(be, dit_predict_bytes(be, model->dit, 1), false));
@@ -53,6 +60,7 @@ static bool is_model(const char *file) {
 
 /* Every file of the list, on both backends. */
 static void test_expected_status(void **state) {
+  const struct execution *execution = *state;
   cJSON *list = NULL;
   int checked = 0, wrong = 0;
   assert_ok(test_ctx(), json_read(test_ctx(), fixture_path("bad/expected.json"), &list));
@@ -65,9 +73,9 @@ static void test_expected_status(void **state) {
     snprintf(path, sizeof path, "bad/%s", file);
     const char *io = strncmp(file, "ck_nan_unused", 13) == 0 ? "bad/ck_nan_unused_io.safetensors"
                                                              : "bad/control_io.safetensors";
-    int status = (int)run(path, io, *state, &error);
+    int status = (int)run(path, io, execution, &error);
     const char *message = status ? ditmoe_errmsg(test_ctx()) : "";
-    bool good = accepted(entry, status) && (status != 0 || error <= 3e-6) &&
+    bool good = accepted(entry, status) && (status != 0 || error <= execution->error) &&
                 (status == 0 || status == 7 || strstr(message, file)) && !strchr(message, '\n');
     if (!good)
       print_message("%s: status %d, error %g, message: %s\n", file, status, error, message);
@@ -152,12 +160,16 @@ static void test_record_page(void **state) {
 }
 
 int main(void) {
-  static char ref[] = "ref", cpu[] = "cpu";
+  static struct execution ref = {"ref", "f32", 3e-6}, cpu = {"cpu", "f32", 3e-6},
+                          ref_bf16 = {"ref", "bf16", 1e-2}, cpu_bf16 = {"cpu", "bf16", 1e-2};
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_prestate(test_expected_status, ref),
-      cmocka_unit_test_prestate(test_expected_status, cpu),
-      cmocka_unit_test_prestate(test_messages, ref),
-      cmocka_unit_test_prestate(test_messages, cpu),
+      cmocka_unit_test_prestate(test_expected_status, &ref),
+      cmocka_unit_test_prestate(test_expected_status, &cpu),
+      cmocka_unit_test_prestate(test_expected_status, &ref_bf16),
+      cmocka_unit_test_prestate(test_expected_status, &cpu_bf16),
+      cmocka_unit_test_prestate(test_messages, &ref),
+      cmocka_unit_test_prestate(test_messages, &cpu),
+      cmocka_unit_test_prestate(test_messages, &cpu_bf16),
       cmocka_unit_test(test_record),
       cmocka_unit_test(test_record_page),
   };

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const programs[] = {"@sample", "@info", "@convert"};
+static const char *const programs[] = {"@sample", "@info", "@convert", "@bench"};
 enum { PROGRAMS = sizeof programs / sizeof programs[0] };
 
 static void help_is_narrow(void **state) {
@@ -111,7 +111,9 @@ static const struct {
     {"--grid-cols 2", "--grid-cols has no effect without --grid"},
     {"--vae none --tile 8", "--tile has no effect with --vae none"},
     {"--backend ref --tier avx2", "--tier has no effect with --backend ref"},
-    {"--dtype bf16", "f32 only"},
+    {"--dtype f16", "\"f16\" is not one of f32|bf16"},
+    {"--dtype BF16", "\"BF16\" is not one of f32|bf16"},
+    {"--tier sse", "\"sse\" is not one of generic|avx2|avx512|avx512bf16|amx"},
     {"--device tpu", "is not one of cpu|cuda"},
     {"--model DiT-S/2", "this is the file to load"},
     {"--ckpt DiT_MoE-XL/2", "this is the file to load"},

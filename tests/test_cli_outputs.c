@@ -106,6 +106,53 @@ static void a_block_is_reproduced(void **state) {
               DITMOE_USAGE, "blocks of 4");
 }
 
+/* The default is that of the tier; the compute type is recorded, given or not, and with the tier
+ * makes the image again. */
+static void a_compute_type_is_reproduced(void **state) {
+  static const char *const tiers[][2] = {{"generic", "f32"},
+                                         {"avx2", "f32"},
+                                         {"avx512", "f32"},
+                                         {"avx512bf16", "bf16"},
+                                         {"amx", "bf16"}};
+  for (size_t i = 0; i < sizeof tiers / sizeof tiers[0]; i++)
+    for (int given = 0; given < 2; given++) {
+      const char *const tier = tiers[i][0], *dtype = tiers[i][1];
+      if (given) dtype = strcmp(dtype, "f32") == 0 ? "bf16" : "f32";
+      fresh_folder(state);
+      struct outcome outcome =
+          run(REAL "-n 3 -o d/ --tier %s %s %s", tier, given ? "--dtype" : "", given ? dtype : "");
+      if (outcome.code != 0) {
+        assert_exit(outcome, DITMOE_DEVICE, "this processor has no");
+        continue;
+      }
+      assert_exit(run("grep -q '^\t\"dtype\":.*\"%s\"' d/run.json", dtype), 0, "");
+      assert_exit(run("grep -q '^\t\"tier\":.*\"%s\"' d/run.json", tier), 0, "");
+      assert_exit(run("@sample -q --reproduce d/000002.png -o d/r.png"), 0, "");
+      assert_shell("cmp d/000002.png d/r.png");
+    }
+}
+
+static void a_compute_type_matters(void **state) {
+  (void)state;
+  assert_exit(run(REAL "-n 2 -o d/ --dtype bf16"), 0, "");
+  assert_exit(run("@sample -q --reproduce d/000001.png --dtype bf16 -o d/r.png"), 0, "");
+  assert_exit(run("@sample -q --reproduce d/000001.png --dtype f32 -o d/s.png"), DITMOE_USAGE,
+              "--dtype f32 contradicts");
+  assert_exit(run("@sample -q --reproduce d/000001.png --dtype f32 -o d/s.png --force"), 0, "");
+  assert_shell("cmp d/000001.png d/r.png && ! cmp -s d/000001.png d/s.png");
+}
+
+/* Batches and threads change no pixel of bf16. */
+static void bf16_is_the_same_in_any_batch(void **state) {
+  (void)state;
+#define BF16 "@sample -q -m @source/assets/default/model.pth --steps 2 -n 5 --dtype bf16 "
+  assert_exit(run(BF16 "-t 1 -b 5 -o d/a_%%d.bmp"), 0, "");
+  assert_exit(run(BF16 "-t 4 -b 2 -o d/b_%%d.bmp"), 0, "");
+  assert_exit(run(BF16 "-t 3 -b 1 -o d/c_%%d.bmp"), 0, "");
+  assert_shell("for i in 0 1 2 3 4; do cmp d/a_$i.bmp d/b_$i.bmp && cmp d/a_$i.bmp d/c_$i.bmp || "
+               "exit 1; done");
+}
+
 static void edited_metadata_is_refused(void **state) {
   (void)state;
   static const char *const texts[] = {
@@ -362,6 +409,9 @@ int main(void) {
       FRESH(names_of_any_alphabet_survive),
       FRESH(an_image_is_reproduced),
       FRESH(a_block_is_reproduced),
+      FRESH(a_compute_type_is_reproduced),
+      FRESH(a_compute_type_matters),
+      FRESH(bf16_is_the_same_in_any_batch),
       FRESH(edited_metadata_is_refused),
       FRESH(nothing_is_overwritten),
       FRESH(bad_outputs_are_refused_before_the_work),

@@ -34,11 +34,11 @@ static const char *linked_folder(const char *fixture) {
 }
 
 /* Exit status of the checker on a folder; free() its output. */
-static int check(const char *folder, char **output) {
+static int check_with(const char *options, const char *folder, char **output) {
   char command[4096];
   size_t size = 0;
-  snprintf(command, sizeof command, "'%s' --backend ref --threads 1 '%s' 2>&1",
-           program_path("tests/golden_check"), folder);
+  snprintf(command, sizeof command, "'%s' %s --threads 1 '%s' 2>&1",
+           program_path("tests/golden_check"), options, folder);
   FILE *pipe = popen(command, "r");
   assert_non_null(pipe);
   FILE *text = open_memstream(output, &size);
@@ -47,6 +47,10 @@ static int check(const char *folder, char **output) {
   int status = pclose(pipe);
   assert_true(WIFEXITED(status));
   return WEXITSTATUS(status);
+}
+
+static int check(const char *folder, char **output) {
+  return check_with("--backend ref", folder, output);
 }
 
 /* Whether the output has a line that fails and contains `text`. */
@@ -245,6 +249,71 @@ static void test_unchanged_folder_passes(void **state) {
   free(output);
 }
 
+/* Writes weights whose attention is `factor` sharper in q, k and v. */
+static void sharpen(const char *folder, const char *fixture, float factor) {
+  char path[2048];
+  snprintf(path, sizeof path, "%s/bare.safetensors", fixture_path(fixture));
+  struct ditmoe_checkpoint *checkpoint = checkpoint_of(path);
+  struct tensor *tensors = calloc(checkpoint->count, sizeof *tensors);
+  assert_non_null(tensors);
+  for (size_t i = 0; i < checkpoint->count; i++) {
+    tensors[i] = checkpoint->tensors[i];
+    if (!strstr(tensors[i].name, "attn.qkv.weight")) continue;
+    float *values = tensor_f32(checkpoint, tensors[i].name, NULL);
+    for (int64_t j = 0; j < tensors[i].elements; j++) values[j] *= factor;
+    tensors[i].data = values;
+  }
+  snprintf(path, sizeof path, "%s/bare.safetensors", folder);
+  assert_int_equal(unlink(path), 0);
+  assert_ok(test_ctx(),
+            safetensors_write(test_ctx(), path, tensors, checkpoint->count, DT_COUNT, NULL, 0));
+  for (size_t i = 0; i < checkpoint->count; i++)
+    if (tensors[i].data != checkpoint->tensors[i].data) free((void *)(uintptr_t)tensors[i].data);
+  free(tensors);
+  ditmoe_checkpoint_close(checkpoint);
+}
+
+/* bf16 is near f32 on a fixture, and far where attention amplifies every rounding. */
+static void test_bf16(void **state) {
+  (void)state;
+  char *output;
+  assert_int_equal(check_with("--dtype bf16 --backend ref", linked_folder(PROMOE), &output), 0);
+  assert_non_null(strstr(output, "outputs.safetensors:out, plans of f32"));
+  assert_non_null(strstr(output, "sample10.safetensors:final_cfg1.5, plans of f32"));
+  assert_non_null(strstr(output, ", 0 failed\n"));
+  free(output);
+  const char *folder = linked_folder(PROMOE);
+  sharpen(folder, PROMOE, 20);
+  assert_int_equal(check_with("--dtype bf16 --backend ref", folder, &output), 1);
+  assert_true(fails_at(output, "outputs.safetensors:out, plans of f32"));
+  assert_true(fails_at(output, "outputs.safetensors:out_cond, "));
+  free(output);
+}
+
+/* All tiers by default; one that is missing is no failure, one that does not exist is. */
+static void test_tiers(void **state) {
+  static const char *const tiers[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
+  (void)state;
+  char *output, options[64];
+  assert_int_equal(check_with("--dtype bf16", fixture_path("vae/taesd"), &output), 0);
+  for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++) {
+    char *one;
+    snprintf(options, sizeof options, "--dtype bf16 --tier %s", tiers[i]);
+    int status = check_with(options, fixture_path("vae/taesd"), &one);
+    if (status != 0) assert_int_equal(status, 77);
+    snprintf(options, sizeof options, status == 0 ? "tier %s," : "processor has no %s;", tiers[i]);
+    assert_non_null(strstr(one, options));
+    assert_non_null(strstr(output, options));
+    free(one);
+  }
+  free(output);
+  assert_int_equal(check_with("--tier sse", fixture_path("vae/taesd"), &output), 1);
+  free(output);
+  assert_int_equal(check_with("--dtype bf16", fixture_path("rng"), &output), 0);
+  assert_non_null(strstr(output, "nothing to compute in bf16"));
+  free(output);
+}
+
 static void test_missing_folder_and_wrong_option(void **state) {
   char *output;
   (void)state;
@@ -259,6 +328,8 @@ int main(void) {
       cmocka_unit_test(test_unchanged_folder_passes),
       cmocka_unit_test(test_changed_tensors_fail),
       cmocka_unit_test(test_edited_manifests_fail),
+      cmocka_unit_test(test_bf16),
+      cmocka_unit_test(test_tiers),
       cmocka_unit_test(test_missing_folder_and_wrong_option),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -148,13 +148,20 @@ static struct linear *layer(struct problem *p, const float *weight, const float 
   return *linear;
 }
 
+/* Gradients are of the compute type f32, in which activations are floats. */
+static struct act *as_act(float *values) { return (struct act *)(void *)values; }
+
 enum { ROWS = 5, IN = 7, OUT = 4 };
 
 static float *linear_pass(struct problem *p, const float *dy, bool paired) {
   struct block *x = &p->block[0], *w = &p->block[1], *b = &p->block[2];
   struct linear *linear = layer(p, w->value, b->value, IN, OUT, paired);
+  const struct expert expert = {EXPERT_SWIGLU, OUT, linear, NULL};
   float *y = be_floats(p->be, ROWS * OUT);
-  be_linear(p->be, y, x->x, linear, ROWS);
+  if (paired)
+    be_hidden(p->be, as_act(y), as_act(x->x), &expert, ROWS);
+  else
+    be_linear(p->be, y, as_act(x->x), linear, ROWS);
   if (dy) p->be->ops->linear_bwd(p->be, x->dx, w->dx, b->dx, dy, x->x, linear, ROWS);
   return y;
 }
@@ -179,7 +186,7 @@ static const float eps = 1e-6F;
 static float *norm_pass(struct problem *p, const float *dy) {
   struct block *x = &p->block[0], *m = &p->block[1];
   float *y = be_floats(p->be, B * T * D);
-  be_norm_modulate(p->be, y, x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
+  be_norm_modulate(p->be, as_act(y), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
   if (dy)
     p->be->ops->norm_modulate_bwd(p->be, x->dx, m->dx, m->dx + D, dy, x->x, m->x + D, 2 * D, B, T,
                                   D, eps);
@@ -196,7 +203,7 @@ static void setup_norm(struct problem *p) {
 static float *attention_pass(struct problem *p, const float *dy) {
   struct block *qkv = &p->block[0];
   float *y = be_floats(p->be, B * T * D);
-  be_attention(p->be, y, qkv->x, B, T, H, HEAD);
+  be_attention(p->be, as_act(y), qkv->x, B, T, H, HEAD);
   if (dy) p->be->ops->attention_bwd(p->be, qkv->dx, dy, qkv->x, B, T, H, HEAD);
   return y;
 }
@@ -241,19 +248,49 @@ static void make_layer(struct problem *p, struct layer_of_experts *l, struct blo
   l->grad[1] = (struct expert_grad){b[4].dx, NULL, b[6].dx, b[5].dx, b[7].dx};
 }
 
-static float *run_experts(struct problem *p, const struct layer_of_experts *l, const float *rows) {
+static float *run_experts(struct problem *p, const struct layer_of_experts *l, float *x) {
   float *y = be_floats(p->be, R * D), *h = be_floats(p->be, R * F);
-  be_experts_in(p->be, h, rows, &l->d, l->list, D, F);
-  be_experts_out(p->be, y, h, rows, &l->d, l->list, D, F);
+  be_experts_in(p->be, as_act(h), as_act(x), &l->d, l->list, D, F);
+  be_experts_out(p->be, y, as_act(h), as_act(x), &l->d, l->list, D, F);
   return y;
 }
 
+/* Rows of tokens [TOKENS, D], and the sum of each token's rows. All R assignments are used. */
+static float *rows_of(struct problem *p, const float *tokens, const struct dispatch *d) {
+  float *rows = be_floats(p->be, R * D);
+  be_gather_rows(p->be, rows, tokens, d->token, R, D);
+  return rows;
+}
+
+static void sum_rows(struct problem *p, float *sums, const float *rows, struct dispatch d) {
+  float ones[R];
+  for (int r = 0; r < R; r++) ones[r] = 1;
+  d.weight = to_device(p, ones, R);
+  be_combine_rows(p->be, sums, rows, &d, NULL, D);
+}
+
+static void weigh_rows(struct problem *p, float *rows, const struct dispatch *d) {
+  float host[R * D], weight[R];
+  be_download(p->be, host, rows, sizeof host);
+  be_download(p->be, weight, d->weight, sizeof weight);
+  for (int i = 0; i < R * D; i++) host[i] *= weight[i / D];
+  be_upload(p->be, rows, host, sizeof host);
+}
+
+/* dx [TOKENS, D] of dy [R, D] and the x of all experts. */
+static void experts_back(struct problem *p, float *dx, const struct layer_of_experts *l,
+                         const float *dy, const float *x) {
+  float *rows = rows_of(p, x, &l->d), *drows = be_floats(p->be, R * D);
+  p->be->ops->experts_bwd(p->be, drows, l->grad, dy, rows, &l->d, l->list, D);
+  sum_rows(p, dx, drows, l->d);
+}
+
 static float *experts_pass(struct problem *p, const float *dy) {
-  struct block *rows = &p->block[0];
+  struct block *x = &p->block[0];
   struct layer_of_experts l;
   make_layer(p, &l, p->block + 1);
-  float *y = run_experts(p, &l, rows->x);
-  if (dy) p->be->ops->experts_bwd(p->be, rows->dx, l.grad, dy, rows->x, &l.d, l.list, D);
+  float *y = run_experts(p, &l, x->x);
+  if (dy) experts_back(p, x->dx, &l, dy, x->x);
   return y;
 }
 
@@ -271,7 +308,7 @@ static void add_experts(struct problem *p) {
 static void setup_experts(struct problem *p) {
   p->pass = experts_pass;
   p->outputs = R * D;
-  add_block(p, "rows", false, R * D);
+  add_block(p, "x", false, TOKENS * D);
   add_experts(p);
 }
 
@@ -286,12 +323,12 @@ static float *block_pass(struct problem *p, const float *dy) {
   float *y = be_floats(be, B * T * D);
   size_t mark = arena_mark(&be->arena);
   float *u = be_floats(be, B * T * D), *a = be_floats(be, B * T * 3 * D);
-  be_norm_modulate(be, u, x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
-  be_linear(be, a, u, qkv, B * T);
+  be_norm_modulate(be, as_act(u), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
+  be_linear(be, a, as_act(u), qkv, B * T);
   arena_reset(&be->arena, mark);
   float *o = be_floats(be, B * T * D);
-  be_attention(be, o, a, B, T, H, HEAD);
-  be_linear(be, y, o, out, B * T);
+  be_attention(be, as_act(o), a, B, T, H, HEAD);
+  be_linear(be, y, as_act(o), out, B * T);
   arena_reset(&be->arena, mark);
   if (!dy) return y;
   float *d_o = be_floats(be, B * T * D), *da = be_floats(be, B * T * 3 * D);
@@ -320,20 +357,14 @@ static float *moe_pass(struct problem *p, const float *dy) {
   make_layer(p, &l, p->block + 2);
   float *y = be_floats(be, TOKENS * D);
   size_t mark = arena_mark(&be->arena);
-  float *u = be_floats(be, TOKENS * D), *rows = be_floats(be, R * D);
-  be_norm_modulate(be, u, x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
-  be_dispatch_rows(be, rows, u, &l.d, D);
-  float *out = run_experts(p, &l, rows);
-  be_combine_rows(be, out, &l.d, D);
-  be_unorder_rows(be, y, out, &l.d, D);
+  float *u = be_floats(be, TOKENS * D);
+  be_norm_modulate(be, as_act(u), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
+  be_combine_rows(be, y, run_experts(p, &l, u), &l.d, NULL, D);
   arena_reset(&be->arena, mark);
   if (!dy) return y;
-  float *d_out = be_floats(be, R * D), *d_rows = be_floats(be, R * D),
-        *du = be_floats(be, TOKENS * D);
-  be_dispatch_rows(be, d_out, dy, &l.d, D);
-  be_combine_rows(be, d_out, &l.d, D);
-  be->ops->experts_bwd(be, d_rows, l.grad, d_out, rows, &l.d, l.list, D);
-  be_unorder_rows(be, du, d_rows, &l.d, D);
+  float *d_out = rows_of(p, dy, &l.d), *du = be_floats(be, TOKENS * D);
+  weigh_rows(p, d_out, &l.d);
+  experts_back(p, du, &l, d_out, u);
   be->ops->norm_modulate_bwd(be, x->dx, m->dx, m->dx + D, du, x->x, m->x + D, 2 * D, B, T, D, eps);
   return y;
 }

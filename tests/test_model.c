@@ -56,7 +56,7 @@ static const struct synthetic prototypes = {.promoe = true,
 static float *predict_file(const char *path, const char *backend, const char *tier, int B,
                            uint32_t null_images, const struct routing *routing, size_t *count) {
   struct opened opened;
-  model_open(&opened, path, backend, tier, 1);
+  model_open(&opened, path, backend, tier, "f32", 1);
   *count = (size_t)B * model_output_size(&opened);
   float *out = malloc(*count * sizeof *out);
   assert_non_null(out);
@@ -80,7 +80,7 @@ static void test_uneven_layers(void **state) {
   float *cpu = predict_spec(&uneven, "cpu", 3, 0, NULL, &count);
   assert_within("cpu against ref", relative_l2(cpu, ref, (int64_t)count), 3e-6);
   struct opened opened;
-  model_open(&opened, temporary_path("synthetic.safetensors"), "ref", NULL, 1);
+  model_open(&opened, temporary_path("synthetic.safetensors"), "ref", NULL, "f32", 1);
   const struct dit_moe *moe = opened.model->blocks[1].moe;
   assert_int_equal(moe->experts, 10);
   assert_int_equal(moe->router.top_k, 4);
@@ -93,8 +93,17 @@ static void test_uneven_layers(void **state) {
   free(cpu);
 }
 
+#define IN_BOTH_TYPES(tier)                                                                        \
+  {tier "/f32", tier, "f32"}, { tier "/bf16", tier, "bf16" }
+
+static struct arithmetic {
+  const char *name, *tier, *dtype;
+} arithmetics[] = {IN_BOTH_TYPES("generic"), IN_BOTH_TYPES("avx2"), IN_BOTH_TYPES("avx512"),
+                   IN_BOTH_TYPES("avx512bf16"), IN_BOTH_TYPES("amx")};
+enum { ARITHMETICS = sizeof arithmetics / sizeof *arithmetics };
+
 /* The same bits for any batch, position and number of threads. */
-static void check_invariance(int width, int size, const char *tier) {
+static void check_invariance(int width, int size, const struct arithmetic *arithmetic) {
   static const int batches[] = {1, 2, 7, 16}, threads[] = {1, 2, 4};
   const struct synthetic spec = {.width = width,
                                  .depth = 2,
@@ -114,7 +123,7 @@ static void check_invariance(int width, int size, const char *tier) {
   float *first = NULL;
   for (size_t t = 0; t < 3; t++) {
     struct opened opened;
-    model_open(&opened, path, "cpu", tier, threads[t]);
+    model_open(&opened, path, "cpu", arithmetic->tier, arithmetic->dtype, threads[t]);
     const size_t values = model_output_size(&opened);
     float *out = malloc(16 * values * sizeof *out);
     assert_non_null(out);
@@ -128,8 +137,8 @@ static void check_invariance(int width, int size, const char *tier) {
         out = malloc(16 * values * sizeof *out);
         assert_non_null(out);
       } else if (memcmp(first, out, 16 * values * sizeof *out) != 0) {
-        fail_msg("width %d, tier %s: batch %d with %d threads differs from batch 1 with 1", width,
-                 opened.be.tier, batches[b], threads[t]);
+        fail_msg("width %d, %s: batch %d with %d threads differs from batch 1 with 1", width,
+                 arithmetic->name, batches[b], threads[t]);
       }
     }
     free(out);
@@ -139,15 +148,15 @@ static void check_invariance(int width, int size, const char *tier) {
 }
 
 static void test_invariance(void **state) {
-  const char *tier = *state;
+  const struct arithmetic *arithmetic = *state;
   struct backend probe;
-  if (backend_init(&probe, test_ctx(), "cpu", tier, 1) != DITMOE_OK) {
-    print_message("tier %s is not on this machine\n", tier);
+  if (backend_init(&probe, test_ctx(), "cpu", arithmetic->tier, 1) != DITMOE_OK) {
+    print_message("tier %s is not on this machine\n", arithmetic->tier);
     skip();
   }
   backend_fini(&probe);
-  check_invariance(384, 8, tier);
-  check_invariance(1152, 4, tier);
+  check_invariance(384, 8, arithmetic);
+  check_invariance(1152, 4, arithmetic);
 }
 
 /* Renaming the experts changes no bit, whatever k. */
@@ -284,7 +293,7 @@ static void test_zero_gate(void **state) {
   const char *path = temporary_path("zero.safetensors");
   synthetic_write(&spec, path);
   struct opened o;
-  model_open(&o, path, "ref", NULL, 1);
+  model_open(&o, path, "ref", NULL, "f32", 1);
   const int D = spec.width, T = 16;
   float *u = malloc((size_t)(T * D) * 4), *y = malloc((size_t)(T * D) * 4);
   float *one = malloc((size_t)(T * D) * 4);
@@ -296,9 +305,10 @@ static void test_zero_gate(void **state) {
   const int32_t label = 0;
   const struct dit_input in = {.labels = &label, .B = 1, .tap = &tap};
   assert_ok(test_ctx(), backend_arena(&o.be, dit_predict_bytes(&o.be, o.model, 1), false));
+  const struct act *acts = be_narrowed(&o.be, u, T * D);
   moe_forward(&o.be, o.model, 0, y, u, &in);
   for (int e = 0; e < 2; e++) {
-    ffn_forward(&o.be, &o.model->resident.layers[0][e], one, u, T);
+    ffn_forward(&o.be, &o.model->resident.layers[0][e], one, acts, T);
     for (int i = 0; i < T * D; i++) mean[i] += (double)one[i] / 2;
   }
   assert_ok(test_ctx(), o.be.status);
@@ -368,24 +378,25 @@ static void check_held(const struct dispatch *d, const struct expert *const *exp
     if (d->offset[e + 1] > d->offset[e] && guard->held[e] != experts[e]) guard->violations++;
 }
 
-static void guarded_in(struct backend *be, float *h, const float *rows, const struct dispatch *d,
-                       const struct expert *const *experts, int D, int F) {
+static void guarded_in(struct backend *be, struct act *h, const struct act *x,
+                       const struct dispatch *d, const struct expert *const *experts, int D,
+                       int F) {
   check_held(d, experts);
-  guarded_ops->experts_in(be, h, rows, d, experts, D, F);
+  guarded_ops->experts_in(be, h, x, d, experts, D, F);
 }
 
-static void guarded_out(struct backend *be, float *y, const float *h, const float *rows,
+static void guarded_out(struct backend *be, float *rows, const struct act *h, const struct act *x,
                         const struct dispatch *d, const struct expert *const *experts, int D,
                         int F) {
   check_held(d, experts);
-  guarded_ops->experts_out(be, y, h, rows, d, experts, D, F);
+  guarded_ops->experts_out(be, rows, h, x, d, experts, D, F);
 }
 
 static void run_guarded(bool forgetful, struct guard_store *g) {
   struct opened o;
   const char *path = temporary_path("synthetic.safetensors");
   synthetic_write(&uneven, path);
-  model_open(&o, path, "cpu", NULL, 1);
+  model_open(&o, path, "cpu", NULL, "f32", 1);
   *g = (struct guard_store){
       .store = {guard_acquire, guard_release}, .inner = o.model->store, .forgetful = forgetful};
   guard = g;
@@ -513,20 +524,16 @@ static void test_unknown_prefix(void **state) {
 }
 
 int main(void) {
-  static char generic[] = "generic", avx2[] = "avx2", avx512[] = "avx512";
+  struct CMUnitTest invariance[ARITHMETICS];
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_uneven_layers),
-      cmocka_unit_test_prestate(test_invariance, generic),
-      cmocka_unit_test_prestate(test_invariance, avx2),
-      cmocka_unit_test_prestate(test_invariance, avx512),
-      cmocka_unit_test(test_permuted_experts),
-      cmocka_unit_test(test_poisoned_experts),
-      cmocka_unit_test(test_zero_gate),
-      cmocka_unit_test(test_routing_override),
-      cmocka_unit_test(test_expert_store),
-      cmocka_unit_test(test_memory_limit),
-      cmocka_unit_test(test_weights_do_not_fit),
+      cmocka_unit_test(test_uneven_layers),    cmocka_unit_test(test_permuted_experts),
+      cmocka_unit_test(test_poisoned_experts), cmocka_unit_test(test_zero_gate),
+      cmocka_unit_test(test_routing_override), cmocka_unit_test(test_expert_store),
+      cmocka_unit_test(test_memory_limit),     cmocka_unit_test(test_weights_do_not_fit),
       cmocka_unit_test(test_unknown_prefix),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  for (int i = 0; i < ARITHMETICS; i++)
+    invariance[i] =
+        (struct CMUnitTest){arithmetics[i].name, test_invariance, NULL, NULL, &arithmetics[i]};
+  return cmocka_run_group_tests(tests, NULL, NULL) + cmocka_run_group_tests(invariance, NULL, NULL);
 }

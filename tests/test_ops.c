@@ -1,9 +1,10 @@
-/* Every operation on every backend and instruction tier: against the reference within
- * tolerance.def, with nothing written around the results, and with the same bits for any number
- * of threads and for any items beside an item. A tier that the machine lacks is a skipped test.
+/* Every operation on every backend, instruction tier and compute type: against the reference of the
+ * same type within tolerance.def, with nothing written around the results, and with the same bits
+ * for any number of threads and for any items beside an item. A tier that the machine lacks is a
+ * skipped test.
  *
- * test_ops [BACKEND/TIER/OPERATION[:CASE]] runs a part: the line that a failure prints. */
-#include "tests/ops/run.h"
+ * test_ops [BACKEND/TIER/DTYPE/OPERATION[:CASE]] runs a part: the line that a failure prints. */
+#include "bench/ops/run.h"
 #include "tests/support.h"
 
 #include <math.h>
@@ -15,10 +16,10 @@
 
 static const struct operation {
   const char *name;
-  double limit;
+  double limit, bf16_limit;
   void (*run)(struct trial *t);
 } operations[] = {
-#define OP(name, limit, reason) {#name, limit, run_##name},
+#define OP(name, limit, bf16_limit, reason) {#name, limit, bf16_limit, run_##name},
 #include "tests/ops/tolerance.def"
 #undef OP
 };
@@ -33,8 +34,14 @@ static const struct test_case {
 };
 
 static const struct variant {
-  const char *backend, *tier;
-} variants[] = {{"ref", "generic"}, {"cpu", "generic"}, {"cpu", "avx2"}, {"cpu", "avx512"}};
+  const char *backend, *tier, *dtype;
+} variants[] = {
+#define IN_BOTH_TYPES(backend, tier)                                                               \
+  {backend, tier, "f32"}, { backend, tier, "bf16" }
+    IN_BOTH_TYPES("ref", "generic"),    IN_BOTH_TYPES("cpu", "generic"),
+    IN_BOTH_TYPES("cpu", "avx2"),       IN_BOTH_TYPES("cpu", "avx512"),
+    IN_BOTH_TYPES("cpu", "avx512bf16"), IN_BOTH_TYPES("cpu", "amx"),
+};
 
 enum {
   OPERATIONS = sizeof operations / sizeof *operations,
@@ -42,9 +49,9 @@ enum {
   VARIANTS = sizeof variants / sizeof *variants
 };
 
-/* Of the table's slots 11 are no operations and 4 are gradients; attention_sharp and moe are no
- * slots. */
-_Static_assert(sizeof(struct backend_ops) / sizeof(void *) == OPERATIONS - 2 + 11 + 4,
+/* Of the table's slots 13 are no operations and 4 are gradients; narrow_tiny, attention_sharp and
+ * moe are no slots. */
+_Static_assert(sizeof(struct backend_ops) / sizeof(void *) == OPERATIONS - 3 + 13 + 4,
                "an operation of the table is missing in tolerance.def");
 
 struct job {
@@ -53,8 +60,15 @@ struct job {
   int only; /* one case, -1: all */
 };
 
-static enum ditmoe_status open_variant(struct backend *be, const struct variant *v, int threads) {
-  return backend_init(be, test_ctx(), v->backend, v->tier, threads);
+static enum ditmoe_status open_variant(struct backend *be, struct ditmoe_ctx *ctx,
+                                       const struct variant *v, int threads) {
+  TRY(backend_init(be, ctx, v->backend, v->tier, threads));
+  return backend_compute(be, v->dtype);
+}
+
+static double limit_of(const struct job *job) {
+  bool bf16 = strcmp(job->variant->dtype, "bf16") == 0;
+  return bf16 ? job->operation->bf16_limit : job->operation->limit;
 }
 
 static bool same_bits(float a, float b) { return memcmp(&a, &b, sizeof a) == 0; }
@@ -116,18 +130,22 @@ static bool compare(const struct job *job, int index, struct backend *be, int64_
   if (!intact) what = "nothing written around a result";
   bool good = intact && error <= limit && be->status == DITMOE_OK;
   if (!good)
-    print_error("test_ops %s/%s/%s:%d  # %s: items %lld + %lld of (%s): error %.3g, limit %.3g\n",
-                job->variant->backend, job->variant->tier, job->operation->name, index, what,
-                (long long)begin, (long long)count, cases[index].text, error, limit);
+    print_error(
+        "test_ops %s/%s/%s/%s:%d  # %s: items %lld + %lld of (%s): error %.3g, limit %.3g\n",
+        job->variant->backend, job->variant->tier, job->variant->dtype, job->operation->name, index,
+        what, (long long)begin, (long long)count, cases[index].text, error, limit);
   backend_clear(be);
   return good;
 }
 
-/* Parts of a batch of N: the ends, an inner pair, all but one, an odd number in the middle. */
+/* Parts of a batch of N: the ends, an inner pair, all but one, an odd number in the middle, and as
+ * many as rows of a tile, one less and one more. */
 static bool compare_parts(const struct job *job, int index, struct backend *be,
                           const struct trial *whole) {
   int64_t N = cases[index].shape.N;
-  int64_t parts[][2] = {{0, 1}, {N - 1, 1}, {N / 3, 2}, {1, N - 1}, {N / 2, 5}, {0, N - 1}};
+  int64_t parts[][2] = {{0, 1},  {N - 1, 1}, {N / 3, 2}, {1, N - 1}, {N / 2, 5}, {0, N - 1},
+                        {3, 11}, {2, 12},    {1, 13},    {3, 15},    {1, 16},    {2, 17},
+                        {5, 31}, {9, 32},    {1, 33},    {7, 47},    {64, 33}};
   bool good = true;
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
     int64_t begin = parts[i][0], count = parts[i][1];
@@ -144,13 +162,12 @@ static bool run_case(const struct job *job, int index, struct backend *ref, stru
   trial_begin(&expected, ref, &cases[index].shape, 0, N);
   job->operation->run(&expected);
   trial_finish(&expected);
-  bool good =
-      compare(job, index, &be[0], 0, N, &expected, job->operation->limit, "as the reference");
+  bool good = compare(job, index, &be[0], 0, N, &expected, limit_of(job), "as the reference");
   trial_free(&expected);
   trial_begin(&whole, &be[0], &cases[index].shape, 0, N);
   job->operation->run(&whole);
   trial_finish(&whole);
-  for (int i = 1; i < 3; i++)
+  for (int i = 1; i < 3 && be[i].threads > 1; i++)
     good = compare(job, index, &be[i], 0, N, &whole, 0, "the same bits with more threads") && good;
   if (has_items(&whole)) good = compare_parts(job, index, &be[0], &whole) && good;
   trial_free(&whole);
@@ -160,12 +177,13 @@ static bool run_case(const struct job *job, int index, struct backend *ref, stru
 static void test_operation(void **state) {
   const struct job *job = *state;
   struct backend ref, be[3];
-  enum ditmoe_status status = open_variant(&be[0], job->variant, 1);
+  enum ditmoe_status status = open_variant(&be[0], test_ctx(), job->variant, 1);
   if (status == DITMOE_DEVICE) skip();
   assert_ok(test_ctx(), status);
-  assert_ok(test_ctx(), open_variant(&be[1], job->variant, 2));
-  assert_ok(test_ctx(), open_variant(&be[2], job->variant, 4));
-  assert_ok(test_ctx(), backend_init(&ref, test_ctx(), "ref", NULL, 1));
+  assert_ok(test_ctx(), open_variant(&be[1], test_ctx(), job->variant, 2));
+  assert_ok(test_ctx(), open_variant(&be[2], test_ctx(), job->variant, 4));
+  const struct variant reference = {"ref", NULL, job->variant->dtype};
+  assert_ok(test_ctx(), open_variant(&ref, test_ctx(), &reference, 1));
   int failures = 0, ran = 0;
   for (int i = 0; i < CASES; i++) {
     if (strcmp(cases[i].operation, job->operation->name) != 0) continue;
@@ -184,7 +202,7 @@ static void test_softmax_permutation(void **state) {
   enum { ROWS = 40, E = 31 };
   const struct job *job = *state;
   struct backend be;
-  if (open_variant(&be, job->variant, 1) == DITMOE_DEVICE) skip();
+  if (open_variant(&be, test_ctx(), job->variant, 1) == DITMOE_DEVICE) skip();
   struct shape shape = {.N = ROWS, .E = E, .scale = 3};
   struct trial t;
   trial_begin(&t, &be, &shape, 0, ROWS);
@@ -218,6 +236,23 @@ static void test_registry(void **state) {
   assert_int_not_equal(backend_init(&be, test_ctx(), "cpu", "mmx", 1), DITMOE_OK);
 }
 
+static void test_compute_type(void **state) {
+  (void)state;
+  for (int i = 0; backend_name(i); i++) {
+    struct backend be;
+    assert_ok(test_ctx(), backend_init(&be, test_ctx(), backend_name(i), NULL, 1));
+    assert_int_equal(be.dtype, DT_F32);
+    assert_ok(test_ctx(), backend_compute(&be, "bf16"));
+    assert_int_equal(be.dtype, DT_BF16);
+    assert_ok(test_ctx(), backend_compute(&be, "f32"));
+    assert_int_equal(be.dtype, DT_F32);
+    assert_ok(test_ctx(), backend_compute(&be, NULL));
+    assert_true(be.dtype == DT_F32 || be.dtype == DT_BF16);
+    assert_fails(test_ctx(), DITMOE_USAGE, "f16", backend_compute(&be, "f16"));
+    backend_fini(&be);
+  }
+}
+
 /* Tensors that do not fit are refused by name. */
 static void test_sources(void **state) {
   (void)state;
@@ -226,17 +261,17 @@ static void test_sources(void **state) {
   struct tensor bias = {"bias", DT_F32, 1, {3}, 3, values},
                 ints = {"ints", DT_I32, 2, {2, 6}, 12, values};
   struct linear_source sources[] = {
-      {2, false, {&a, &b}, {NULL}}, /* other inputs       */
-      {1, false, {&a}, {&bias}},    /* bias of another size */
-      {1, false, {&ints}, {NULL}},  /* not floating       */
-      {1, false, {&bias}, {NULL}},  /* not a matrix       */
+      {2, false, false, {&a, &b}, {NULL}}, /* other inputs         */
+      {1, false, false, {&a}, {&bias}},    /* bias of another size */
+      {1, false, false, {&ints}, {NULL}},  /* not floating         */
+      {1, false, false, {&bias}, {NULL}},  /* not a matrix         */
   };
   static const char *const named[] = {"b:", "bias:", "ints:", "bias:"};
   for (int v = 0; v < VARIANTS; v++) {
     struct backend be;
     struct linear *linear;
     struct conv *conv;
-    if (open_variant(&be, &variants[v], 1) == DITMOE_DEVICE) continue;
+    if (open_variant(&be, test_ctx(), &variants[v], 1) == DITMOE_DEVICE) continue;
     for (int i = 0; i < 4; i++)
       assert_fails(test_ctx(), DITMOE_MISMATCH, named[i],
                    be.ops->linear_create(&be, &sources[i], &linear));
@@ -251,11 +286,11 @@ static enum ditmoe_status make_weights(struct ditmoe_ctx *ctx, const struct vari
   float values[8] = {0};
   struct tensor w = {"w", DT_F32, 2, {2, 4}, 8, values},
                 k = {"k", DT_F32, 4, {2, 1, 2, 2}, 8, values};
-  struct linear_source source = {1, false, {&w}, {NULL}};
+  struct linear_source source = {.parts = 1, .weight = {&w}};
   struct backend be;
   struct linear *linear;
   struct conv *conv;
-  TRY(backend_init(&be, ctx, v->backend, v->tier, 2));
+  TRY(open_variant(&be, ctx, v, 2));
   enum ditmoe_status status = backend_arena(&be, 1000, false);
   if (status == DITMOE_OK) status = be.ops->linear_create(&be, &source, &linear);
   if (status == DITMOE_OK) {
@@ -281,7 +316,7 @@ static void test_no_memory(void **state) {
     }
 }
 
-enum { GROUP_MAX = OPERATIONS + 4 };
+enum { GROUP_MAX = OPERATIONS + 5 };
 
 /* The tests of one variant whose names begin with the filter; one case after a colon. */
 struct group {
@@ -295,7 +330,8 @@ static void add(struct group *group, const char *filter, const struct variant *v
                 const struct operation *operation, CMUnitTestFunction function) {
   int i = group->count;
   size_t length = strcspn(filter, ":");
-  snprintf(group->name[i], sizeof group->name[i], "%s/%s/%s", v->backend, v->tier, name);
+  snprintf(group->name[i], sizeof group->name[i], "%s/%s/%s/%s", v->backend, v->tier, v->dtype,
+           name);
   if (strncmp(filter, group->name[i], length) != 0) return;
   if (filter[length] && group->name[i][length]) return;
   group->job[i] = (struct job){v, operation, filter[length] ? atoi(filter + length + 1) : -1};
@@ -304,10 +340,11 @@ static void add(struct group *group, const char *filter, const struct variant *v
 }
 
 static void fill(struct group *group, const char *filter, const struct variant *v) {
-  static const struct variant all = {"all", "all"};
+  static const struct variant all = {"all", "all", "all"};
   group->count = 0;
   if (v == variants) {
     add(group, filter, &all, "registry", NULL, test_registry);
+    add(group, filter, &all, "compute_type", NULL, test_compute_type);
     add(group, filter, &all, "sources", NULL, test_sources);
     add(group, filter, &all, "no_memory", NULL, test_no_memory);
   }
@@ -316,7 +353,7 @@ static void fill(struct group *group, const char *filter, const struct variant *
     add(group, filter, v, op->name, op, test_operation);
 }
 
-/* Each tier in a process of its own, so that one that crashes does not hide the others. */
+/* Each variant in a process of its own, so that one that crashes does not hide the others. */
 int main(int argc, char **argv) {
   static struct group group;
   int ran = 0, failed = 0;

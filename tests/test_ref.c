@@ -1,4 +1,5 @@
-/* The reference backend against values worked out by hand. Other backends are compared with it. */
+/* The reference backend against values worked out by hand, in f32, where activations are floats,
+ * and what bf16 changes. Other backends are compared with it. */
 #include "backend/backend.h"
 #include "tests/support.h"
 
@@ -28,12 +29,12 @@ static void assert_ints(const int32_t *value, const int32_t *expected, int n) {
   for (int i = 0; i < n; i++) assert_int_equal(value[i], expected[i]);
 }
 
+static struct act *as_act(float *values) { return (struct act *)(void *)values; }
+
 static void test_single_values(void **state) {
   float x[4] = {-2, 0, 1, 30}, y[4];
   be_silu(*state, y, x, 4);
   assert_near(y, (double[]){-0.2384058440442351, 0, 0.7310585786300049, 30}, 4, 1e-7);
-  be_gelu(*state, y, x, 4);
-  assert_near(y, (double[]){-0.0454023059, 0, 0.8411919906, 30}, 4, 1e-7);
   be_sigmoid(*state, y, x, 4);
   assert_near(y, (double[]){0.11920292202211755, 0.5, 0.7310585786300049, 1}, 4, 1e-7);
   be_tanh_clamp(*state, y, x, 3, 4);
@@ -47,7 +48,7 @@ static void test_norms(void **state) {
   float x[8] = {1e-3F, -1e-3F, 1e-3F, -1e-3F, 3, 1, 3, 1}, y[8];
   float shift[4] = {0, 0, 0.5F, 0}, scale[4] = {0, 1, 0, 0};
   double r = sqrt(0.5), one = 1 / sqrt(1 + 1e-6);
-  be_norm_modulate(*state, y, x, shift, scale, 4, 1, 2, 4, 1e-6F);
+  be_norm_modulate(*state, as_act(y), x, shift, scale, 4, 1, 2, 4, 1e-6F);
   assert_near(y, (double[]){r, -2 * r, r + 0.5, -r, one, -2 * one, one + 0.5, -one}, 8, 1e-7);
 
   float qkv[6] = {1e-3F, -1e-3F, 1e-3F, -1e-3F, 5, 7}, two[2] = {2, 2}, none[2] = {0, 0};
@@ -55,7 +56,7 @@ static void test_norms(void **state) {
   assert_near(qkv, (double[]){2 * r, -2 * r, 2 * r + 0.5, -2 * r, 5, 7}, 6, 2e-7);
 
   float weight[2] = {1, 2}, bias[2] = {0, 1};
-  be_group_norm(*state, y, x, weight, bias, 1, 2, 2, 1, 1e-6F, false);
+  be_group_norm(*state, as_act(y), x, weight, bias, 1, 2, 2, 1, 1e-6F, false);
   assert_near(y, (double[]){r, 1 - 2 * r, r, 1 - 2 * r}, 4, 1e-7);
 
   float unit[4] = {3, 4, 0, 0};
@@ -77,7 +78,7 @@ static void test_attention(void **state) {
   /* [T 2][q, k, v][H 2][d 1]: logits of head 0: (0, 1), (0, 0); of head 1 all equal. */
   float qkv[12] = {1, 0, 0, 5, 10, 1, 0, 0, 1, 5, 20, 3}, o[4];
   double p = 0.7310585786300049;
-  be_attention(*state, o, qkv, 1, 2, 2, 1);
+  be_attention(*state, as_act(o), qkv, 1, 2, 2, 1);
   assert_near(o, (double[]){10 + 10 * p, 2, 15, 2}, 4, 1e-5);
 }
 
@@ -132,11 +133,49 @@ static void test_order(void **state) {
   assert_ints(row, (int32_t[]){0, 3, 4, 2, 5, 1}, 6);
   assert_true(weight[0] == 0.5F && isnan(weight[1]) && weight[4] == 0.75F);
 
-  float rows[6] = {1, 0, 2, 4, 8, 16}, y[3];
+  float rows[6] = {1, 0, 2, 4, 8, 16}, add[3] = {1, 2, 3}, y[3];
   weight[1] = 0;
-  be_combine_rows(*state, rows, &d, 1);
-  be_unorder_rows(*state, y, rows, &d, 1);
+  be_combine_rows(*state, y, rows, &d, NULL, 1);
   assert_floats(y, (float[]){2.5F, 6.5F, -16}, 3);
+  be_combine_rows(*state, y, rows, &d, add, 1);
+  assert_floats(y, (float[]){3.5F, 8.5F, -13}, 3);
+}
+
+/* A layer of one input and one output, with two weights paired. */
+static struct linear *make_layer(struct backend *be, float first, float second) {
+  struct tensor w[2] = {{"w", DT_F32, 2, {1, 1}, 1, &first}, {"w", DT_F32, 2, {1, 1}, 1, &second}};
+  struct linear_source source = {.parts = 1, .weight = {&w[0], &w[1]}};
+  struct linear *linear;
+  if (second != 0) source.parts = 2, source.paired = true;
+  assert_ok(be->ctx, be->ops->linear_create(be, &source, &linear));
+  return linear;
+}
+
+/* One expert of each kind; token 0 goes to SwiGLU and copy, token 1 to all others. */
+static void test_experts(void **state) {
+  enum { R = 5 };
+  const double silu[2] = {0.7310585786300049, -0.2384058440442351};
+  struct backend *be = *state;
+  int32_t expert[R] = {0, 3, 0, 1, 2}, source[R] = {0, 0, 1, 1, 1}, offset[5], token[R], first[3],
+          row[R];
+  float gate[R] = {0}, weight[R], x[2] = {1, -2}, h[R], y[R];
+  struct dispatch d = {4, 2, R, expert, source, gate, offset, token, weight, first, row};
+  struct linear *layer[3] = {make_layer(be, 1, 2), make_layer(be, 3, 0), make_layer(be, 1, 0)};
+  struct expert experts[4] = {{EXPERT_SWIGLU, 1, layer[0], layer[1]},
+                              {EXPERT_GELU, 1, layer[2], layer[1]},
+                              {.kind = EXPERT_ZERO},
+                              {.kind = EXPERT_COPY}};
+  const struct expert *const list[4] = {&experts[0], &experts[1], &experts[2], &experts[3]};
+  be_hidden(be, as_act(h), as_act(x), &experts[0], 2);
+  assert_near(h, (double[]){2 * silu[0], -4 * silu[1]}, 2, 1e-7);
+  be_hidden(be, as_act(h), as_act(x), &experts[1], 2);
+  assert_near(h, (double[]){0.8411919906, -0.0454023059}, 2, 1e-7);
+  be_dispatch_order(be, &d);
+  be_experts_in(be, as_act(h), as_act(x), &d, list, 1, 1);
+  assert_near(h, (double[]){2 * silu[0], -4 * silu[1], -0.0454023059}, 3, 1e-7);
+  be_experts_out(be, y, as_act(h), as_act(x), &d, list, 1, 1);
+  assert_near(y, (double[]){6 * silu[0], -12 * silu[1], -0.1362069177, 0, 1}, 5, 4e-7);
+  for (int i = 0; i < 3; i++) be->ops->linear_destroy(be, layer[i]);
 }
 
 /* Zeros to the right and at the bottom only, steps of two: the windows start at (0, 0), (0,
@@ -149,12 +188,12 @@ static void test_convolution(void **state) {
   struct conv *conv;
   for (int i = 0; i < 16; i++) x[i] = (float)i;
   assert_ok(be->ctx, be->ops->conv_create(be, &w, &b, 2, 0, 1, &conv));
-  be_conv2d(be, y, x, conv, 1, 4, 4);
+  be_conv2d(be, y, as_act(x), conv, 1, 4, 4);
   assert_floats(y, (float[]){100.5F, 2.5F, 8.5F, 10.5F}, 4);
   be->ops->conv_destroy(be, conv);
 
   float image[12];
-  be_upsample2x(be, image, x + 1, 1, 1, 2, 1);
+  be_upsample2x(be, as_act(image), x + 1, 1, 1, 2, 1);
   assert_floats(image, (float[]){1, 1, 2, 2, 1, 1, 2, 2}, 8);
   be_channels_last(be, image, x, 1, 2, 3);
   assert_floats(image, (float[]){0, 3, 1, 4, 2, 5}, 6);
@@ -171,18 +210,52 @@ static void test_linear(void **state) {
                         {"f16", DT_F16, 2, {1, 2}, 2, halves},
                         {"bf16", DT_BF16, 2, {1, 2}, 2, brains}};
   struct tensor b = {"bias", DT_F32, 1, {1}, 1, bias};
-  struct linear_source stacked = {3, false, {&w[0], &w[1], &w[2]}, {&b, NULL, &b}};
-  struct linear_source pair = {2, true, {&w[0], &w[2]}, {NULL, NULL}};
+  struct linear_source stacked = {3, false, false, {&w[0], &w[1], &w[2]}, {&b, NULL, &b}};
+  struct linear_source pair = {2, true, false, {&w[0], &w[2]}, {NULL, NULL}};
   struct linear *linear;
   assert_ok(be->ctx, be->ops->linear_create(be, &stacked, &linear));
-  be_linear(be, y, x, linear, 2);
+  be_linear(be, y, as_act(x), linear, 2);
   assert_floats(y, (float[]){13, -1, 14, 16, -6, 19}, 6);
   be->ops->linear_destroy(be, linear);
   assert_ok(be->ctx, be->ops->linear_create(be, &pair, &linear));
   assert_true(linear->out == 1 && linear->in == 2);
-  be_linear(be, y, x, linear, 1);
+  be_hidden(be, as_act(y), as_act(x), &(struct expert){EXPERT_SWIGLU, 1, linear, NULL}, 1);
   assert_near(y, (double[]){4 * 3 / (1 + exp(-3))}, 1, 1e-6);
   be->ops->linear_destroy(be, linear);
+}
+
+/* Weights and activations are rounded, ties to even, and nothing else is. */
+static void test_bf16(void **state) {
+  (void)state;
+  struct backend be;
+  assert_ok(test_ctx(), backend_init(&be, test_ctx(), "ref", NULL, 1));
+  assert_ok(test_ctx(), backend_compute(&be, "bf16"));
+  const float step = 1.0F / 128; /* from 1 to the next value */
+  float x[4] = {1 + step / 2, 1 + 1.5F * step, 3.4e38F, 2}, y[4], bias[1] = {1 + step / 2};
+  uint16_t brains[4];
+  struct act *acts = (struct act *)(void *)brains;
+  be_narrow(&be, acts, x, 4);
+  be_widen(&be, y, acts, 4);
+  assert_floats(y, (float[]){1, 1 + 2 * step, INFINITY, 2}, 4);
+
+  struct tensor w = {"w", DT_F32, 2, {1, 2}, 2, x}, b = {"b", DT_F32, 1, {1}, 1, bias};
+  struct linear_source source = {.parts = 1, .weight = {&w}, .bias = {&b}};
+  struct linear *linear;
+  for (int exact = 0; exact <= 1; exact++) {
+    source.exact = exact;
+    assert_ok(be.ctx, be.ops->linear_create(&be, &source, &linear));
+    assert_int_equal(linear->type, exact ? DT_F32 : DT_BF16);
+    if (exact)
+      be_linear_exact(&be, &y[1], (float[]){2, 1}, linear, 1);
+    else
+      be_linear(&be, &y[0], (struct act *)(void *)(uint16_t[]){0x4000, 0x3f80}, linear, 1);
+    be.ops->linear_destroy(&be, linear);
+  }
+  assert_floats(y, (float[]){4 + 2.5F * step, 4 + 3 * step}, 2);
+
+  be_upsample2x(&be, acts, x, 1, 1, 1, 1);
+  assert_int_equal(brains[3], 0x3f80);
+  backend_fini(&be);
 }
 
 int main(void) {
@@ -191,7 +264,8 @@ int main(void) {
       cmocka_unit_test(test_softmax),       cmocka_unit_test(test_attention),
       cmocka_unit_test(test_patches),       cmocka_unit_test(test_choices),
       cmocka_unit_test(test_order),         cmocka_unit_test(test_convolution),
-      cmocka_unit_test(test_linear),
+      cmocka_unit_test(test_linear),        cmocka_unit_test(test_experts),
+      cmocka_unit_test(test_bf16),
   };
   return cmocka_run_group_tests(tests, open_ref, close_ref);
 }

@@ -18,7 +18,11 @@ static enum ditmoe_status predict(void *user, float *out, const struct predictio
   struct opened *opened = user;
   const float t = (float)prediction->time, time[IMAGES] = {t, t};
   const int32_t labels[IMAGES] = {1, 2};
-  const struct dit_input in = {prediction->x, time, labels, IMAGES, prediction->routing, NULL};
+  const struct dit_input in = {.x = prediction->x,
+                               .time = time,
+                               .labels = labels,
+                               .B = IMAGES,
+                               .routing = prediction->routing};
   return dit_predict(&opened->be, opened->model, out, &in);
 }
 
@@ -89,7 +93,7 @@ static void test_self_contrast(void **state) {
                                  .seed = 5};
   struct opened opened;
   synthetic_write(&spec, temporary_path("contrast.safetensors"));
-  model_open(&opened, temporary_path("contrast.safetensors"), "cpu", NULL, 1);
+  model_open(&opened, temporary_path("contrast.safetensors"), "cpu", NULL, "f32", 1);
   assert_ok(test_ctx(),
             backend_arena(&opened.be, dit_predict_bytes(&opened.be, opened.model, IMAGES), false));
   sample(&opened, plain, false);

@@ -20,11 +20,17 @@ struct opened {
   struct vae_info info;
 };
 
-static void open_vae(struct opened *o, const char *backend, int threads, const char *path) {
+static void open_vae_in(struct opened *o, const char *backend, const char *tier, const char *dtype,
+                        int threads, const char *path) {
   struct ditmoe_ctx *ctx = test_ctx();
-  assert_ok(ctx, backend_init(&o->be, ctx, backend, NULL, threads));
+  assert_ok(ctx, backend_init(&o->be, ctx, backend, tier, threads));
+  assert_ok(ctx, backend_compute(&o->be, dtype));
   assert_ok(ctx, vae_open(&o->be, path, &o->vae));
   vae_describe(o->vae, &o->info);
+}
+
+static void open_vae(struct opened *o, const char *backend, int threads, const char *path) {
+  open_vae_in(o, backend, NULL, "f32", threads, path);
 }
 
 static void close_vae(struct opened *o) {
@@ -188,9 +194,10 @@ static void transpose(float *image, int side) {
 
 /* Tiles give the image of a decoder that sees all at once, in less memory. `even`: the decoder
  * itself leaves the gradient of the picture even enough to measure a step by it. */
-static void check_tiles(const char *path, int size, int tile, double memory, bool even) {
+static void check_tiles(const char *dtype, double levels, const char *path, int size, int tile,
+                        double memory, bool even) {
   struct opened o;
-  open_vae(&o, "cpu", 2, path);
+  open_vae_in(&o, "cpu", NULL, dtype, 2, path);
   const int side = size * o.info.factor, edge = tile * o.info.factor;
   float *latents = smooth_latents(&o, size);
   float *whole = decode(&o, latents, size, 0), *tiled = decode(&o, latents, size, tile);
@@ -199,7 +206,7 @@ static void check_tiles(const char *path, int size, int tile, double memory, boo
     worst = fmax(worst, 127.5 * fabs((double)whole[i] - tiled[i]));
   print_message("%s, %d in tiles of %d: %.5f of 255, step %.2f\n", path, size, tile, worst,
                 edge_step(tiled, side, edge));
-  assert_within("levels of 255", worst, 0.01);
+  assert_within("levels of 255", worst, levels);
   for (int axis = 0; even && axis < 2; axis++) {
     assert_within("step across a tile edge", edge_step(tiled, side, edge), 2);
     transpose(tiled, side);
@@ -214,12 +221,15 @@ static void check_tiles(const char *path, int size, int tile, double memory, boo
 
 static void test_tiles(void **state) {
   (void)state;
-  check_tiles(source_path("assets/default/vae"), 32, 10, 0.35, true);
-  check_tiles(source_path("assets/default/vae"), 32, 4, 0.25, true);
-  check_tiles(source_path("assets/default/vae"), 7, 3, 1, false);
-  check_tiles(fixture_path("vae/kl_oldkeys"), 16, 5, 0.35, true);
-  check_tiles(fixture_path("vae/taesd"), 16, 5, 0.5, false);
-  check_tiles(fixture_path(small), 32, 9, 0.6, true);
+  check_tiles("f32", 0.01, source_path("assets/default/vae"), 32, 10, 0.35, true);
+  check_tiles("f32", 0.01, source_path("assets/default/vae"), 32, 4, 0.25, true);
+  check_tiles("f32", 0.01, source_path("assets/default/vae"), 7, 3, 1, false);
+  check_tiles("f32", 0.01, fixture_path("vae/kl_oldkeys"), 16, 5, 0.35, true);
+  check_tiles("f32", 0.01, fixture_path("vae/taesd"), 16, 5, 0.5, false);
+  check_tiles("f32", 0.01, fixture_path(small), 32, 9, 0.6, true);
+  check_tiles("bf16", 2, source_path("assets/default/vae"), 32, 10, 0.35, true);
+  check_tiles("bf16", 2, fixture_path("vae/kl_oldkeys"), 16, 5, 0.35, true);
+  check_tiles("bf16", 2, fixture_path("vae/taesd"), 16, 5, 0.5, false);
 }
 
 /* What grows with the image is the head and the feature maps, far from all activations. */
@@ -259,9 +269,9 @@ static void test_dry_run(void **state) {
 }
 
 /* Image, tiled image, and latents one after the other, with any number of threads. */
-static float *everything(int threads, size_t *n) {
+static float *everything(const char *tier, const char *dtype, int threads, size_t *n) {
   struct opened o;
-  open_vae(&o, "cpu", threads, source_path("assets/default/vae"));
+  open_vae_in(&o, "cpu", tier, dtype, threads, source_path("assets/default/vae"));
   const size_t side = 12 * (size_t)o.info.factor, z = (size_t)4 * 12 * 12;
   float *latents = smooth_latents(&o, 12), *whole = decode(&o, latents, 12, 0);
   float *tiled = decode(&o, latents, 12, 5), *all = floats(6 * side * side + z);
@@ -276,16 +286,31 @@ static float *everything(int threads, size_t *n) {
   return all;
 }
 
-static void test_thread_bits(void **state) {
-  (void)state;
+static void check_thread_bits(const char *tier, const char *dtype) {
   size_t n;
-  float *one = everything(1, &n);
+  float *one = everything(tier, dtype, 1, &n);
   for (int threads = 2; threads <= 4; threads *= 2) {
-    float *more = everything(threads, &n);
-    assert_memory_equal(one, more, n * sizeof *one);
+    float *more = everything(tier, dtype, threads, &n);
+    if (memcmp(one, more, n * sizeof *one) != 0)
+      fail_msg("%s, %s: %d threads differ from one", tier, dtype, threads);
     free(more);
   }
   free(one);
+}
+
+static void test_thread_bits(void **state) {
+  static const char *const tiers[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
+  (void)state;
+  for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++) {
+    struct backend probe;
+    if (backend_init(&probe, test_ctx(), "cpu", tiers[i], 1) != DITMOE_OK) {
+      print_message("tier %s is not on this machine\n", tiers[i]);
+      continue;
+    }
+    backend_fini(&probe);
+    check_thread_bits(tiers[i], "f32");
+    check_thread_bits(tiers[i], "bf16");
+  }
 }
 
 static void test_pixels(void **state) {

@@ -1,4 +1,4 @@
-/* Decoders: files that hold the same weights give the same bits. */
+/* Decoders: files that hold the same weights give the same bits; bf16. */
 #include "tests/golden/golden.h"
 #include "tests/limit.h"
 
@@ -7,60 +7,86 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Image of the first of the file's latents. */
-static enum ditmoe_status decode(struct golden *g, const char *weights,
-                                 const struct tensor *latents, float **image, size_t *count) {
+enum ditmoe_status golden_decode(struct golden *g, struct backend *be, const char *path,
+                                 const struct latents *latents, float **images, int64_t *count) {
   struct vae *vae = NULL;
   struct vae_info info;
-  float *z = NULL;
-  char path[2048];
+  char full[2048];
+  const int size = latents->size;
   enum ditmoe_status status;
-  const int size = (int)latents->shape[latents->rank - 1];
-  snprintf(path, sizeof path, "%s/%s", g->folder, weights);
-  TRY_DONE(vae_open(g->be, path, &vae));
+  snprintf(full, sizeof full, "%s/%s", g->folder, path);
+  TRY_DONE(vae_open(be, full, &vae));
   vae_describe(vae, &info);
-  const size_t side = (size_t)size * (size_t)info.factor;
-  const int64_t each = (int64_t)info.latent_channels * size * size;
-  if (latents->elements < each)
-    TRY_DONE(fail(g->ctx, DITMOE_FORMAT, "%s: the latents are too small", g->folder));
-  *count = (size_t)info.image_channels * side * side;
-  TRY_DONE(mem_alloc(g->ctx, (size_t)each, sizeof *z, "latents", &z));
-  TRY_DONE(mem_alloc(g->ctx, *count, sizeof **image, "image", image));
-  tensor_read_f32(z, latents, 0, each);
-  TRY_DONE(backend_arena(g->be, vae_decode_bytes(g->be, vae, size, 0), false));
-  status = vae_decode(g->be, vae, *image, z, size, 0);
+  if (latents->channels != info.latent_channels)
+    TRY_DONE(fail(g->ctx, DITMOE_FORMAT, "%s: latents of %d channels", path, latents->channels));
+  const int64_t side = (int64_t)size * info.factor, each = info.image_channels * side * side;
+  const int64_t z = (int64_t)latents->channels * size * size;
+  *count = latents->n * each;
+  TRY_DONE(mem_alloc(g->ctx, (size_t)*count, sizeof **images, "images", images));
+  TRY_DONE(backend_arena(be, vae_decode_bytes(be, vae, size, 0), false));
+  for (int64_t i = 0; i < latents->n; i++)
+    TRY_DONE(vae_decode(be, vae, *images + i * each, latents->values + i * z, size, 0));
 done:
-  mem_free(g->ctx, z);
-  if (vae) vae_close(g->be, vae);
+  if (vae) vae_close(be, vae);
   return status;
 }
 
-enum ditmoe_status golden_decoder(struct golden *g) {
+static enum ditmoe_status read_latents(struct golden *g, struct case_file *file,
+                                       struct latents *out) {
+  const struct tensor *tensor = checkpoint_find(file->checkpoint, "latents");
+  if (!tensor || tensor->rank != 4 || tensor->shape[2] != tensor->shape[3])
+    return fail(g->ctx, DITMOE_FORMAT, "%s: no latents", g->folder);
+  *out = (struct latents){NULL, tensor->shape[0], (int)tensor->shape[1], (int)tensor->shape[3]};
+  return golden_floats(file, tensor->name, &out->values, NULL);
+}
+
+static enum ditmoe_status check_equal_weights(struct golden *g, const struct latents *latents) {
   const cJSON *other;
-  struct case_file file;
   float *own = NULL;
-  size_t count;
+  int64_t count, other_count;
   enum ditmoe_status status;
-  TRY(golden_open(g, "io.safetensors", &file));
-  const struct tensor *latents = checkpoint_find(file.checkpoint, "latents");
-  if (!latents || latents->rank < 1)
-    TRY_DONE(fail(g->ctx, DITMOE_FORMAT, "%s: no latents", g->folder));
-  TRY_DONE(decode(g, case_string(g->manifest, "weights"), latents, &own, &count));
+  TRY_DONE(golden_decode(g, g->be, case_string(g->manifest, "weights"), latents, &own, &count));
   cJSON_ArrayForEach(other, golden_field(g->manifest, "weights_also")) {
-    float *image = NULL;
-    size_t other_count = 0;
+    const char *path = case_string(other, "path");
+    float *images = NULL;
     char line[128];
     if (!cJSON_IsTrue(golden_field(other, "equal"))) continue;
-    status = decode(g, case_string(other, "path"), latents, &image, &other_count);
-    bool same =
-        status == DITMOE_OK && other_count == count && memcmp(image, own, count * sizeof *own) == 0;
-    mem_free(g->ctx, image);
+    status = golden_decode(g, g->be, path, latents, &images, &other_count);
+    bool same = status == DITMOE_OK && other_count == count &&
+                memcmp(images, own, (size_t)count * sizeof *own) == 0;
+    mem_free(g->ctx, images);
     TRY_DONE(status);
-    snprintf(line, sizeof line, "%s:same bits", case_string(other, "path"));
+    snprintf(line, sizeof line, "%s:same bits", path);
     report_add(g->report, line, !same, LIMIT_EXACT);
   }
 done:
   mem_free(g->ctx, own);
+  return status;
+}
+
+/* "decoded" is what the network makes of the latents, "decoded_scaled" of those divided by the
+ * scale, which is what a decoder does. */
+static enum ditmoe_status check_precision(struct golden *g, const struct case_file *file,
+                                          const struct latents *latents) {
+  const char *path = case_string(g->manifest, "weights");
+  const double scale = case_number(g->manifest, "scaling_factor", 1);
+  const int64_t count = checkpoint_find(file->checkpoint, "latents")->elements;
+  if (checkpoint_find(file->checkpoint, "decoded_scaled"))
+    TRY(precision_decode(g, path, latents, file->name, "decoded_scaled"));
+  for (int64_t i = 0; i < count; i++)
+    latents->values[i] = (float)(scale * (double)latents->values[i]);
+  return precision_decode(g, path, latents, file->name, "decoded");
+}
+
+enum ditmoe_status golden_decoder(struct golden *g) {
+  struct case_file file;
+  struct latents latents = {0};
+  enum ditmoe_status status;
+  TRY(golden_open(g, "io.safetensors", &file));
+  TRY_DONE(read_latents(g, &file, &latents));
+  status = g->precision ? check_precision(g, &file, &latents) : check_equal_weights(g, &latents);
+done:
+  mem_free(g->ctx, latents.values);
   case_close(&file);
   return status;
 }

@@ -5,6 +5,9 @@
  *                  -> check_runs  (runs.c)  -> the samplers over dit_predict
  *   -> check_coverage: every output tensor was reported
  *
+ * With a `precision` the same calls and runs give the inputs, and what is compared is our bf16
+ * with our f32 (precision.c).
+ *
  * A number that cannot be computed or compared is reported with an infinite error; a status other
  * than OK means that the folder itself is unusable. */
 #ifndef TESTS_GOLDEN_GOLDEN_H
@@ -20,6 +23,7 @@ struct golden {
   const char *folder;
   const cJSON *manifest;
   struct report *report;
+  struct precision *precision; /* NULL: f32 against the fixtures */
 };
 
 /* Members of a JSON object; NULL if absent, or no text. */
@@ -46,9 +50,20 @@ enum ditmoe_status golden_open(struct golden *g, const char *name, struct case_f
  * weights and their key. Close it with dit_close. */
 enum ditmoe_status golden_load(struct golden *g, const char *path, const char *key, bool qk_half,
                                struct dit **out);
-/* dit_predict with an arena of the right size. */
+/* dit_predict with the backend of g, or with `be`, and an arena of the right size. */
 enum ditmoe_status golden_predict(struct golden *g, const struct dit *model, float *out,
                                   const struct dit_input *in);
+enum ditmoe_status golden_predict_with(struct backend *be, const struct dit *model, float *out,
+                                       const struct dit_input *in);
+/* Latents [n, channels, size, size]. */
+struct latents {
+  float *values;
+  int64_t n;
+  int channels, size;
+};
+/* Their images, by the decoder in a file of the folder; mem_free them. */
+enum ditmoe_status golden_decode(struct golden *g, struct backend *be, const char *path,
+                                 const struct latents *latents, float **images, int64_t *count);
 /* Classifier-free guidance as the original models have it: out [2n, Cout, ...], n conditional rows,
  * then n unconditional ones; u + scale (c - u) goes into the first `channels` (0: all) of both
  * halves. */
@@ -61,6 +76,24 @@ enum ditmoe_status golden_labels(struct case_file *file, const struct dit *model
 /* A tensor as floats; mem_free them. *count may be NULL. */
 enum ditmoe_status golden_floats(struct case_file *file, const char *tensor, float **values,
                                  int64_t *count);
+
+/* Our bf16 against our f32 (precision.c). A model of golden_load then has a twin in bf16, and
+ * golden_predict gives both the same inputs, the twin once with the plans of the model and once
+ * without. */
+
+/* The twins are on the backend, tier and threads of `be`. */
+enum ditmoe_status precision_open(const struct backend *be, struct precision **out);
+void precision_close(struct precision *p);
+enum ditmoe_status precision_load(struct golden *g, const struct ditmoe_checkpoint *checkpoint,
+                                  const char *record);
+enum ditmoe_status precision_predict(struct golden *g, const struct dit *model, float *out,
+                                     const struct dit_input *in);
+/* Reports the worst of the forward passes since the last report as those behind a tensor. */
+void precision_report(struct golden *g, const char *file, const char *tensor);
+/* golden_decode in both types, reported as the images in a tensor. */
+enum ditmoe_status precision_decode(struct golden *g, const char *path,
+                                    const struct latents *latents, const char *file,
+                                    const char *tensor);
 
 /* Comparisons (compare.c). Both also report `tensor`_f64, where the file has it: the ratio of
  * distances in L2 from it. */

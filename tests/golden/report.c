@@ -12,17 +12,27 @@ static void remember(struct report *report, const char *tensor) {
     report->names[report->count++] = name;
 }
 
-void report_add(void *user, const char *tensor, double error, double limit) {
-  struct report *report = user;
-  bool ok = error <= limit;
-  double share = limit > 0 ? error / limit : 0;
-  printf("  %-56s %9.2e  limit %8.1e  %s\n", tensor, error, limit, ok ? "ok" : "FAIL");
+/* share: how much of its limit an error takes. */
+static void count(struct report *report, const char *line, double share, bool ok) {
   ok ? report->folder_passed++ : report->folder_failed++;
   if (share > report->worst) {
     report->worst = share;
-    snprintf(report->worst_name, sizeof report->worst_name, "%s", tensor);
+    snprintf(report->worst_name, sizeof report->worst_name, "%s", line);
   }
+}
+
+void report_add(void *user, const char *tensor, double error, double limit) {
+  struct report *report = user;
+  bool ok = error <= limit;
+  printf("  %-56s %9.2e  limit %8.1e  %s\n", tensor, error, limit, ok ? "ok" : "FAIL");
+  count(report, tensor, limit > 0 ? error / limit : 0, ok);
   remember(report, tensor);
+}
+
+void report_decibels(struct report *report, const char *line, double decibels, double least) {
+  bool ok = decibels >= least;
+  printf("  %-56s %6.1f dB  least %5.1f dB  %s\n", line, decibels, least, ok ? "ok" : "FAIL");
+  count(report, line, pow(10, (least - decibels) / 20), ok);
 }
 
 bool report_has(const struct report *report, const char *tensor) {

@@ -16,6 +16,8 @@ struct report {
 
 /* A case_report whose user is a struct report. */
 void report_add(void *report, const char *tensor, double error, double limit);
+/* The same for a ratio of signal and noise, which must be large. */
+void report_decibels(struct report *report, const char *line, double decibels, double least);
 bool report_has(const struct report *report, const char *tensor);
 /* Forgets the folder at hand, adding its counts to the total. */
 void report_end_folder(struct report *report);

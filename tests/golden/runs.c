@@ -5,7 +5,6 @@
 #include "tests/limit.h"
 
 #include "sampler/sampler.h"
-#include "vae/vae.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -41,7 +40,11 @@ static enum ditmoe_status evaluate(struct sampling *s, float *out, const float *
   const float time = (float)s->model->config.record.time_scale * (float)prediction->time;
   for (int i = 0; i < count; i++) s->time[i] = time;
   if (s->recording && isnan(s->times[prediction->step])) s->times[prediction->step] = time;
-  const struct dit_input in = {x, s->time, s->pair_labels, count, prediction->routing, NULL};
+  const struct dit_input in = {.x = x,
+                               .time = s->time,
+                               .labels = s->pair_labels,
+                               .B = count,
+                               .routing = prediction->routing};
   return golden_predict(s->g, s->model, out, &in);
 }
 
@@ -340,36 +343,31 @@ static enum ditmoe_status compare_times(struct sampling *s) {
 }
 
 /* The finals as the decoder shows them. */
-static enum ditmoe_status compare_images(struct sampling *s, const float *finals) {
+static enum ditmoe_status compare_images(struct sampling *s, float *finals) {
+  const struct dit_config *c = &s->model->config;
+  const struct latents latents = {finals, s->rows, c->channels, c->size};
   const char *tensor = golden_text(s->run, "image");
-  struct backend *be = s->g->be;
-  const int size = s->model->config.size;
-  struct vae *vae = NULL;
-  struct vae_info info;
+  const char *path = case_string(s->g->manifest, "weights_vae");
   float *images = NULL;
-  char path[2048];
-  enum ditmoe_status status;
+  int64_t count;
   if (!tensor) return DITMOE_OK;
-  snprintf(path, sizeof path, "%s/%s", s->g->folder, case_string(s->g->manifest, "weights_vae"));
-  TRY_DONE(vae_open(be, path, &vae));
-  vae_describe(vae, &info);
-  const int64_t side = (int64_t)size * info.factor, each = info.image_channels * side * side;
-  TRY_DONE(mem_alloc(s->g->ctx, (size_t)(s->rows * each), sizeof *images, "images", &images));
-  TRY_DONE(backend_arena(be, vae_decode_bytes(be, vae, size, 0), false));
-  for (int i = 0; i < s->rows; i++)
-    TRY_DONE(vae_decode(be, vae, images + i * each, finals + i * s->each, size, 0));
-  status = compare_l2(&s->file, tensor, images, s->rows * each, LIMIT_DECODED);
-done:
+  if (s->g->precision) return precision_decode(s->g, path, &latents, s->file.name, tensor);
+  enum ditmoe_status status = golden_decode(s->g, s->g->be, path, &latents, &images, &count);
+  if (status == DITMOE_OK) status = compare_l2(&s->file, tensor, images, count, LIMIT_DECODED);
   mem_free(s->g->ctx, images);
-  if (vae) vae_close(be, vae);
   return status;
 }
 
 static enum ditmoe_status compare_run(struct sampling *s) {
   const int64_t steps = s->schedule.steps, size = s->rows * s->each;
-  const float *finals = s->states + steps * size;
+  float *finals = s->states + steps * size;
+  const char *output = case_string(s->run, "output");
   char name[160];
-  TRY(compare_sampled(&s->file, case_string(s->run, "output"), finals, size, 1));
+  if (s->g->precision) {
+    precision_report(s->g, s->file.name, output);
+    return compare_images(s, finals);
+  }
+  TRY(compare_sampled(&s->file, output, finals, size, 1));
   if (sibling(s, "traj", name, sizeof name)) TRY(compare_states(s, name, s->states, steps + 1));
   if (sibling(s, "pred_xstart", name, sizeof name))
     TRY(compare_states(s, name, s->estimates, steps));
@@ -396,7 +394,7 @@ static enum ditmoe_status check_run(struct golden *g, const cJSON *run) {
   TRY_DONE(alloc_arrays(&s));
   TRY_DONE(run_recorded(&s));
   TRY_DONE(compare_run(&s));
-  if (s.scale > 1 && !couples_batch(g)) status = run_batched(&s);
+  if (s.scale > 1 && !couples_batch(g) && !g->precision) status = run_batched(&s);
 done:
   sampling_free(&s);
   return status;
