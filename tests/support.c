@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+const char *const tiers[TIERS] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
+
 enum { PATH_RING = 4, PATH_SIZE = 1024 };
 
 static const char *ring_path(const char *folder, const char *name) {

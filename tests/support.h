@@ -25,6 +25,10 @@ const char *program_path(const char *name);
 /* A path inside a folder that is made on first use and removed, with all in it, at the end. */
 const char *temporary_path(const char *name);
 
+/* Instruction tiers, whether this machine has them or not. */
+enum { TIERS = 5 };
+extern const char *const tiers[TIERS];
+
 /* One context for the whole executable, destroyed at the end. Its last warning, "" without any. */
 struct ditmoe_ctx *test_ctx(void);
 const char *test_warning(void);

@@ -9,6 +9,37 @@
 
 enum { MAX_TENSORS = 2048 };
 
+const struct synthetic synthetic_uneven = {.width = 48,
+                                           .depth = 3,
+                                           .heads = 4,
+                                           .size = 8,
+                                           .patch = 2,
+                                           .channels = 3,
+                                           .classes = 5,
+                                           .learn_sigma = true,
+                                           .experts = {4, 7, 2},
+                                           .hidden = {40, 17, 64},
+                                           .hidden_step = 9,
+                                           .zero = {0, 1, 1},
+                                           .copy = {0, 2, 0},
+                                           .top_k = {2, 4, 1},
+                                           .shared = true,
+                                           .seed = 11};
+
+const struct synthetic synthetic_prototypes = {.promoe = true,
+                                               .width = 32,
+                                               .depth = 2,
+                                               .heads = 2,
+                                               .size = 8,
+                                               .patch = 2,
+                                               .channels = 4,
+                                               .classes = 4,
+                                               .experts = {5, 5},
+                                               .hidden = {40, 40},
+                                               .top_k = {2, 2},
+                                               .shared = true,
+                                               .seed = 6};
+
 struct builder {
   const struct synthetic *spec;
   struct tensor tensors[MAX_TENSORS];

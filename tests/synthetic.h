@@ -24,6 +24,9 @@ struct synthetic {
   void *user;
 };
 
+/* Layers, experts and kinds that all differ; ProMoE. */
+extern const struct synthetic synthetic_uneven, synthetic_prototypes;
+
 /* Writes the checkpoint with its record to `path`; fails the test if it cannot. */
 void synthetic_write(const struct synthetic *spec, const char *path);
 

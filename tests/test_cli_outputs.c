@@ -109,14 +109,14 @@ static void a_block_is_reproduced(void **state) {
 /* The default is that of the tier; the compute type is recorded, given or not, and with the tier
  * makes the image again. */
 static void a_compute_type_is_reproduced(void **state) {
-  static const char *const tiers[][2] = {{"generic", "f32"},
-                                         {"avx2", "f32"},
-                                         {"avx512", "f32"},
-                                         {"avx512bf16", "bf16"},
-                                         {"amx", "bf16"}};
-  for (size_t i = 0; i < sizeof tiers / sizeof tiers[0]; i++)
+  static const char *const defaults[][2] = {{"generic", "f32"},
+                                            {"avx2", "f32"},
+                                            {"avx512", "f32"},
+                                            {"avx512bf16", "bf16"},
+                                            {"amx", "bf16"}};
+  for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++)
     for (int given = 0; given < 2; given++) {
-      const char *const tier = tiers[i][0], *dtype = tiers[i][1];
+      const char *const tier = defaults[i][0], *dtype = defaults[i][1];
       if (given) dtype = strcmp(dtype, "f32") == 0 ? "bf16" : "f32";
       fresh_folder(state);
       struct outcome outcome =

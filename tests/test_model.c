@@ -10,23 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct synthetic uneven = {.width = 48,
-                                        .depth = 3,
-                                        .heads = 4,
-                                        .size = 8,
-                                        .patch = 2,
-                                        .channels = 3,
-                                        .classes = 5,
-                                        .learn_sigma = true,
-                                        .experts = {4, 7, 2},
-                                        .hidden = {40, 17, 64},
-                                        .hidden_step = 9,
-                                        .zero = {0, 1, 1},
-                                        .copy = {0, 2, 0},
-                                        .top_k = {2, 4, 1},
-                                        .shared = true,
-                                        .seed = 11};
-
 static const struct synthetic gated = {.width = 32,
                                        .depth = 2,
                                        .heads = 2,
@@ -38,20 +21,6 @@ static const struct synthetic gated = {.width = 32,
                                        .hidden = {48, 48},
                                        .top_k = {2, 2},
                                        .seed = 5};
-
-static const struct synthetic prototypes = {.promoe = true,
-                                            .width = 32,
-                                            .depth = 2,
-                                            .heads = 2,
-                                            .size = 8,
-                                            .patch = 2,
-                                            .channels = 4,
-                                            .classes = 4,
-                                            .experts = {5, 5},
-                                            .hidden = {40, 40},
-                                            .top_k = {2, 2},
-                                            .shared = true,
-                                            .seed = 6};
 
 static float *predict_file(const char *path, const char *backend, const char *tier, int B,
                            uint32_t null_images, const struct routing *routing, size_t *count) {
@@ -76,8 +45,8 @@ static float *predict_spec(const struct synthetic *spec, const char *backend, in
 static void test_uneven_layers(void **state) {
   (void)state;
   size_t count;
-  float *ref = predict_spec(&uneven, "ref", 3, 0, NULL, &count);
-  float *cpu = predict_spec(&uneven, "cpu", 3, 0, NULL, &count);
+  float *ref = predict_spec(&synthetic_uneven, "ref", 3, 0, NULL, &count);
+  float *cpu = predict_spec(&synthetic_uneven, "cpu", 3, 0, NULL, &count);
   assert_within("cpu against ref", relative_l2(cpu, ref, (int64_t)count), 3e-6);
   struct opened opened;
   model_open(&opened, temporary_path("synthetic.safetensors"), "ref", NULL, "f32", 1);
@@ -254,7 +223,7 @@ static void test_poisoned_experts(void **state) {
   const uint32_t null_images = 0x6;
   for (int b = 0; b < 4; b++) {
     bool uncond = b & 1;
-    struct synthetic spec = prototypes;
+    struct synthetic spec = synthetic_prototypes;
     size_t count;
     spec.plant = poison;
     spec.user = &uncond;
@@ -395,7 +364,7 @@ static void guarded_out(struct backend *be, float *rows, const struct act *h, co
 static void run_guarded(bool forgetful, struct guard_store *g) {
   struct opened o;
   const char *path = temporary_path("synthetic.safetensors");
-  synthetic_write(&uneven, path);
+  synthetic_write(&synthetic_uneven, path);
   model_open(&o, path, "cpu", NULL, "f32", 1);
   *g = (struct guard_store){
       .store = {guard_acquire, guard_release}, .inner = o.model->store, .forgetful = forgetful};

@@ -12,40 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const tiers[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
 static const char *const dtypes[] = {"f32", "bf16"};
-enum { TIERS = sizeof tiers / sizeof *tiers };
-
-static const struct synthetic gated = {.width = 48,
-                                       .depth = 3,
-                                       .heads = 4,
-                                       .size = 8,
-                                       .patch = 2,
-                                       .channels = 3,
-                                       .classes = 5,
-                                       .learn_sigma = true,
-                                       .experts = {4, 7, 2},
-                                       .hidden = {40, 17, 64},
-                                       .hidden_step = 9,
-                                       .zero = {0, 1, 1},
-                                       .copy = {0, 2, 0},
-                                       .top_k = {2, 4, 1},
-                                       .shared = true,
-                                       .seed = 11};
-
-static const struct synthetic prototypes = {.promoe = true,
-                                            .width = 32,
-                                            .depth = 2,
-                                            .heads = 2,
-                                            .size = 8,
-                                            .patch = 2,
-                                            .channels = 4,
-                                            .classes = 4,
-                                            .experts = {5, 5},
-                                            .hidden = {40, 40},
-                                            .top_k = {2, 2},
-                                            .shared = true,
-                                            .seed = 6};
 
 static bool available(const char *tier) {
   struct backend be;
@@ -111,7 +78,7 @@ static void assert_same_model(const char *plain, const char *packed, const char 
 
 static void test_same_bits(void **state) {
   (void)state;
-  const struct synthetic *const specs[] = {&gated, &prototypes};
+  const struct synthetic *const specs[] = {&synthetic_uneven, &synthetic_prototypes};
   for (int s = 0; s < 2; s++) {
     synthetic_write(specs[s], temporary_path("plain.safetensors"));
     for (int t = 0; t < 2 * TIERS; t++) {
@@ -163,7 +130,7 @@ static void assert_same_files(const char *a, const char *b) {
 static void test_same_file(void **state) {
   (void)state;
   const char *plain = temporary_path("plain.safetensors");
-  synthetic_write(&gated, plain);
+  synthetic_write(&synthetic_uneven, plain);
   pack_file(plain, temporary_path("one"), NULL, "bf16", 1);
   pack_file(plain, temporary_path("two"), NULL, "bf16", 2);
   assert_same_files(temporary_path("one"), temporary_path("two"));
@@ -174,7 +141,7 @@ static void test_same_file(void **state) {
 static void test_open(void **state) {
   (void)state;
   struct ditmoe_model_info info;
-  synthetic_write(&gated, temporary_path("plain.safetensors"));
+  synthetic_write(&synthetic_uneven, temporary_path("plain.safetensors"));
   for (int d = 0; d < 2; d++) {
     struct ditmoe_ctx *ctx = ditmoe_ctx_create(NULL);
     struct ditmoe_model *model = NULL;
@@ -196,7 +163,7 @@ static void test_other_tier(void **state) {
   snprintf(packed, sizeof packed, "%s", temporary_path("packed"));
   snprintf(plain, sizeof plain, "%s", temporary_path("plain.safetensors"));
   snprintf(none, sizeof none, "%s", temporary_path("none"));
-  synthetic_write(&gated, plain);
+  synthetic_write(&synthetic_uneven, plain);
   pack_file(plain, packed, "generic", "bf16", 0);
   const struct ditmoe_model_options ref = {.backend = "ref"},
                                     f32 = {.tier = "generic", .dtype = "f32"};
@@ -314,7 +281,7 @@ static void test_edited(void **state) {
   };
   const char *packed = temporary_path("packed"), *edited = temporary_path("edited");
   struct ditmoe_model *model = NULL;
-  synthetic_write(&gated, temporary_path("plain.safetensors"));
+  synthetic_write(&synthetic_uneven, temporary_path("plain.safetensors"));
   pack_file(temporary_path("plain.safetensors"), packed, NULL, "bf16", 0);
   struct ditmoe_checkpoint *file = checkpoint_of(packed);
   for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
@@ -336,7 +303,7 @@ static void test_alignment(void **state) {
   const char *packed = temporary_path("packed"), *edited = temporary_path("edited");
   struct ditmoe_model *model = NULL;
   int refused = 0;
-  synthetic_write(&prototypes, temporary_path("plain.safetensors"));
+  synthetic_write(&synthetic_prototypes, temporary_path("plain.safetensors"));
   pack_file(temporary_path("plain.safetensors"), packed, NULL, NULL, 0);
   struct ditmoe_checkpoint *file = checkpoint_of(packed);
   for (int more = 0; more < 8; more++) {
@@ -362,7 +329,7 @@ static void test_truncated(void **state) {
   (void)state;
   struct ditmoe_model *model = NULL;
   size_t size;
-  synthetic_write(&prototypes, temporary_path("plain.safetensors"));
+  synthetic_write(&synthetic_prototypes, temporary_path("plain.safetensors"));
   pack_file(temporary_path("plain.safetensors"), temporary_path("packed"), NULL, NULL, 0);
   char *bytes = file_bytes(temporary_path("packed"), &size);
   for (size_t length = 0; length < size; length += length < 64 ? 7 : size / 23) {
@@ -376,7 +343,7 @@ static void test_truncated(void **state) {
   free(bytes);
 }
 
-/* NaN in an expert's matrix, an infinity in a table and one in the prototypes. */
+/* NaN in an expert's matrix, an infinity in a table and one in the synthetic_prototypes. */
 static void plant(void *user, const char *name, float *values, int64_t count) {
   (void)user;
   if (strcmp(name, "blocks.1.mlp.experts.2.up_proj.weight") == 0) values[count - 1] = NAN;
@@ -387,7 +354,7 @@ static void plant(void *user, const char *name, float *values, int64_t count) {
 
 static void test_suspects(void **state) {
   (void)state;
-  struct synthetic spec = prototypes;
+  struct synthetic spec = synthetic_prototypes;
   struct loaded plain, packed;
   spec.plant = plant;
   synthetic_write(&spec, temporary_path("plain.safetensors"));
@@ -414,7 +381,7 @@ static void test_allocations(void **state) {
   (void)state;
   const char *plain = temporary_path("plain.safetensors"), *packed = temporary_path("packed");
   const struct ditmoe_model_options options = {.threads = 1};
-  synthetic_write(&prototypes, plain);
+  synthetic_write(&synthetic_prototypes, plain);
   for (int packing = 1; packing >= 0; packing--) {
     int64_t at = 0;
     for (bool fired = true; fired; at++) {

@@ -9,9 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const tiers[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
-enum { TIERS = sizeof tiers / sizeof *tiers };
-
 /* What the text of a layout says of a type. */
 struct layout {
   char type[8];

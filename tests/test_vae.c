@@ -299,9 +299,8 @@ static void check_thread_bits(const char *tier, const char *dtype) {
 }
 
 static void test_thread_bits(void **state) {
-  static const char *const tiers[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
   (void)state;
-  for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++) {
+  for (int i = 0; i < TIERS; i++) {
     struct backend probe;
     if (backend_init(&probe, test_ctx(), "cpu", tiers[i], 1) != DITMOE_OK) {
       print_message("tier %s is not on this machine\n", tiers[i]);
