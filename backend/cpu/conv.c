@@ -79,7 +79,7 @@ void window_read(char *strip, const struct gemm_kernels *k, const void *x, const
     if (inside(row, v->height) && inside(column, v->width))
       k->load(strip, (const char *)x + (((int64_t)row * v->width + column) * w->in + c) * size, n);
     else
-      memset(strip, 0, (size_t)(n * k->element));
+      memset(strip, 0, (size_t)n * (size_t)k->element);
     strip += n * k->element;
     count -= n;
   }

@@ -93,7 +93,7 @@ static void load_strip(char *strip, const struct gemm *g, const struct gemm_kern
       window_read(strip, k, g->x, g->window, row + i, begin, depth);
     else
       k->load(strip, (const char *)input_row(g, row + i) + skip, depth);
-    memset(strip + depth * k->element, 0, (size_t)((padded - depth) * k->element));
+    memset(strip + depth * k->element, 0, (size_t)(padded - depth) * (size_t)k->element);
   }
 }
 
