@@ -104,13 +104,6 @@ const struct act *be_narrowed(struct backend *be, const float *x, int64_t n) {
   return y;
 }
 
-const float *be_widened(struct backend *be, const struct act *x, int64_t n) {
-  if (be->dtype == DT_F32) return (const float *)(const void *)x;
-  float *y = be_floats(be, n);
-  be_widen(be, y, x, n);
-  return y;
-}
-
 int32_t *be_ints(struct backend *be, int64_t n) { return take(be, n, sizeof(int32_t)); }
 
 void be_dispatch_alloc(struct backend *be, struct dispatch *d, int experts, int tokens,

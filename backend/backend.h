@@ -241,9 +241,8 @@ int32_t *be_ints(struct backend *be, int64_t n);
 void be_dispatch_alloc(struct backend *be, struct dispatch *d, int experts, int tokens,
                        int64_t capacity);
 
-/* x in the other form: x itself where the compute type is f32, else a copy in the arena. */
+/* x in the compute type: x itself where that is f32, else a copy in the arena. */
 const struct act *be_narrowed(struct backend *be, const float *x, int64_t n);
-const float *be_widened(struct backend *be, const struct act *x, int64_t n);
 
 #include "backend/calls.h"
 

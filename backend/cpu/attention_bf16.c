@@ -5,42 +5,15 @@
  *   output [d, queries]   += strip v^T [d, keys]   x panel p   [keys, queries]
  */
 #include "backend/cpu/state.h"
-#include "backend/cpu/vec.h"
+#include "backend/cpu/transpose.h"
 
 #include <math.h>
 
-enum { COLUMNS = 2 * VEC_LANES, BLOCK = 16 };
+enum { COLUMNS = 2 * VEC_LANES, BLOCK = VEC_LANES };
 
 static int least(int a, int b) { return a < b ? a : b; }
 
 static int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
-
-/* 16 x 16 words: in four rounds, each swaps what differs in one bit of row and column. */
-VEC_INLINE void transpose(__m512i r[BLOCK]) {
-  __m512i t[BLOCK];
-  VEC_UNROLL for (int i = 0; i < BLOCK; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  VEC_UNROLL for (int i = 0; i < BLOCK; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  VEC_UNROLL for (int i = 0; i < 4; i++) {
-    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-  }
-  VEC_UNROLL for (int i = 0; i < 4; i++) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-  }
-}
 
 /* Lanes of a vector that begin at `at` of n values. */
 static __mmask16 mask_of(int at, int n) {
@@ -50,17 +23,17 @@ static __mmask16 mask_of(int at, int n) {
 }
 
 /* Words of two values of bf16: lane i holds low[i], high[i]. */
-VEC_INLINE __m512i pair(__m512 low, __m512 high) {
+VEC_INLINE vec_bits pair(__m512 low, __m512 high) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  return (vec_bits)_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
 /* Inputs at .. at + 31 of a row of n floats, as pairs; zeros past the last. */
-VEC_INLINE __m512i load_pairs(const float *row, int at, int n, __m512 scale) {
+VEC_INLINE vec_bits load_pairs(const float *row, int at, int n, __m512 scale) {
   __m512 low = _mm512_maskz_loadu_ps(mask_of(at, n), row + at);
   __m512 high = _mm512_maskz_loadu_ps(mask_of(at + VEC_LANES, n), row + at + VEC_LANES);
-  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(high, scale), _mm512_mul_ps(low, scale));
+  return (vec_bits)_mm512_cvtne2ps_pbh(_mm512_mul_ps(high, scale), _mm512_mul_ps(low, scale));
 }
 
 /* panel [padded d / 2, columns] of pairs = scale q^T for `count` queries, the others 0. */
@@ -69,13 +42,13 @@ static void pack_queries(uint32_t *panel, const float *q, int64_t stride, int co
   const __m512 factor = _mm512_set1_ps(scale);
   for (int first = 0; first < COLUMNS; first += BLOCK)
     for (int i = 0; i < padded; i += 2 * BLOCK) {
-      __m512i r[BLOCK];
+      struct square r;
       for (int j = 0; j < BLOCK; j++)
-        r[j] = first + j < count ? load_pairs(q + (first + j) * stride, i, d, factor)
-                                 : _mm512_setzero_si512();
-      transpose(r);
+        r.row[j] =
+            first + j < count ? load_pairs(q + (first + j) * stride, i, d, factor) : (vec_bits){0};
+      r = transposed(r);
       for (int j = 0; j < BLOCK && i / 2 + j < padded / 2; j++)
-        _mm512_storeu_si512(panel + (i / 2 + j) * COLUMNS + first, r[j]);
+        _mm512_storeu_si512(panel + (i / 2 + j) * COLUMNS + first, (__m512i)r.row[j]);
     }
 }
 
@@ -84,8 +57,9 @@ static void load_keys(char *strip, const struct gemm_kernels *g, const struct cp
   const int padded = round_up(h->d, g->unit);
   for (int i = 0; i < keys; i++, strip += g->stride)
     for (int c = 0; c < padded; c += 2 * VEC_LANES)
-      _mm512_storeu_si512(strip + c * g->element,
-                          load_pairs(h->k + (first + i) * h->stride, c, h->d, _mm512_set1_ps(1)));
+      _mm512_storeu_si512(
+          strip + c * g->element,
+          (__m512i)load_pairs(h->k + (first + i) * h->stride, c, h->d, _mm512_set1_ps(1)));
 }
 
 /* Row c of the strip: value c of CPU_KEY_BLOCK keys, those past the last 0. */
@@ -95,17 +69,17 @@ static void load_values(char *strip, const struct gemm_kernels *g, const struct 
   for (int c = 0; c < h->d; c += BLOCK)
     for (int i = 0; i < CPU_KEY_BLOCK; i += 2 * BLOCK) {
       const __mmask16 lanes = mask_of(c, h->d);
-      __m512i r[BLOCK];
+      struct square r;
       for (int j = 0; j < BLOCK; j++) {
         const int key = i + 2 * j;
         const __mmask16 low = (__mmask16)(key < keys ? lanes : 0);
         const __mmask16 high = (__mmask16)(key + 1 < keys ? lanes : 0);
-        r[j] = pair(_mm512_maskz_loadu_ps(low, v + key * h->stride + c),
-                    _mm512_maskz_loadu_ps(high, v + (key + 1) * h->stride + c));
+        r.row[j] = pair(_mm512_maskz_loadu_ps(low, v + key * h->stride + c),
+                        _mm512_maskz_loadu_ps(high, v + (key + 1) * h->stride + c));
       }
-      transpose(r);
+      r = transposed(r);
       for (int j = 0; j < BLOCK && c + j < h->d; j++)
-        _mm512_storeu_si512(strip + (c + j) * g->stride + i * g->element, r[j]);
+        _mm512_storeu_si512(strip + (c + j) * g->stride + i * g->element, (__m512i)r.row[j]);
     }
 }
 
@@ -120,7 +94,7 @@ VEC_INLINE void softmax(uint32_t *p, const float *s, float *max, float *sum, flo
     vec e0 = i < keys ? vec_exp(vec_load(s + i * COLUMNS) - largest) : none;
     vec e1 = i + 1 < keys ? vec_exp(vec_load(s + (i + 1) * COLUMNS) - largest) : none;
     total = total + e0 + e1;
-    _mm512_storeu_si512(p + i / 2 * COLUMNS, pair(e0, e1));
+    _mm512_storeu_si512(p + i / 2 * COLUMNS, (__m512i)pair(e0, e1));
   }
   vec correction = vec_exp(before - largest);
   vec_store(sum, vec_fma(vec_load(sum), correction, total));
@@ -131,12 +105,12 @@ VEC_INLINE void softmax(uint32_t *p, const float *s, float *max, float *sum, flo
 /* Rows of d values of bf16 = (o / sum)^T for `count` queries of one vector. */
 static void unpack(uint16_t *y, int64_t stride, const float *o, vec sum, int count, int d) {
   for (int c = 0; c < d; c += BLOCK) {
-    __m512i r[BLOCK];
+    struct square r;
     for (int j = 0; j < BLOCK; j++)
-      r[j] = c + j < d ? (__m512i)(vec_load(o + (c + j) * COLUMNS) / sum) : _mm512_setzero_si512();
-    transpose(r);
+      r.row[j] = c + j < d ? (vec_bits)(vec_load(o + (c + j) * COLUMNS) / sum) : (vec_bits){0};
+    r = transposed(r);
     for (int j = 0; j < least(count, BLOCK); j++)
-      vec_put(y + j * stride, true, c, (vec)r[j], d - c);
+      vec_put(y + j * stride, true, c, (vec)r.row[j], d - c);
   }
 }
 

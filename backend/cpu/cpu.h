@@ -1,4 +1,4 @@
-/* The CPU backend: own kernels in three instruction tiers, threads by OpenMP. */
+/* The CPU backend: own kernels for every instruction tier, threads by OpenMP. */
 #ifndef BACKEND_CPU_CPU_H
 #define BACKEND_CPU_CPU_H
 

@@ -15,15 +15,15 @@ enum {
   CPU_TILE_COLUMNS_MAX = 32,
   CPU_DEPTH_BLOCK = 256, /* inputs and floats between rows in strips of f32, see gemm_kernels */
   CPU_STRIP_STRIDE = 272,
-  CPU_DEPTH_MAX = 768,       /* gemm_kernels' depth in the deepest tier */
-  CPU_STRIP_MAX = 32 * 1600, /* bytes of a strip in the widest tier     */
-  CPU_COLUMN_BLOCK = 384,    /* columns of one task; its block of weights, 384 KiB, stays in the
-                                second-level cache */
-  CPU_COLUMN_LEAST = 32,     /* columns of a task that is not cut further */
-  CPU_ROW_BLOCK = 96,        /* rows of one task, a multiple of every tier's tile */
-  CPU_KEY_BLOCK = 64,        /* keys of attention taken at a time */
-  CPU_HEAD_MAX = 512,        /* largest head width of the attention kernels */
-  CPU_STRIDE_MAX = 1600,     /* bytes between rows of a strip */
+  CPU_DEPTH_MAX = 768,   /* gemm_kernels' depth in the deepest tier */
+  CPU_STRIDE_MAX = 1600, /* bytes between rows of a strip, and of all of it */
+  CPU_STRIP_MAX = CPU_TILE_ROWS_MAX * CPU_STRIDE_MAX,
+  CPU_COLUMN_BLOCK = 384, /* columns of one task; its block of weights, 384 KiB, stays in the
+                             second-level cache */
+  CPU_COLUMN_LEAST = 32,  /* columns of a task that is not cut further */
+  CPU_ROW_BLOCK = 96,     /* rows of one task, a multiple of every tier's tile */
+  CPU_KEY_BLOCK = 64,     /* keys of attention taken at a time */
+  CPU_HEAD_MAX = 512,     /* largest head width of the attention kernels */
 };
 
 enum cpu_finish { FINISH_PLAIN, FINISH_GELU, FINISH_SWIGLU, FINISH_COUNT };
