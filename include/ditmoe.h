@@ -269,6 +269,26 @@ enum ditmoe_status ditmoe_file_write(struct ditmoe_ctx *ctx, const char *path, c
  * shards: of the lines that sha256sum prints for its checkpoint files, sorted, two levels deep. */
 enum ditmoe_status ditmoe_file_sha256(struct ditmoe_ctx *ctx, const char *path, char digest[65]);
 
+/* NumPy's .npz, written in order and in constant memory: entries are stored, not compressed, in
+ * ZIP64 form where they need it, so that programs may map or stream them. */
+
+struct ditmoe_npz;
+
+enum ditmoe_status ditmoe_npz_create(struct ditmoe_ctx *ctx, const char *path,
+                                     struct ditmoe_npz **out);
+/* Begins the array `name` of dtype "u1", "i4", "u4", "i8", "f4" or "f8" and this shape; its bytes
+ * follow, little-endian and row-major, by ditmoe_npz_write in as many pieces as you like. */
+enum ditmoe_status ditmoe_npz_array(struct ditmoe_ctx *ctx, struct ditmoe_npz *npz,
+                                    const char *name, const char *dtype, int rank,
+                                    const int64_t *shape);
+enum ditmoe_status ditmoe_npz_write(struct ditmoe_ctx *ctx, struct ditmoe_npz *npz,
+                                    const void *bytes, size_t size);
+/* The file appears under its name, complete and synced; DITMOE_FAILED if an array lacks bytes. npz
+ * is freed in any case. */
+enum ditmoe_status ditmoe_npz_commit(struct ditmoe_ctx *ctx, struct ditmoe_npz *npz);
+/* Removes what was written; npz may be NULL. */
+void ditmoe_npz_abandon(struct ditmoe_ctx *ctx, struct ditmoe_npz *npz);
+
 #ifdef __GNUC__
 #pragma GCC visibility pop
 #endif

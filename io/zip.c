@@ -1,5 +1,4 @@
 /* Reading ZIP archives: end records, central directory, entries. */
-#define ZLIB_CONST
 #include "io/zip.h"
 
 #include <stdlib.h>
@@ -19,8 +18,6 @@ enum {
   LOCATOR64_SIZE = 20,
   MAX_ENTRIES = 1 << 20,
   ZIP64_EXTRA = 1,
-  METHOD_STORED = 0,
-  METHOD_DEFLATED = 8,
   FLAG_DESCRIPTOR = 0x0008, /* sizes and CRC follow the data; the local header may hold zeros */
   FLAGS_ALLOWED = 0x080e    /* descriptor, deflate effort, UTF-8 names; not: encryption, patches */
 };
@@ -31,8 +28,8 @@ static enum ditmoe_status bad_zip(const struct zip *zip, const char *what) {
               what);
 }
 
-static enum ditmoe_status bad_entry(const struct zip *zip, const struct zip_entry *entry,
-                                    const char *what) {
+enum ditmoe_status zip_bad_entry(const struct zip *zip, const struct zip_entry *entry,
+                                 const char *what) {
   return fail(zip->source->ctx, DITMOE_FORMAT, "%s: zip entry %.*s: %s", zip->source->path,
               TEXT(entry->name), what);
 }
@@ -147,13 +144,13 @@ static enum ditmoe_status read_entries(struct zip *zip, struct span directory) {
     if (!read_central(&directory, entry)) return bad_zip(zip, "a bad central directory entry");
     /* Exact bounds are checked with the local header; this stops absurd sizes at once. */
     if (entry->local > zip->directory || entry->packed > zip->directory - entry->local)
-      return bad_entry(zip, entry, "it reaches beyond the archive");
+      return zip_bad_entry(zip, entry, "it reaches beyond the archive");
   }
   if (span_left(&directory)) return bad_zip(zip, "the central directory has the wrong size");
   if (zip->count) qsort(zip->entries, zip->count, sizeof *zip->entries, compare_entries);
   for (size_t i = 1; i < zip->count; i++)
     if (compare_entries(&zip->entries[i - 1], &zip->entries[i]) == 0)
-      return bad_entry(zip, &zip->entries[i], "the name occurs twice");
+      return zip_bad_entry(zip, &zip->entries[i], "the name occurs twice");
   return DITMOE_OK;
 }
 
@@ -205,66 +202,42 @@ static bool read_local(const struct zip *zip, const struct zip_entry *entry, con
          (local.packed == entry->packed && local.size == entry->size && local.crc == entry->crc);
 }
 
-static void *zlib_alloc(void *ctx, unsigned count, unsigned size) {
-  void *block = NULL;
-  return mem_alloc(ctx, count, size, "inflating", &block) == DITMOE_OK ? block : NULL;
+enum ditmoe_status zip_locate(const struct zip *zip, const struct zip_entry *entry,
+                              const uint8_t **packed) {
+  if (entry->flags & ~FLAGS_ALLOWED)
+    return zip_bad_entry(zip, entry, "encrypted or with unknown flags");
+  if (!read_local(zip, entry, packed))
+    return zip_bad_entry(zip, entry, "its local header disagrees with the central directory");
+  if (entry->method != ZIP_STORED && entry->method != ZIP_DEFLATED)
+    return zip_bad_entry(zip, entry, "its compression method is not supported");
+  if (entry->method == ZIP_STORED && entry->packed != entry->size)
+    return zip_bad_entry(zip, entry, "it is stored, but its two sizes differ");
+  return DITMOE_OK;
 }
 
-static void zlib_free(void *ctx, void *block) { mem_free(ctx, block); }
-
-static unsigned chunk_of(uint64_t left) { return left < 1u << 30 ? (unsigned)left : 1u << 30; }
-
-static enum ditmoe_status inflate_entry(const struct zip *zip, const struct zip_entry *entry,
-                                        const uint8_t *packed, uint8_t *content) {
-  struct ditmoe_ctx *ctx = zip->source->ctx;
-  z_stream stream = {.zalloc = zlib_alloc, .zfree = zlib_free, .opaque = ctx};
-  stream.next_in = packed;
-  stream.next_out = content;
-  int result = inflateInit2(&stream, -MAX_WBITS);
-  uint64_t in_left = entry->packed, out_left = entry->size;
-  while (result == Z_OK) {
-    unsigned in = stream.avail_in = chunk_of(in_left);
-    unsigned out = stream.avail_out = chunk_of(out_left);
-    result = inflate(&stream, Z_NO_FLUSH);
-    in_left -= in - stream.avail_in;
-    out_left -= out - stream.avail_out;
-  }
-  inflateEnd(&stream);
-  if (result == Z_MEM_ERROR)
-    return fail(ctx, DITMOE_NOMEM, "%s: not enough memory to inflate", zip->source->path);
-  if (result == Z_STREAM_END && in_left == 0 && out_left == 0) return DITMOE_OK;
-  return bad_entry(zip, entry, "damaged deflate data");
-}
-
-static enum ditmoe_status unpack(struct zip *zip, struct zip_entry *entry, const uint8_t *packed,
-                                 const uint8_t **content) {
-  if (entry->method == METHOD_STORED) {
-    *content = packed;
-    return entry->packed == entry->size
-               ? DITMOE_OK
-               : bad_entry(zip, entry, "it is stored, but its two sizes differ");
-  }
-  if (entry->method != METHOD_DEFLATED)
-    return bad_entry(zip, entry, "its compression method is not supported");
+static enum ditmoe_status inflate_entry(struct zip *zip, const struct zip_entry *entry,
+                                        const uint8_t **content) {
+  struct zip_stream *stream;
   uint8_t *block;
   TRY(source_unpack(zip->source, entry->size, entry->name, &block));
+  TRY(zip_stream_open(zip, entry, &stream));
+  enum ditmoe_status status = zip_stream_read(stream, block, entry->size);
+  zip_stream_close(stream);
   *content = block;
-  return inflate_entry(zip, entry, packed, block);
+  return status;
 }
 
 enum ditmoe_status zip_read(struct zip *zip, struct zip_entry *entry, struct span *out) {
   if (!entry->data) {
-    const uint8_t *packed = NULL, *content = NULL;
-    if (entry->flags & ~FLAGS_ALLOWED)
-      return bad_entry(zip, entry, "encrypted or with unknown flags");
-    if (!read_local(zip, entry, &packed))
-      return bad_entry(zip, entry, "its local header disagrees with the central directory");
+    const uint8_t *content = NULL;
+    TRY(zip_locate(zip, entry, &content));
     /* Only overlapping entries add up to more than the file; reading them could take for ever. */
     zip->read += entry->packed;
-    if (zip->read > zip->source->file.size) return bad_entry(zip, entry, "it overlaps another");
-    TRY(unpack(zip, entry, packed, &content));
-    if (crc32_z(0, content, entry->size) != entry->crc)
-      return bad_entry(zip, entry, "CRC mismatch: the data are damaged; fetch the file again");
+    if (zip->read > zip->source->file.size) return zip_bad_entry(zip, entry, "it overlaps another");
+    if (entry->method == ZIP_DEFLATED)
+      TRY(inflate_entry(zip, entry, &content));
+    else if (crc32_z(0, content, entry->size) != entry->crc)
+      return zip_bad_entry(zip, entry, ZIP_BAD_CRC);
     entry->data = content;
   }
   *out = span_of(entry->data, entry->size);
