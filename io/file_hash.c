@@ -1,47 +1,37 @@
-/* SHA-256 of files (FIPS 180-4, by libcrypto), and of folders that hold a checkpoint. */
+/* SHA-256 of files, and of folders that hold a checkpoint. */
 #include "base/pages.h"
 #include "io/file.h"
+#include "io/hash.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-enum { DIGEST_BYTES = 32, FOLDER_DEPTH = 2, PIECE = 16 << 20 };
-
-static enum ditmoe_status digest_failed(struct ditmoe_ctx *ctx, const char *path) {
-  return fail(ctx, DITMOE_FAILED, "%s: libcrypto cannot compute SHA-256", path);
-}
-
-static void digest_text(char digest[65], const unsigned char *bytes) {
-  for (int i = 0; i < DIGEST_BYTES; i++) snprintf(digest + 2 * i, 3, "%02x", bytes[i]);
-}
+enum { FOLDER_DEPTH = 2, PIECE = 16 << 20 };
 
 /* Piece by piece, so that a large file does not stay in memory. */
-static bool hash_mapping(const struct mapping *file, unsigned char *bytes) {
-  EVP_MD_CTX *sum = EVP_MD_CTX_new();
-  bool done = sum && EVP_DigestInit_ex(sum, EVP_sha256(), NULL);
-  for (size_t at = 0; done && at < file->size; at += PIECE) {
+static void hash_mapping(struct hash *sum, const struct mapping *file) {
+  for (size_t at = 0; at < file->size; at += PIECE) {
     size_t size = file->size - at < PIECE ? file->size - at : PIECE;
-    done = EVP_DigestUpdate(sum, file->data + at, size);
+    hash_add(sum, file->data + at, size);
     pages_drop(file->data + at, size);
   }
-  done = done && EVP_DigestFinal_ex(sum, bytes, NULL);
-  EVP_MD_CTX_free(sum);
-  return done;
 }
 
 static enum ditmoe_status hash_file(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
   struct mapping file;
-  unsigned char bytes[EVP_MAX_MD_SIZE];
+  struct hash *sum = NULL;
   TRY(file_map(ctx, path, &file));
-  bool done = hash_mapping(&file, bytes);
+  enum ditmoe_status status = hash_create(ctx, &sum);
+  if (status == DITMOE_OK) {
+    hash_mapping(sum, &file);
+    status = hash_read(ctx, sum, digest);
+  }
+  hash_free(ctx, sum);
   file_unmap(&file);
-  if (!done) return digest_failed(ctx, path);
-  digest_text(digest, bytes);
-  return DITMOE_OK;
+  return status;
 }
 
 static bool ends_with(const char *name, const char *ending) {
@@ -59,11 +49,11 @@ static bool is_checkpoint_file(const char *name) {
 }
 
 static enum ditmoe_status hash_folder(struct ditmoe_ctx *ctx, const char *root,
-                                      const char *relative, int depth, EVP_MD_CTX *sum);
+                                      const char *relative, int depth, struct hash *sum);
 
 /* Adds "<digest>  <relative path>\n", the line that sha256sum prints. */
 static enum ditmoe_status hash_entry(struct ditmoe_ctx *ctx, const char *root, const char *relative,
-                                     const char *name, int depth, EVP_MD_CTX *sum) {
+                                     const char *name, int depth, struct hash *sum) {
   char inner[4096], path[8192], digest[65];
   struct stat info;
   if (snprintf(inner, sizeof inner, "%s%s%s", relative, *relative ? "/" : "", name) >=
@@ -75,9 +65,10 @@ static enum ditmoe_status hash_entry(struct ditmoe_ctx *ctx, const char *root, c
     return depth > 1 ? hash_folder(ctx, root, inner, depth - 1, sum) : DITMOE_OK;
   if (!is_checkpoint_file(name)) return DITMOE_OK;
   TRY(hash_file(ctx, path, digest));
-  if (!EVP_DigestUpdate(sum, digest, strlen(digest)) || !EVP_DigestUpdate(sum, "  ", 2) ||
-      !EVP_DigestUpdate(sum, inner, strlen(inner)) || !EVP_DigestUpdate(sum, "\n", 1))
-    return digest_failed(ctx, path);
+  hash_add(sum, digest, strlen(digest));
+  hash_add(sum, "  ", 2);
+  hash_add(sum, inner, strlen(inner));
+  hash_add(sum, "\n", 1);
   return DITMOE_OK;
 }
 
@@ -89,7 +80,7 @@ static int entry_order(const struct dirent **a, const struct dirent **b) {
 }
 
 static enum ditmoe_status hash_folder(struct ditmoe_ctx *ctx, const char *root,
-                                      const char *relative, int depth, EVP_MD_CTX *sum) {
+                                      const char *relative, int depth, struct hash *sum) {
   char path[8192];
   struct dirent **entries = NULL;
   enum ditmoe_status status = DITMOE_OK;
@@ -106,15 +97,11 @@ static enum ditmoe_status hash_folder(struct ditmoe_ctx *ctx, const char *root,
 }
 
 static enum ditmoe_status hash_tree(struct ditmoe_ctx *ctx, const char *path, char digest[65]) {
-  unsigned char bytes[EVP_MAX_MD_SIZE];
-  EVP_MD_CTX *sum = EVP_MD_CTX_new();
-  bool ready = sum && EVP_DigestInit_ex(sum, EVP_sha256(), NULL);
-  enum ditmoe_status status =
-      ready ? hash_folder(ctx, path, "", FOLDER_DEPTH, sum) : digest_failed(ctx, path);
-  if (status == DITMOE_OK && !EVP_DigestFinal_ex(sum, bytes, NULL))
-    status = digest_failed(ctx, path);
-  EVP_MD_CTX_free(sum);
-  if (status == DITMOE_OK) digest_text(digest, bytes);
+  struct hash *sum;
+  TRY(hash_create(ctx, &sum));
+  enum ditmoe_status status = hash_folder(ctx, path, "", FOLDER_DEPTH, sum);
+  if (status == DITMOE_OK) status = hash_read(ctx, sum, digest);
+  hash_free(ctx, sum);
   return status;
 }
 

@@ -1,5 +1,5 @@
-/* Images: the format follows the ending of the name, the file appears complete or not at all. PNG
- * is in io/image_png.c; JPEG, BMP and TGA come from stb_image_write, which only this file
+/* Writing of images: the format follows the ending of the name, the file appears complete or not at
+ * all. PNG is in io/image_png.c; JPEG, BMP and TGA come from stb_image_write, which only this file
  * includes. */
 #include "io/image.h"
 
@@ -29,7 +29,7 @@
 #pragma GCC pop_options
 #endif
 
-enum { JPEG_QUALITY = 95, IMAGE_MAX_SIDE = 65535 };
+enum { JPEG_QUALITY = 95 };
 
 /* A short write sets the stream's error flag, which file_output_commit sees. */
 static void stb_sink(void *stream, void *bytes, int size) {

@@ -1,49 +1,40 @@
-/* PNG through libpng's row interface: writing with text entries, and reading of text entries. */
-#include "io/image.h"
+/* PNG through libpng's row interface: writing, with text entries. io/image_png_read.c reads. */
+#include "io/image_png.h"
 
-#include <png.h>
 #include <setjmp.h>
-#include <string.h>
 
-enum {
-  MAX_SIDE = 65535,
-  MAX_CHUNK_BYTES = 8 << 20, /* bytes that one chunk of a file may ask for */
-  MAX_CHUNKS = 256,          /* ancillary chunks that are kept             */
-  MAX_TEXTS = 8
-};
+enum { MAX_TEXTS = 8 };
 
-/* One libpng object at work; `status` is the failure that its callbacks met. */
-struct image_job {
-  struct ditmoe_ctx *ctx;
-  const char *path;
-  enum ditmoe_status status, code; /* code: what an error of libpng itself means */
-  struct mapping file;
-  size_t position;
-};
-
-static void on_error(png_structp png, png_const_charp message) {
-  struct image_job *job = png_get_error_ptr(png);
+void png_job_error(png_structp png, png_const_charp message) {
+  struct png_job *job = png_get_error_ptr(png);
   if (job->status == DITMOE_OK)
     job->status = fail(job->ctx, job->code, "%s: PNG: %s", job->path, message);
   png_longjmp(png, 1);
 }
 
 /* libpng warns about harmless oddities of other programs' files. */
-static void on_warning(png_structp png, png_const_charp message) {
+void png_job_warning(png_structp png, png_const_charp message) {
   (void)png;
   (void)message;
 }
 
-static png_voidp take_memory(png_structp png, png_alloc_size_t size) {
-  struct image_job *job = png_get_mem_ptr(png);
+png_voidp png_job_alloc(png_structp png, png_alloc_size_t size) {
+  struct png_job *job = png_get_mem_ptr(png);
   void *block = NULL;
-  enum ditmoe_status status = mem_alloc(job->ctx, size, 1, "PNG", &block);
-  if (status != DITMOE_OK) job->status = status;
+  enum ditmoe_status status;
+  if (size > job->room)
+    status = fail(job->ctx, job->code, "%s: PNG: its chunks ask for too much memory", job->path);
+  else
+    status = mem_alloc(job->ctx, size, 1, "PNG", &block);
+  if (status == DITMOE_OK)
+    job->room -= size;
+  else
+    job->status = status;
   return block;
 }
 
-static void give_memory(png_structp png, png_voidp block) {
-  struct image_job *job = png_get_mem_ptr(png);
+void png_job_free(png_structp png, png_voidp block) {
+  struct png_job *job = png_get_mem_ptr(png);
   mem_free(job->ctx, block);
 }
 
@@ -98,7 +89,7 @@ static void write_rows(png_structp png, png_infop info, FILE *stream, const uint
 enum ditmoe_status image_png_write(struct ditmoe_ctx *ctx, struct file_output *output,
                                    const uint8_t *pixels, int width, int height,
                                    const struct ditmoe_text *text) {
-  struct image_job job = {.ctx = ctx, .path = output->path, .code = DITMOE_OUTPUT};
+  struct png_job job = {.ctx = ctx, .path = output->path, .code = DITMOE_OUTPUT, .room = SIZE_MAX};
   png_text texts[MAX_TEXTS];
   char *latin[MAX_TEXTS] = {NULL};
   png_structp png = NULL;
@@ -110,8 +101,8 @@ enum ditmoe_status image_png_write(struct ditmoe_ctx *ctx, struct file_output *o
     return fail(ctx, DITMOE_USAGE, "%s: %d text entries; a PNG gets at most %d", output->path,
                 count, MAX_TEXTS);
   TRY_DONE(make_texts(ctx, texts, latin, text, count));
-  png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job,
-                                  take_memory, give_memory);
+  png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &job, png_job_error, png_job_warning, &job,
+                                  png_job_alloc, png_job_free);
   if (png) info = png_create_info_struct(png);
   if (info)
     write_rows(png, info, output->stream, pixels, (png_uint_32)width, (png_uint_32)height, texts,
@@ -123,73 +114,4 @@ done:
   if (png) png_destroy_write_struct(&png, &info);
   for (int i = 0; i < count; i++) mem_free(ctx, latin[i]);
   return status;
-}
-
-static void read_bytes(png_structp png, png_bytep out, size_t size) {
-  struct image_job *job = png_get_io_ptr(png);
-  if (size > job->file.size - job->position) png_error(png, "the file is truncated");
-  memcpy(out, job->file.data + job->position, size);
-  job->position += size;
-}
-
-/* Chunks up to the image data; the limits hold before anything is allocated. */
-static void read_header(png_structp png, png_infop info, struct image_job *job) {
-  if (setjmp(png_jmpbuf(png))) return;
-  png_set_user_limits(png, MAX_SIDE, MAX_SIDE);
-  png_set_chunk_malloc_max(png, MAX_CHUNK_BYTES);
-  png_set_chunk_cache_max(png, MAX_CHUNKS);
-  png_set_read_fn(png, job, read_bytes);
-  png_read_info(png, info);
-}
-
-/* Copies a text as UTF-8, as much of it as fits; tEXt and zTXt are Latin-1. */
-static void copy_utf8(char *out, size_t capacity, const png_text *text) {
-  bool latin = text->compression <= PNG_TEXT_COMPRESSION_zTXt;
-  size_t used = 0;
-  for (const unsigned char *c = (const unsigned char *)text->text; c && *c; c++) {
-    bool two = latin && *c >= 0x80;
-    if (used + two + 1 >= capacity) break;
-    if (two) out[used++] = (char)(0xc0 | *c >> 6);
-    out[used++] = (char)(two ? 0x80 | (*c & 0x3f) : *c);
-  }
-  out[used] = 0;
-}
-
-static enum ditmoe_status copy_text(struct image_job *job, png_structp png, png_infop info,
-                                    const char *key, char *buffer, size_t capacity) {
-  png_textp texts = NULL;
-  int count = 0;
-  png_get_text(png, info, &texts, &count);
-  for (int i = 0; i < count; i++)
-    if (strcmp(texts[i].key, key) == 0) {
-      copy_utf8(buffer, capacity, &texts[i]);
-      return DITMOE_OK;
-    }
-  return fail(job->ctx, DITMOE_FORMAT, "%s: no text entry \"%s\"; was it written without metadata?",
-              job->path, key);
-}
-
-enum ditmoe_status ditmoe_image_text(struct ditmoe_ctx *ctx, const char *path, const char *key,
-                                     char *buffer, size_t capacity) {
-  if (capacity == 0) return fail(ctx, DITMOE_USAGE, "%s: no room for the text", path);
-  struct image_job job = {.ctx = ctx, .path = path, .code = DITMOE_FORMAT};
-  png_structp png = NULL;
-  png_infop info = NULL;
-  TRY(file_map(ctx, path, &job.file));
-  if (job.file.size < 8 || png_sig_cmp(job.file.data, 0, 8) != 0) {
-    job.status = fail(ctx, DITMOE_FORMAT, "%s: not a PNG file", path);
-    goto done;
-  }
-  png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job,
-                                 take_memory, give_memory);
-  if (png) info = png_create_info_struct(png);
-  if (info)
-    read_header(png, info, &job);
-  else if (job.status == DITMOE_OK)
-    job.status = fail(ctx, DITMOE_FAILED, "%s: libpng cannot be started", path);
-  if (job.status == DITMOE_OK) job.status = copy_text(&job, png, info, key, buffer, capacity);
-done:
-  if (png) png_destroy_read_struct(&png, &info, NULL);
-  file_unmap(&job.file);
-  return job.status;
 }
