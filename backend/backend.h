@@ -17,47 +17,12 @@
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
+#include "backend/weights.h"
 #include "base/memory.h"
 #include "base/system.h"
-#include "base/tensor.h"
 
 struct backend;
 struct act; /* activations of be->dtype, see be_acts */
-
-/* Weights of y = x W^T + b in the layout of the backend that made them. */
-struct linear {
-  int in, out;
-  bool paired;          /* two matrices [out, in], gate and up, used together by a SwiGLU */
-  enum dtype type;      /* of the weights and of the x they are used with */
-  bool finite, adopted; /* no NaN nor infinity in its sources; data belong to somebody else */
-  size_t bytes;
-  void *data;
-};
-
-/* weight[i] [out_i, in] are stacked along the outputs; with `paired` there are two of equal shape.
- * bias[i] [out_i] or NULL. Any floating type; the layer has the backend's compute type. */
-struct linear_source {
-  int parts;
-  bool paired;
-  bool exact; /* f32 weights and inputs whatever the compute type */
-  const struct tensor *weight[3], *bias[3];
-};
-
-/* Weights of a convolution, weight [out, in, kernel, kernel]; padding in pixels. */
-struct conv {
-  int in, out, kernel, stride, pad_before, pad_after;
-  size_t bytes;
-  void *data;
-};
-
-enum expert_kind { EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY };
-
-/* SwiGLU: out(silu(gate x) * (up x)) with `in` paired; GELU: out(gelu(in x)); ZERO: 0; COPY: x. */
-struct expert {
-  enum expert_kind kind;
-  int hidden; /* F; 0 for ZERO and COPY */
-  const struct linear *in, *out;
-};
 
 /* Which expert works on which token, with what weight. Routers fill the assignments,
  * be_dispatch_order makes the rest: rows grouped by expert, and for every token its rows in the
@@ -73,13 +38,6 @@ struct dispatch {
   float *weight;       /* [capacity] weight of a row                               */
   int32_t *first;      /* [tokens + 1] rows of token t: row[first[t]] .. row[first[t + 1] - 1] */
   int32_t *row;        /* [capacity] by descending weight, ties by lower expert    */
-};
-
-/* Gradients of one expert's matrices, accumulated; [hidden, D], [hidden, D], [D, hidden]; in_bias
- * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be
- * NULL. */
-struct expert_grad {
-  float *gate, *up, *down, *in_bias, *out_bias;
 };
 
 struct backend_ops {
@@ -99,8 +57,8 @@ struct backend_ops {
   void (*linear_destroy)(struct backend *be, struct linear *linear);
   const struct packed_ops *packed; /* backend/packed.h, or NULL */
   enum ditmoe_status (*conv_create)(struct backend *be, const struct tensor *weight,
-                                    const struct tensor *bias, int stride, int pad_before,
-                                    int pad_after, struct conv **out);
+                                    const struct tensor *bias, const struct conv_window *window,
+                                    struct conv **out);
   void (*conv_destroy)(struct backend *be, struct conv *conv);
 
   void (*narrow)(struct backend *be, struct act *y, const float *x, int64_t n);
@@ -153,6 +111,16 @@ struct backend_ops {
 
   void (*conv2d)(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
                  int height, int width);
+  void (*conv2d_relu)(struct backend *be, struct act *y, int64_t ldy, int64_t at,
+                      const struct act *x, const struct conv *w, int B, int height, int width);
+  void (*max_pool)(struct backend *be, struct act *y, int64_t ldy, int64_t at, const struct act *x,
+                   int B, int height, int width, int C, int stride, int pad);
+  void (*avg_pool)(struct backend *be, struct act *y, const struct act *x, int B, int height,
+                   int width, int C);
+  void (*mean_pixels)(struct backend *be, float *y, const struct act *x, int B, int64_t pixels,
+                      int C);
+  void (*take_channels)(struct backend *be, float *y, const struct act *x, int64_t pixels, int C,
+                        int count);
   void (*group_norm)(struct backend *be, struct act *y, const float *x, const float *weight,
                      const float *bias, int B, int64_t pixels, int C, int groups, float eps,
                      bool silu);
@@ -229,9 +197,10 @@ void backend_fail(struct backend *be, enum ditmoe_status status);
 enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
                                        int *in, int *out);
 void linear_source_read(const struct linear_source *source, float *weight, float *bias);
-/* Checks a convolution's tensors and fills the sizes of *out from weight; bias may be NULL. */
+/* Checks a convolution's tensors and makes *out without data; bias may be NULL. */
 enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,
-                                     const struct tensor *bias, struct conv *out);
+                                     const struct tensor *bias, const struct conv_window *window,
+                                     struct conv *out);
 
 /* n elements of the arena; NULL (and DITMOE_FAILED) if it was sized too small. */
 float *be_floats(struct backend *be, int64_t n);

@@ -1,4 +1,5 @@
-/* The be_* callers of backend.h: one line each, with the meaning of the operation. */
+/* The be_* callers of backend.h: one line each, with the meaning of the operation. Those of images
+ * are in calls_image.h. */
 #ifndef BACKEND_CALLS_H
 #define BACKEND_CALLS_H
 
@@ -177,55 +178,6 @@ static inline void be_combine_rows(struct backend *be, float *y, const float *ro
   BE_CALL(be, combine_rows, y, rows, d, add, D);
 }
 
-/* Images are channels-last, [B, height, width, C]. */
-
-/* y [B, (height + before + after - kernel) / stride + 1, ..., out] */
-static inline void be_conv2d(struct backend *be, float *y, const struct act *x,
-                             const struct conv *w, int B, int height, int width) {
-  BE_CALL(be, conv2d, y, x, w, B, height, width);
-}
-/* GroupNorm over pixels and the channels of a group, then weight and bias [C], then silu if asked.
- */
-static inline void be_group_norm(struct backend *be, struct act *y, const float *x,
-                                 const float *weight, const float *bias, int B, int64_t pixels,
-                                 int C, int groups, float eps, bool silu) {
-  BE_CALL(be, group_norm, y, x, weight, bias, B, pixels, C, groups, eps, silu);
-}
-/* For an image that is computed in tiles. moments [groups, 2] += what a window (top, left, bottom,
- * right) of the tile x [height, width, C] adds to the mean and the mean square of each group over
- * the whole image of `pixels`; */
-static inline void be_group_moments(struct backend *be, double *moments, const float *x, int width,
-                                    const int window[4], int C, int groups, int64_t pixels) {
-  BE_CALL(be, group_moments, moments, x, width, window, C, groups, pixels);
-}
-/* and GroupNorm of a tile with these moments. */
-static inline void be_group_norm_given(struct backend *be, struct act *y, const float *x,
-                                       const double *moments, const float *weight,
-                                       const float *bias, int64_t pixels, int C, int groups,
-                                       float eps, bool silu) {
-  BE_CALL(be, group_norm_given, y, x, moments, weight, bias, pixels, C, groups, eps, silu);
-}
-static inline void be_relu(struct backend *be, float *y, const float *x, int64_t n) {
-  BE_CALL(be, relu, y, x, n);
-}
-/* y = limit * tanh(x / limit) */
-static inline void be_tanh_clamp(struct backend *be, float *y, const float *x, float limit,
-                                 int64_t n) {
-  BE_CALL(be, tanh_clamp, y, x, limit, n);
-}
-/* Nearest neighbour, y [B, 2 height, 2 width, C]. */
-static inline void be_upsample2x(struct backend *be, struct act *y, const float *x, int B,
-                                 int height, int width, int C) {
-  BE_CALL(be, upsample2x, y, x, B, height, width, C);
-}
-/* [B, C, pixels] to [B, pixels, C] and back. */
-static inline void be_channels_last(struct backend *be, float *y, const float *x, int B, int C,
-                                    int64_t pixels) {
-  BE_CALL(be, channels_last, y, x, B, C, pixels);
-}
-static inline void be_channels_first(struct backend *be, float *y, const float *x, int B, int C,
-                                     int64_t pixels) {
-  BE_CALL(be, channels_first, y, x, B, C, pixels);
-}
+#include "backend/calls_image.h"
 
 #endif

@@ -61,15 +61,20 @@ void linear_source_read(const struct linear_source *source, float *weight, float
 }
 
 enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,
-                                     const struct tensor *bias, struct conv *out) {
+                                     const struct tensor *bias, const struct conv_window *window,
+                                     struct conv *out) {
   int rows, columns;
   TRY(matrix_shape(ctx, weight, &rows, &columns));
-  if (weight->rank != 4 || weight->shape[2] != weight->shape[3])
-    return fail(ctx, DITMOE_MISMATCH, "%s: expected a convolution [out, in, k, k], found rank %d",
-                weight->name, weight->rank);
+  if (weight->rank != 4)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: expected a convolution [out, in, height, width], found rank %d", weight->name,
+                weight->rank);
   TRY(check_bias(ctx, bias, rows));
-  out->in = (int)weight->shape[1];
-  out->out = rows;
-  out->kernel = (int)weight->shape[2];
+  *out = (struct conv){.in = (int)weight->shape[1],
+                       .out = rows,
+                       .kernel = {(int)weight->shape[2], (int)weight->shape[3]},
+                       .stride = window->stride,
+                       .before = {window->before[0], window->before[1]},
+                       .after = {window->after[0], window->after[1]}};
   return DITMOE_OK;
 }

@@ -51,13 +51,14 @@ static const struct key {
   { #member, KEY_NUMBER, offsetof(struct shape, member) }
 #define WORD(member)                                                                               \
   { #member, KEY_WORD, offsetof(struct shape, member) }
-    WHOLE(N),      WHOLE(B),      WHOLE(T),       WHOLE(D),     WHOLE(H),      WHOLE(d),
-    WHOLE(E),      WHOLE(K),      WHOLE(F),       WHOLE(C),     WHOLE(in),     WHOLE(out),
-    WHOLE(parts),  WHOLE(bias),   WHOLE(exact),   WHOLE(size),  WHOLE(width),  WHOLE(patch),
-    WHOLE(kernel), WHOLE(stride), WHOLE(before),  WHOLE(after), WHOLE(groups), WHOLE(silu),
-    WHOLE(skip),   WHOLE(ties),   WHOLE(add),     WHOLE(nans),  WHOLE(nulls),  WHOLE(poison),
-    WHOLE(full),   NUMBER(scale), NUMBER(offset), NUMBER(eps),  WORD(kinds),   WORD(pattern),
-    WORD(round),   WORD(dtype),
+    WHOLE(N),        WHOLE(B),        WHOLE(T),       WHOLE(D),     WHOLE(H),      WHOLE(d),
+    WHOLE(E),        WHOLE(K),        WHOLE(F),       WHOLE(C),     WHOLE(in),     WHOLE(out),
+    WHOLE(parts),    WHOLE(bias),     WHOLE(exact),   WHOLE(size),  WHOLE(width),  WHOLE(patch),
+    WHOLE(kernel),   WHOLE(stride),   WHOLE(before),  WHOLE(after), WHOLE(groups), WHOLE(silu),
+    WHOLE(skip),     WHOLE(ties),     WHOLE(add),     WHOLE(nans),  WHOLE(nulls),  WHOLE(poison),
+    WHOLE(kernel_x), WHOLE(before_x), WHOLE(after_x), WHOLE(ldy),   WHOLE(at),     WHOLE(full),
+    NUMBER(scale),   NUMBER(offset),  NUMBER(eps),    WORD(kinds),  WORD(pattern), WORD(round),
+    WORD(dtype),
 };
 
 /* Whether `list`, of words separated by spaces, has this word. */
@@ -106,6 +107,8 @@ static int whole_of(const struct shape *shape, const struct key *key) {
 static const char *contradiction(const struct op_case *c) {
   const struct shape *s = &c->shape;
   const int slack = s->before + s->after - s->kernel;
+  const int slack_x = s->kernel_x ? s->before_x + s->after_x - s->kernel_x : slack;
+  const int slice = strcmp(c->operation->name, "max_pool") == 0 ? s->C : s->out;
   const double images = (double)s->N * (s->T ? s->T : 1) * (s->K ? s->K : 1);
   const bool by_token = strcmp(c->operation->name, "assign_tokens") == 0;
   if (s->K && !by_token && s->K + s->skip > s->E) return "K is more than E";
@@ -120,7 +123,15 @@ static const char *contradiction(const struct op_case *c) {
   if (s->groups && s->C % s->groups) return "C is no multiple of groups";
   if (s->groups > MAX_GROUPS) return "there are too many groups";
   if (s->parts > MAX_PARTS) return "there are too many parts";
-  if (s->kernel && (s->size + slack < 0 || s->width + slack < 0)) return "the kernel is too large";
+  if (s->kernel && (s->size + slack < 0 || s->width + slack_x < 0))
+    return "the kernel is too large";
+  if (strcmp(c->operation->name, "max_pool") == 0 && s->before > 1) return "before is more than 1";
+  if (strcmp(c->operation->name, "max_pool") == 0 &&
+      (s->size + 2 * s->before < 3 || s->width + 2 * s->before < 3))
+    return "the image is too small";
+  if (strcmp(c->operation->name, "take_channels") == 0 && s->out > s->C)
+    return "out is more than C";
+  if ((s->ldy || s->at) && s->at + slice > s->ldy) return "ldy is less than at and the channels";
   if (images > 1 << 28) return "there are too many items";
   return NULL;
 }

@@ -34,15 +34,24 @@ static void count_attention(struct backend *be, struct act *o, const float *qkv,
   counter->real->attention(be, o, qkv, B, T, H, d);
 }
 
+static void count_window(struct counter *counter, const struct conv *w, int B, int height,
+                         int width) {
+  const double pixels = (double)conv_size(w, 0, height) * conv_size(w, 1, width);
+  counter->flop += 2.0 * B * pixels * w->in * w->out * w->kernel[0] * w->kernel[1];
+  counter->weight_bytes += (double)w->bytes;
+}
+
 static void count_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w,
                          int B, int height, int width) {
-  struct counter *counter = counter_of(be);
-  const int grown = w->pad_before + w->pad_after - w->kernel;
-  const double pixels =
-      (double)((height + grown) / w->stride + 1) * ((width + grown) / w->stride + 1);
-  counter->flop += 2.0 * B * pixels * w->in * w->out * w->kernel * w->kernel;
-  counter->weight_bytes += (double)w->bytes;
-  counter->real->conv2d(be, y, x, w, B, height, width);
+  count_window(counter_of(be), w, B, height, width);
+  counter_of(be)->real->conv2d(be, y, x, w, B, height, width);
+}
+
+static void count_conv2d_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at,
+                              const struct act *x, const struct conv *w, int B, int height,
+                              int width) {
+  count_window(counter_of(be), w, B, height, width);
+  counter_of(be)->real->conv2d_relu(be, y, ldy, at, x, w, B, height, width);
 }
 
 /* The rows of each expert are known only to the device. */
@@ -79,6 +88,7 @@ void counter_begin(struct counter *counter, struct backend *be) {
   counter->ops.hidden = count_hidden;
   counter->ops.attention = count_attention;
   counter->ops.conv2d = count_conv2d;
+  counter->ops.conv2d_relu = count_conv2d_relu;
   counter->ops.experts_in = count_experts_in;
   counter->ops.experts_out = count_experts_out;
   be->ops = &counter->ops;

@@ -71,7 +71,8 @@ static double bytes_needed(const struct shape *s) {
   const double values = s->D + s->F + s->E + heads + s->in + s->out + experts + 2 * image;
   const double linear = (double)s->in * s->out * (s->parts ? s->parts : 1);
   const double mixture = 3.0 * s->D * s->F * (s->E ? s->E : 1);
-  const double conv = (double)s->C * s->out * s->kernel * s->kernel;
+  const double area = (double)s->kernel * (s->kernel_x ? s->kernel_x : s->kernel);
+  const double conv = s->C * s->out * area;
   return sizeof(float) * (2 * rows * values + 1.1 * (linear + mixture + conv));
 }
 

@@ -271,12 +271,13 @@ static void test_sources(void **state) {
     struct backend be;
     struct linear *linear;
     struct conv *conv;
+    const struct conv_window window = {.stride = 1};
     if (open_variant(&be, test_ctx(), &variants[v], 1) == DITMOE_DEVICE) continue;
     for (int i = 0; i < 4; i++)
       assert_fails(test_ctx(), DITMOE_MISMATCH, named[i],
                    be.ops->linear_create(&be, &sources[i], &linear));
     assert_fails(test_ctx(), DITMOE_MISMATCH,
-                 "a:", be.ops->conv_create(&be, &a, NULL, 1, 0, 0, &conv));
+                 "a:", be.ops->conv_create(&be, &a, NULL, &window, &conv));
     backend_fini(&be);
   }
 }
@@ -294,7 +295,7 @@ static enum ditmoe_status make_weights(struct ditmoe_ctx *ctx, const struct vari
   enum ditmoe_status status = backend_arena(&be, 1000, false);
   if (status == DITMOE_OK) status = be.ops->linear_create(&be, &source, &linear);
   if (status == DITMOE_OK) {
-    status = be.ops->conv_create(&be, &k, NULL, 1, 0, 0, &conv);
+    status = be.ops->conv_create(&be, &k, NULL, &(struct conv_window){.stride = 1}, &conv);
     if (status == DITMOE_OK) be.ops->conv_destroy(&be, conv);
     be.ops->linear_destroy(&be, linear);
   }

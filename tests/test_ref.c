@@ -185,9 +185,10 @@ static void test_convolution(void **state) {
   float kernel[9] = {1, 0, 0, 0, 0, 0, 0, 0, 10}, bias[1] = {0.5F}, x[16], y[4];
   struct tensor w = {"weight", DT_F32, 4, {1, 1, 3, 3}, 9, kernel};
   struct tensor b = {"bias", DT_F32, 1, {1}, 1, bias};
+  const struct conv_window window = {.stride = 2, .after = {1, 1}};
   struct conv *conv;
   for (int i = 0; i < 16; i++) x[i] = (float)i;
-  assert_ok(be->ctx, be->ops->conv_create(be, &w, &b, 2, 0, 1, &conv));
+  assert_ok(be->ctx, be->ops->conv_create(be, &w, &b, &window, &conv));
   be_conv2d(be, y, as_act(x), conv, 1, 4, 4);
   assert_floats(y, (float[]){100.5F, 2.5F, 8.5F, 10.5F}, 4);
   be->ops->conv_destroy(be, conv);
@@ -199,6 +200,40 @@ static void test_convolution(void **state) {
   assert_floats(image, (float[]){0, 3, 1, 4, 2, 5}, 6);
   be_channels_first(be, image, x, 1, 2, 3);
   assert_floats(image, (float[]){0, 2, 4, 1, 3, 5}, 6);
+}
+
+/* A kernel of one row and three columns, every second column, two images; relu into channel 1 of 3.
+ */
+static void test_convolution_relu(void **state) {
+  struct backend *be = *state;
+  float kernel[3] = {1, 10, 100}, x[6] = {1, 2, -3, -1, -2, 3}, y[12];
+  struct tensor w = {"weight", DT_F32, 4, {1, 1, 1, 3}, 3, kernel};
+  const struct conv_window window = {.stride = 2, .before = {0, 1}, .after = {0, 1}};
+  struct conv *conv;
+  for (int i = 0; i < 12; i++) y[i] = 7;
+  assert_ok(be->ctx, be->ops->conv_create(be, &w, NULL, &window, &conv));
+  assert_int_equal(conv_size(conv, 0, 1), 1);
+  assert_int_equal(conv_size(conv, 1, 3), 2);
+  be_conv2d_relu(be, as_act(y), 3, 1, as_act(x), conv, 2, 1, 3);
+  assert_floats(y, (float[]){7, 210, 7, 7, 0, 7, 7, 0, 7, 7, 28, 7}, 12);
+  be->ops->conv_destroy(be, conv);
+}
+
+static void test_pooling(void **state) {
+  float x[12] = {-1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12}, y[24];
+  for (int i = 0; i < 24; i++) y[i] = 7;
+  assert_int_equal(pool_size(147, 2, 0), 73);
+  assert_int_equal(pool_size(8, 1, 1), 8);
+  be_max_pool(*state, as_act(y), 2, 1, as_act(x), 1, 3, 4, 1, 1, 0); /* one channel */
+  assert_floats(y, (float[]){7, -1, 7, -2, 7}, 5);
+  be_max_pool(*state, as_act(y), 1, 0, as_act(x), 1, 3, 4, 1, 1, 1);
+  assert_floats(y, (float[]){-1, -1, -2, -3, -1, -1, -2, -3, -5, -5, -6, -7}, 12);
+  be_avg_pool(*state, as_act(y), as_act(x), 1, 3, 2, 2);
+  assert_floats(y, (float[]){-4, -5, -4, -5, -6, -7, -6, -7, -8, -9, -8, -9}, 12);
+  be_mean_pixels(*state, y, as_act(x), 2, 3, 2);
+  assert_floats(y, (float[]){-3, -4, -9, -10}, 4);
+  be_take_channels(*state, y, as_act(x), 3, 4, 2);
+  assert_floats(y, (float[]){-1, -2, -5, -6, -9, -10}, 6);
 }
 
 /* Three stacked parts, the second without a bias; two paired ones. */
@@ -265,7 +300,8 @@ int main(void) {
       cmocka_unit_test(test_patches),       cmocka_unit_test(test_choices),
       cmocka_unit_test(test_order),         cmocka_unit_test(test_convolution),
       cmocka_unit_test(test_linear),        cmocka_unit_test(test_experts),
-      cmocka_unit_test(test_bf16),
+      cmocka_unit_test(test_bf16),          cmocka_unit_test(test_convolution_relu),
+      cmocka_unit_test(test_pooling),
   };
   return cmocka_run_group_tests(tests, open_ref, close_ref);
 }

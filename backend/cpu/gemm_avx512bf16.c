@@ -9,18 +9,34 @@
 
 enum { DEPTH = 512, STRIDE = DEPTH + 32 };
 
+/* Adds a pair of inputs: a[i * row_step] times a row of the panel. */
+VEC_INLINE void add_pair(struct accumulators *acc, const uint32_t *a, int64_t row_step,
+                         const uint32_t *panel, int rows) {
+  __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel);
+  __m512bh b1 = (__m512bh)_mm512_loadu_si512(panel + VEC_LANES);
+  VEC_UNROLL for (int i = 0; i < rows; i++) {
+    __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a[i * row_step]);
+    acc->row[i][0] = _mm512_dpbf16_ps(acc->row[i][0], pair, b0);
+    acc->row[i][1] = _mm512_dpbf16_ps(acc->row[i][1], pair, b1);
+  }
+}
+
 VEC_INLINE void product_pairs(float *c, const uint32_t *a, const uint32_t *panel, int k, int rows,
                               bool add) {
   struct accumulators acc;
   clear(&acc, rows);
-  for (int p = 0; p < k / 2; p++, panel += COLUMNS) {
-    __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel);
-    __m512bh b1 = (__m512bh)_mm512_loadu_si512(panel + VEC_LANES);
-    VEC_UNROLL for (int i = 0; i < rows; i++) {
-      __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a[i * STRIDE / 2 + p]);
-      acc.row[i][0] = _mm512_dpbf16_ps(acc.row[i][0], pair, b0);
-      acc.row[i][1] = _mm512_dpbf16_ps(acc.row[i][1], pair, b1);
-    }
+  for (int p = 0; p < k / 2; p++, a++, panel += COLUMNS) add_pair(&acc, a, STRIDE / 2, panel, rows);
+  put_tile(c, &acc, rows, add);
+}
+
+VEC_INLINE void product_segments(float *c, const struct cpu_segments *x, const uint32_t *panel,
+                                 int rows, bool add) {
+  struct accumulators acc;
+  const int64_t step = x->step / 2;
+  clear(&acc, rows);
+  for (int s = 0; s < x->count; s++) {
+    const uint32_t *a = x->at[s].x, *end = a + x->at[s].length / 2;
+    for (; a < end; a++, panel += COLUMNS) add_pair(&acc, a, step, panel, rows);
   }
   put_tile(c, &acc, rows, add);
 }
@@ -30,8 +46,18 @@ VEC_INLINE void product_pairs(float *c, const uint32_t *a, const uint32_t *panel
     product_pairs(c, strip, panel, k, n, add);                                                     \
     break;
 
+#define CASE_SEGMENTS(n)                                                                           \
+  case n:                                                                                          \
+    product_segments(c, x, panel, n, add);                                                         \
+    break;
+
 static void tile(float *c, const void *strip, const void *panel, int m, int k, bool add) {
   switch (m) { TILE_FOR_ROWS(CASE) }
+}
+
+static void tile_segments(float *c, const struct cpu_segments *x, const void *panel, int m,
+                          bool add) {
+  switch (m) { TILE_FOR_ROWS(CASE_SEGMENTS) }
 }
 
 static void load(void *strip, const void *x, int n) {
@@ -50,5 +76,6 @@ const struct gemm_kernels gemm_bf16_avx512bf16 = {
     .stride = STRIDE * (int)sizeof(uint16_t),
     .load = load,
     .tile = tile,
-    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16},
+    .tile_segments = tile_segments,
+    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16},
 };

@@ -24,9 +24,21 @@ enum {
   CPU_ROW_BLOCK = 96,     /* rows of one task, a multiple of every tier's tile */
   CPU_KEY_BLOCK = 64,     /* keys of attention taken at a time */
   CPU_HEAD_MAX = 512,     /* largest head width of the attention kernels */
+  CPU_SEGMENTS_MAX = 8,   /* of a struct cpu_segments */
 };
 
-enum cpu_finish { FINISH_PLAIN, FINISH_GELU, FINISH_SWIGLU, FINISH_COUNT };
+/* Rows of inputs as they are in memory: element i of row r is, for the segment that i is in, at
+ * segment.x[r step + i - the elements of earlier segments]. */
+struct cpu_segments {
+  int64_t step; /* elements */
+  int count;
+  struct {
+    const void *x;
+    int length;
+  } at[CPU_SEGMENTS_MAX];
+};
+
+enum cpu_finish { FINISH_PLAIN, FINISH_GELU, FINISH_SWIGLU, FINISH_RELU, FINISH_COUNT };
 
 /* Compute types, as an index. */
 enum cpu_type { CPU_F32, CPU_BF16, CPU_TYPES };
@@ -53,10 +65,13 @@ struct gemm_kernels {
   void (*load)(void *strip, const void *x, int n);
   /* c [m, columns] = strip panel, or c += strip panel; 1 <= m <= rows. */
   void (*tile)(float *c, const void *strip, const void *panel, int m, int k, bool add);
+  /* The same without a strip, to the same bits; segments and step are multiples of `group`, and all
+   * of k, of `unit`. NULL: there is none. */
+  void (*tile_segments)(float *c, const struct cpu_segments *x, const void *panel, int m, bool add);
   /* From a tile c [rows, columns] and the bias [columns] of its panel to rows of y, `stride` bytes
-   * apart, of `count` values. PLAIN y = c + bias in f32; GELU y = gelu(c + bias) in the compute
-   * type; SWIGLU: the first half of a panel is gate, the second up, y = silu(gate) up in the
-   * compute type, at most `lanes` values. */
+   * apart, of `count` values. PLAIN y = c + bias in f32; GELU and RELU y = f(c + bias) in the
+   * compute type; SWIGLU: the first half of a panel is gate, the second up, y = silu(gate) up in
+   * the compute type, at most `lanes` values. */
   void (*finish[FINISH_COUNT])(void *y, int64_t stride, const float *c, const float *bias, int rows,
                                int count);
 };
@@ -88,6 +103,12 @@ struct attention_kernels {
                             int d);
 };
 
+/* count[0] times count[1] rows, as many elements apart as the strides say. */
+struct cpu_block {
+  const void *x;
+  int64_t count[2], stride[2];
+};
+
 /* Rows of n floats. y may be x. */
 struct row_kernels {
   void (*silu)(float *y, const float *x, int64_t n);
@@ -111,6 +132,10 @@ struct row_kernels {
   /* sum [n] += x - center, squares [n] += (x - center)^2, over `rows` rows `stride` apart. */
   void (*moments)(double *sum, double *squares, const float *x, const float *center, int64_t rows,
                   int64_t stride, int n);
+  /* y [n] = the largest, or the mean, of the rows in a block of a compute type; NaN is the largest.
+   * y has the type of the block; of a mean, the type or f32. */
+  void (*largest[CPU_TYPES])(void *y, const struct cpu_block *x, int64_t n);
+  void (*mean[CPU_TYPES])(void *y, enum cpu_type type, const struct cpu_block *x, int64_t n);
   /* y = (x - center) scale + bias, then silu if asked, in a compute type */
   void (*affine[CPU_TYPES])(void *y, const float *x, const float *center, const float *scale,
                             const float *bias, int n, bool silu);

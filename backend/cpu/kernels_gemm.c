@@ -18,9 +18,26 @@ VEC_INLINE void product_bf16(float *c, const float *a, const uint32_t *panel, in
   put_tile(c, &acc, rows, add);
 }
 
+VEC_INLINE void product_segments(float *c, const struct cpu_segments *x, const float *panel,
+                                 int rows, bool add) {
+  struct accumulators acc;
+  const int64_t step = x->step;
+  clear(&acc, rows);
+  for (int s = 0; s < x->count; s++) {
+    const float *a = x->at[s].x, *end = a + x->at[s].length;
+    for (; a < end; a++, panel += COLUMNS)
+      add_input(&acc, a, step, vec_load(panel), vec_load(panel + VEC_LANES), rows);
+  }
+  put_tile(c, &acc, rows, add);
+}
+
 #define CASE_F32(n)                                                                                \
   case n:                                                                                          \
     product(c, strip, CPU_STRIP_STRIDE, 1, panel, k, n, add);                                      \
+    break;
+#define CASE_SEGMENTS(n)                                                                           \
+  case n:                                                                                          \
+    product_segments(c, x, panel, n, add);                                                         \
     break;
 #define CASE_BF16(n)                                                                               \
   case n:                                                                                          \
@@ -29,6 +46,11 @@ VEC_INLINE void product_bf16(float *c, const float *a, const uint32_t *panel, in
 
 static void tile_f32(float *c, const void *strip, const void *panel, int m, int k, bool add) {
   switch (m) { TILE_FOR_ROWS(CASE_F32) }
+}
+
+static void tile_segments_f32(float *c, const struct cpu_segments *x, const void *panel, int m,
+                              bool add) {
+  switch (m) { TILE_FOR_ROWS(CASE_SEGMENTS) }
 }
 
 static void tile_bf16(float *c, const void *strip, const void *panel, int m, int k, bool add) {
@@ -59,7 +81,8 @@ const struct gemm_kernels CPU_TIERED(gemm_f32) = {
     .stride = CPU_STRIP_STRIDE * (int)sizeof(float),
     .load = load_f32,
     .tile = tile_f32,
-    .finish = {finish_plain, finish_gelu_f32, finish_swiglu_f32},
+    .tile_segments = tile_segments_f32,
+    .finish = {finish_plain, finish_gelu_f32, finish_swiglu_f32, finish_relu_f32},
 };
 
 const struct gemm_kernels CPU_TIERED(gemm_bf16) = {
@@ -74,5 +97,5 @@ const struct gemm_kernels CPU_TIERED(gemm_bf16) = {
     .stride = CPU_STRIP_STRIDE * (int)sizeof(float),
     .load = load_bf16,
     .tile = tile_bf16,
-    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16},
+    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16},
 };

@@ -13,9 +13,6 @@ VEC_INLINE void map(float *y, const float *x, int64_t n, vec (*f)(vec)) {
   if (i < n) vec_store_n(y + i, f(vec_load_n(x + i, n - i)), n - i);
 }
 
-/* Zero first: vec_max returns its second argument if one is NaN. */
-VEC_INLINE vec vec_relu(vec x) { return vec_max(vec_set1(0), x); }
-
 static void silu(float *y, const float *x, int64_t n) { map(y, x, n, vec_silu); }
 static void sigmoid(float *y, const float *x, int64_t n) { map(y, x, n, vec_sigmoid); }
 static void relu(float *y, const float *x, int64_t n) { map(y, x, n, vec_relu); }
@@ -226,6 +223,81 @@ static void affine_bf16(void *y, const float *x, const float *center, const floa
   affine(y, true, x, center, factor, bias, n, silu_too);
 }
 
+/* x if that is larger or a NaN: vec_max returns its second argument if one is NaN. */
+VEC_INLINE vec vec_larger(vec x, vec max) {
+  vec_bits nan = (vec_bits)(x != x);
+  return (vec)((nan & (vec_bits)x) | (~nan & (vec_bits)vec_max(x, max)));
+}
+
+VEC_INLINE vec vec_plus(vec x, vec sum) { return x + sum; }
+
+/* So many vectors are reduced at a time: the walk over the rows is paid once for all of them. */
+enum { REDUCED = 4 };
+
+/* y = f over the rows of a block, from `start` on, for n values from i on: those of `vectors`
+ * vectors. */
+VEC_INLINE void reduce(vec *y, int vectors, const struct cpu_block *b, bool narrow, int64_t i,
+                       int64_t n, vec start, vec (*f)(vec, vec)) {
+  vec acc[REDUCED];
+  VEC_UNROLL for (int v = 0; v < vectors; v++) acc[v] = start;
+  for (int64_t r = 0; r < b->count[0]; r++)
+    for (int64_t c = 0; c < b->count[1]; c++) {
+      int64_t at = r * b->stride[0] + c * b->stride[1] + i;
+      VEC_UNROLL for (int v = 0; v < vectors; v++) {
+        acc[v] = f(vec_get(b->x, narrow, at + v * VEC_LANES, n - v * VEC_LANES), acc[v]);
+      }
+    }
+  VEC_UNROLL for (int v = 0; v < vectors; v++) y[v] = acc[v];
+}
+
+VEC_INLINE void largest_of(void *y, int vectors, bool narrow, const struct cpu_block *x, int64_t i,
+                           int64_t n) {
+  vec max[REDUCED];
+  reduce(max, vectors, x, narrow, i, n, vec_set1(-INFINITY), vec_larger);
+  VEC_UNROLL for (int v = 0; v < vectors; v++) {
+    vec_put(y, narrow, i + v * VEC_LANES, max[v], n - v * VEC_LANES);
+  }
+}
+
+VEC_INLINE void largest(void *y, bool narrow, const struct cpu_block *x, int64_t n) {
+  int64_t i = 0;
+  for (; i + REDUCED * VEC_LANES <= n; i += REDUCED * VEC_LANES)
+    largest_of(y, REDUCED, narrow, x, i, REDUCED * VEC_LANES);
+  for (; i < n; i += VEC_LANES) largest_of(y, 1, narrow, x, i, n - i);
+}
+
+VEC_INLINE void mean_of(void *y, bool to_bf16, int vectors, bool narrow, const struct cpu_block *x,
+                        int64_t i, int64_t n) {
+  const vec count = vec_set1((float)(x->count[0] * x->count[1]));
+  vec sum[REDUCED];
+  reduce(sum, vectors, x, narrow, i, n, vec_set1(0), vec_plus);
+  VEC_UNROLL for (int v = 0; v < vectors; v++) {
+    vec_put(y, to_bf16, i + v * VEC_LANES, sum[v] / count, n - v * VEC_LANES);
+  }
+}
+
+VEC_INLINE void mean(void *y, bool to_bf16, bool narrow, const struct cpu_block *x, int64_t n) {
+  int64_t i = 0;
+  for (; i + REDUCED * VEC_LANES <= n; i += REDUCED * VEC_LANES)
+    mean_of(y, to_bf16, REDUCED, narrow, x, i, REDUCED * VEC_LANES);
+  for (; i < n; i += VEC_LANES) mean_of(y, to_bf16, 1, narrow, x, i, n - i);
+}
+
+static void largest_f32(void *y, const struct cpu_block *x, int64_t n) { largest(y, false, x, n); }
+static void largest_bf16(void *y, const struct cpu_block *x, int64_t n) { largest(y, true, x, n); }
+
+static void mean_f32(void *y, enum cpu_type type, const struct cpu_block *x, int64_t n) {
+  (void)type;
+  mean(y, false, false, x, n);
+}
+
+static void mean_bf16(void *y, enum cpu_type type, const struct cpu_block *x, int64_t n) {
+  if (type == CPU_BF16)
+    mean(y, true, true, x, n);
+  else
+    mean(y, false, true, x, n);
+}
+
 const struct row_kernels CPU_TIERED(row_kernels) = {
     .silu = silu,
     .sigmoid = sigmoid,
@@ -242,5 +314,7 @@ const struct row_kernels CPU_TIERED(row_kernels) = {
     .softmax = softmax,
     .round_f16 = round_f16,
     .moments = moments,
+    .largest = {largest_f32, largest_bf16},
+    .mean = {mean_f32, mean_bf16},
     .affine = {affine_f32, affine_bf16},
 };

@@ -205,14 +205,9 @@ static enum ditmoe_status adopt(struct backend *be, const struct linear *shape,
 
 const struct packed_ops cpu_packed = {.layout = layout, .bytes = packed_bytes, .adopt = adopt};
 
-static struct gemm only_one(const void *source, int i) {
-  (void)i;
-  return *(const struct gemm *)source;
-}
-
 void cpu_linear(struct backend *be, float *y, const void *x, const struct linear *w, int64_t rows) {
   struct gemm g = {.w = w, .x = x, .y = y, .ldx = w->in, .ldy = w->out, .rows = rows};
-  gemm_run(be, &(struct gemm_list){1, only_one, &g});
+  gemm_run_one(be, &g);
 }
 
 void cpu_hidden(struct backend *be, struct act *h, const struct act *x, const struct expert *expert,
@@ -225,5 +220,5 @@ void cpu_hidden(struct backend *be, struct act *h, const struct act *x, const st
                    .ldx = w->in,
                    .ldy = w->out,
                    .rows = rows};
-  gemm_run(be, &(struct gemm_list){1, only_one, &g});
+  gemm_run_one(be, &g);
 }

@@ -66,15 +66,16 @@ static inline void *act_at(const struct backend *be, const struct act *x, int64_
   return (char *)(uintptr_t)x + at * (int64_t)dtype_size(be->dtype);
 }
 
-/* The image that a convolution runs over, and the width of its output. */
+/* The images that a convolution runs over, and what it makes of each: rows times columns pixels. */
 struct window {
   const struct conv *conv;
-  int height, width, columns;
+  int64_t size; /* bytes of a value */
+  int height, width, rows, columns;
 };
 
 /* y [rows, out] = finish(x [rows, in] W^T + b); ldx and ldy elements between rows. With an index,
- * row i of x is row index[i]. With a window it is what output pixel i sees of image x, and ldx is
- * not used. */
+ * row i of x is row index[i]. With a window it is what output pixel i, of all images,
+ * sees of x, and ldx is that of x's pixels. */
 struct gemm {
   const struct linear *w;
   enum cpu_finish finish;
@@ -85,9 +86,13 @@ struct gemm {
   int64_t ldx, ldy, rows;
 };
 
-/* Inputs begin .. begin + count - 1 of row `pixel` to a row of a strip. */
-void window_read(char *strip, const struct gemm_kernels *k, const void *x, const struct window *v,
-                 int64_t pixel, int begin, int count);
+/* Inputs begin .. begin + count - 1 of rows `pixel` .. to those of a strip. */
+void window_read(char *strip, const struct gemm_kernels *k, const struct gemm *g, int64_t pixel,
+                 int rows, int begin, int count);
+
+/* The same rows where they are, if each sees values of one image alone. */
+bool window_segments(struct cpu_segments *out, const struct gemm *g, int64_t pixel, int rows,
+                     int begin, int count);
 
 /* A list of independent products, made on demand: product i is at(source, i). */
 struct gemm_list {
@@ -97,6 +102,7 @@ struct gemm_list {
 };
 
 void gemm_run(struct backend *be, const struct gemm_list *list);
+void gemm_run_one(struct backend *be, const struct gemm *g);
 
 /* Before a loop whose iterations are independent and touch `values` floats in all. */
 #define CPU_PRAGMA(text) _Pragma(#text)
@@ -111,11 +117,12 @@ enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
 /* The operations, cpu_<operation>, each with the signature of its slot in struct backend_ops. */
 /* clang-format off */
 #define CPU_OPS(X)                                                                                 \
-  X(best_dtype) X(init) X(fini) X(linear_create) X(linear_destroy) X(conv_create)                  \
-  X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add) X(add_rows)     \
-  X(norm_modulate) X(norm_modulate_exact) X(gated_add) X(qk_norm) X(qk_round_f16) X(attention)     \
-  X(gather_rows) X(normalize_rows) X(softmax_rows) X(experts_in) X(experts_out) X(combine_rows)    \
-  X(conv2d) X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(upsample2x)
+  X(best_dtype) X(init) X(fini) X(linear_create) X(linear_destroy) X(conv_create) X(conv_destroy)  \
+  X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add) X(add_rows) X(norm_modulate)    \
+  X(norm_modulate_exact) X(gated_add) X(qk_norm) X(qk_round_f16) X(attention) X(gather_rows)       \
+  X(normalize_rows) X(softmax_rows) X(experts_in) X(experts_out) X(combine_rows) X(conv2d)         \
+  X(conv2d_relu) X(max_pool) X(avg_pool) X(mean_pixels) X(group_norm) X(group_moments)             \
+  X(group_norm_given) X(relu) X(upsample2x)
 /* clang-format on */
 
 extern const struct packed_ops cpu_packed;

@@ -93,7 +93,7 @@ VEC_INLINE vec vec_load_bf16(const uint16_t *p) {
   __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
   return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16);
 #else
-  vec_bits bits;
+  vec_bits bits = {0};
   for (int i = 0; i < VEC_LANES; i++) bits[i] = (uint32_t)p[i] << 16;
   return (vec)bits;
 #endif
@@ -132,6 +132,17 @@ VEC_INLINE void vec_put(void *y, bool narrow, int64_t i, vec v, int64_t n) {
     vec_store_bf16(lanes, v);
     memcpy(half, lanes, (size_t)n * sizeof *half);
   }
+}
+
+/* And from there; lanes past n become 0. */
+VEC_INLINE vec vec_get(const void *x, bool narrow, int64_t i, int64_t n) {
+  const float *wide = (const float *)x + i;
+  const uint16_t *half = (const uint16_t *)x + i;
+  uint16_t lanes[VEC_LANES] = {0};
+  if (!narrow) return n >= VEC_LANES ? vec_load(wide) : vec_load_n(wide, n);
+  if (n >= VEC_LANES) return vec_load_bf16(half);
+  memcpy(lanes, half, (size_t)n * sizeof *half);
+  return vec_load_bf16(lanes);
 }
 
 #ifdef __clang__
@@ -175,6 +186,9 @@ VEC_INLINE vec vec_exp(vec x) {
   vec_bits scale = (((vec_bits)shifted) << 23) + (127 << 23);
   return p * (vec)scale;
 }
+
+/* Zero first: vec_max returns its second argument if one is NaN. */
+VEC_INLINE vec vec_relu(vec x) { return vec_max(vec_set1(0), x); }
 
 VEC_INLINE vec vec_sigmoid(vec x) { return vec_set1(1) / (vec_set1(1) + vec_exp(-x)); }
 

@@ -1,12 +1,12 @@
 /* Images: convolution, upsampling, patches and layouts. Channels-last unless said. */
 #include "backend/ref/ref_ops.h"
 
-/* Weights are kept [out, kernel, kernel, in], the bias [out] behind them. */
+/* Weights are kept [out, kernel[0], kernel[1], in], the bias [out] behind them. */
 enum ditmoe_status ref_conv_create(struct backend *be, const struct tensor *weight,
-                                   const struct tensor *bias, int stride, int pad_before,
-                                   int pad_after, struct conv **out) {
-  struct conv shape = {.stride = stride, .pad_before = pad_before, .pad_after = pad_after}, *w;
-  TRY(conv_source_shape(be->ctx, weight, bias, &shape));
+                                   const struct tensor *bias, const struct conv_window *window,
+                                   struct conv **out) {
+  struct conv shape, *w;
+  TRY(conv_source_shape(be->ctx, weight, bias, window, &shape));
   int64_t n = weight->elements, in = shape.in, area = n / shape.out / in;
   TRY(mem_alloc(be->ctx, 1, sizeof *w, "a convolution", &w));
   enum ditmoe_status status =
@@ -33,34 +33,42 @@ void ref_conv_destroy(struct backend *be, struct conv *conv) {
   mem_free(be->ctx, conv);
 }
 
-/* Output o of the window whose top left corner is (top, left) of an image that begins at x[first];
- * outside of it are zeros. */
-static double window_sum(const struct conv *w, int64_t o, const void *x, enum dtype type,
-                         int64_t first, const int size[2], int top, int left) {
-  const float *kernel = (const float *)w->data + o * w->kernel * w->kernel * w->in;
+/* Output o of pixel `pixel` of all images: the window's sum, in which what lies outside of its
+ * image is 0, and the bias. size: height and width of x. */
+static double output_at(const struct conv *w, const void *x, enum dtype type, const int size[2],
+                        int64_t pixel, int64_t o) {
+  const int64_t area = (int64_t)w->kernel[0] * w->kernel[1];
+  const float *kernel = (const float *)w->data + o * area * w->in;
+  const int rows = conv_size(w, 0, size[0]), columns = conv_size(w, 1, size[1]);
+  const int64_t first = pixel / columns / rows * size[0] * size[1];
+  int top = (int)(pixel / columns % rows) * w->stride - w->before[0];
+  int left = (int)(pixel % columns) * w->stride - w->before[1];
   double sum = 0;
-  for (int i = 0; i < w->kernel; i++)
-    for (int j = 0; j < w->kernel; j++, kernel += w->in) {
-      int row = top + i, column = left + j;
+  for (int row = top; row < top + w->kernel[0]; row++)
+    for (int column = left; column < left + w->kernel[1]; column++, kernel += w->in)
       if (row >= 0 && row < size[0] && column >= 0 && column < size[1])
-        sum += dot_at(x, type, first + ((int64_t)row * size[1] + column) * w->in, kernel, w->in);
-    }
-  return sum;
+        sum += dot_at(x, type, (first + (int64_t)row * size[1] + column) * w->in, kernel, w->in);
+  return sum + ((const float *)w->data)[w->out * area * w->in + o];
+}
+
+static int64_t outputs(const struct conv *w, int B, int height, int width) {
+  return (int64_t)B * conv_size(w, 0, height) * conv_size(w, 1, width);
 }
 
 void ref_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
                 int height, int width) {
-  const int pad = w->pad_before + w->pad_after - w->kernel, size[2] = {height, width};
-  int rows = (height + pad) / w->stride + 1, columns = (width + pad) / w->stride + 1;
-  const float *bias = (const float *)w->data + (int64_t)w->out * w->kernel * w->kernel * w->in;
-  for (int64_t b = 0; b < B; b++)
-    for (int i = 0; i < rows; i++)
-      for (int j = 0; j < columns; j++, y += w->out)
-        for (int o = 0; o < w->out; o++) {
-          int top = i * w->stride - w->pad_before, left = j * w->stride - w->pad_before;
-          double sum = window_sum(w, o, x, be->dtype, b * height * width * w->in, size, top, left);
-          y[o] = (float)(sum + bias[o]);
-        }
+  for (int64_t p = 0; p < outputs(w, B, height, width); p++, y += w->out)
+    for (int o = 0; o < w->out; o++)
+      y[o] = (float)output_at(w, x, be->dtype, (int[2]){height, width}, p, o);
+}
+
+void ref_conv2d_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at,
+                     const struct act *x, const struct conv *w, int B, int height, int width) {
+  for (int64_t p = 0; p < outputs(w, B, height, width); p++, at += ldy)
+    for (int o = 0; o < w->out; o++) {
+      double sum = output_at(w, x, be->dtype, (int[2]){height, width}, p, o);
+      act_set(be, y, at + o, sum < 0 ? 0 : sum); /* a NaN stays one */
+    }
 }
 
 void ref_upsample2x(struct backend *be, struct act *y, const float *x, int B, int height, int width,

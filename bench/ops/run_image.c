@@ -15,14 +15,58 @@ void run_unpatchify(struct trial *t) {
   be_unpatchify(t->be, trial_results(t, item), rows, (int)t->count, s->C, s->size, s->patch);
 }
 
+/* Of the result of one image. */
+static int64_t conv_pixels(const struct shape *s, const struct conv *w) {
+  return w ? (int64_t)conv_size(w, 0, s->size) * conv_size(w, 1, s->width) : 0;
+}
+
+static int64_t image_values(const struct shape *s) { return (int64_t)s->size * s->width * s->C; }
+
 void run_conv2d(struct trial *t) {
   const struct shape *s = t->s;
-  int pad = s->before + s->after - s->kernel;
-  int height = (s->size + pad) / s->stride + 1, width = (s->width + pad) / s->stride + 1;
   struct conv *w = trial_conv(t);
-  struct act *x = trial_acts(t, (int64_t)s->size * s->width * s->C);
-  be_conv2d(t->be, trial_results(t, (int64_t)height * width * s->out), x, w, (int)t->count, s->size,
+  struct act *x = trial_acts(t, image_values(s));
+  be_conv2d(t->be, trial_results(t, conv_pixels(s, w) * s->out), x, w, (int)t->count, s->size,
             s->width);
+}
+
+void run_conv2d_relu(struct trial *t) {
+  const struct shape *s = t->s;
+  const int ldy = s->ldy ? s->ldy : s->out;
+  struct conv *w = trial_conv(t);
+  struct act *x = trial_acts(t, image_values(s));
+  be_conv2d_relu(t->be, trial_act_results(t, conv_pixels(s, w) * ldy), ldy, s->at, x, w,
+                 (int)t->count, s->size, s->width);
+}
+
+void run_max_pool(struct trial *t) {
+  const struct shape *s = t->s;
+  const int ldy = s->ldy ? s->ldy : s->C;
+  const int64_t pixels =
+      (int64_t)pool_size(s->size, s->stride, s->before) * pool_size(s->width, s->stride, s->before);
+  struct act *x = trial_acts(t, image_values(s));
+  be_max_pool(t->be, trial_act_results(t, pixels * ldy), ldy, s->at, x, (int)t->count, s->size,
+              s->width, s->C, s->stride, s->before);
+}
+
+void run_avg_pool(struct trial *t) {
+  const struct shape *s = t->s;
+  struct act *x = trial_acts(t, image_values(s));
+  be_avg_pool(t->be, trial_act_results(t, image_values(s)), x, (int)t->count, s->size, s->width,
+              s->C);
+}
+
+void run_mean_pixels(struct trial *t) {
+  const struct shape *s = t->s;
+  struct act *x = trial_acts(t, image_values(s));
+  be_mean_pixels(t->be, trial_results(t, s->C), x, (int)t->count, (int64_t)s->size * s->width,
+                 s->C);
+}
+
+void run_take_channels(struct trial *t) {
+  const struct shape *s = t->s;
+  struct act *x = trial_acts(t, s->C);
+  be_take_channels(t->be, trial_results(t, s->out), x, t->count, s->C, s->out);
 }
 
 void run_group_norm(struct trial *t) {

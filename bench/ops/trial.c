@@ -216,15 +216,19 @@ struct linear *trial_linear(struct trial *t, int in, int out, int parts, bool pa
 struct conv *trial_conv(struct trial *t) {
   if (t->again) return t->conv[t->convs++];
   const struct shape *s = t->s;
-  int64_t area = (int64_t)s->kernel * s->kernel, fan_in = s->C * area;
-  struct tensor weight = {"weight",        s->dtype, 4, {s->out, s->C, s->kernel, s->kernel},
+  const int across = s->kernel_x ? s->kernel_x : s->kernel;
+  const struct conv_window window = {s->stride,
+                                     {s->before, s->kernel_x ? s->before_x : s->before},
+                                     {s->after, s->kernel_x ? s->after_x : s->after}};
+  const int64_t fan_in = (int64_t)s->C * s->kernel * across;
+  struct tensor weight = {"weight",        s->dtype, 4, {s->out, s->C, s->kernel, across},
                           s->out * fan_in, NULL};
   struct tensor bias = {"bias", s->dtype, 1, {s->out}, s->out, NULL};
   weight.data = random_weights(t, weight.elements, unit_scale(fan_in));
   bias.data = random_weights(t, s->out, 0.5F);
   struct conv **conv = &t->conv[t->convs++];
-  enum ditmoe_status status = t->be->ops->conv_create(t->be, &weight, s->bias ? &bias : NULL,
-                                                      s->stride, s->before, s->after, conv);
+  enum ditmoe_status status =
+      t->be->ops->conv_create(t->be, &weight, s->bias ? &bias : NULL, &window, conv);
   if (status != DITMOE_OK) backend_fail(t->be, status);
   free((void *)(uintptr_t)weight.data);
   free((void *)(uintptr_t)bias.data);

@@ -16,6 +16,8 @@ struct shape {
   int B, T, D, H, d, E, K, F, C;
   int in, out, parts, bias, exact;                               /* linear layers */
   int size, width, patch, kernel, stride, before, after, groups; /* images of size x width */
+  int kernel_x, before_x, after_x; /* along the columns; kernel_x 0: as along the rows */
+  int ldy, at;                     /* pixels of the result and the channel to start at; 0: dense */
   int silu, skip, kinds, pattern;
   int round;                 /* of inputs that are f32 in every compute type */
   int ties;                  /* many equal scores or weights */

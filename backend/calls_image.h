@@ -1,0 +1,92 @@
+/* The be_* callers of operations on images, which are channels-last, [B, height, width, C]. */
+#ifndef BACKEND_CALLS_IMAGE_H
+#define BACKEND_CALLS_IMAGE_H
+
+/* Pixels of a convolution's output along an axis (0: rows, 1: columns) that has `size` of them; */
+static inline int conv_size(const struct conv *w, int axis, int size) {
+  return (size + w->before[axis] + w->after[axis] - w->kernel[axis]) / w->stride + 1;
+}
+/* and after 3x3 pooling with so many pixels of padding on either side. */
+static inline int pool_size(int size, int stride, int pad) {
+  return (size + 2 * pad - 3) / stride + 1;
+}
+
+/* y [B, conv_size(w, 0, height), conv_size(w, 1, width), out] = convolution of x + bias */
+static inline void be_conv2d(struct backend *be, float *y, const struct act *x,
+                             const struct conv *w, int B, int height, int width) {
+  BE_CALL(be, conv2d, y, x, w, B, height, width);
+}
+/* relu of it: y[p * ldy + at + c] for pixel p of all images and output c, so that branches write
+ * into their channels of a concatenation. */
+static inline void be_conv2d_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at,
+                                  const struct act *x, const struct conv *w, int B, int height,
+                                  int width) {
+  BE_CALL(be, conv2d_relu, y, ldy, at, x, w, B, height, width);
+}
+/* The largest of 3x3 pixels, into channels as above. Padding, 0 or 1, never wins; NaN does. */
+static inline void be_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at,
+                               const struct act *x, int B, int height, int width, int C, int stride,
+                               int pad) {
+  BE_CALL(be, max_pool, y, ldy, at, x, B, height, width, C, stride, pad);
+}
+/* y [B, height, width, C]: the mean of those of the 3x3 pixels around each that are in the image.
+ */
+static inline void be_avg_pool(struct backend *be, struct act *y, const struct act *x, int B,
+                               int height, int width, int C) {
+  BE_CALL(be, avg_pool, y, x, B, height, width, C);
+}
+/* y [B, C] = mean over the pixels of x [B, pixels, C] */
+static inline void be_mean_pixels(struct backend *be, float *y, const struct act *x, int B,
+                                  int64_t pixels, int C) {
+  BE_CALL(be, mean_pixels, y, x, B, pixels, C);
+}
+/* y [pixels, count] = the first channels of x [pixels, C] */
+static inline void be_take_channels(struct backend *be, float *y, const struct act *x,
+                                    int64_t pixels, int C, int count) {
+  BE_CALL(be, take_channels, y, x, pixels, C, count);
+}
+/* GroupNorm over pixels and the channels of a group, then weight and bias [C], then silu if asked.
+ */
+static inline void be_group_norm(struct backend *be, struct act *y, const float *x,
+                                 const float *weight, const float *bias, int B, int64_t pixels,
+                                 int C, int groups, float eps, bool silu) {
+  BE_CALL(be, group_norm, y, x, weight, bias, B, pixels, C, groups, eps, silu);
+}
+/* For an image that is computed in tiles. moments [groups, 2] += what a window (top, left, bottom,
+ * right) of the tile x [height, width, C] adds to the mean and the mean square of each group over
+ * the whole image of `pixels`; */
+static inline void be_group_moments(struct backend *be, double *moments, const float *x, int width,
+                                    const int window[4], int C, int groups, int64_t pixels) {
+  BE_CALL(be, group_moments, moments, x, width, window, C, groups, pixels);
+}
+/* and GroupNorm of a tile with these moments. */
+static inline void be_group_norm_given(struct backend *be, struct act *y, const float *x,
+                                       const double *moments, const float *weight,
+                                       const float *bias, int64_t pixels, int C, int groups,
+                                       float eps, bool silu) {
+  BE_CALL(be, group_norm_given, y, x, moments, weight, bias, pixels, C, groups, eps, silu);
+}
+static inline void be_relu(struct backend *be, float *y, const float *x, int64_t n) {
+  BE_CALL(be, relu, y, x, n);
+}
+/* y = limit * tanh(x / limit) */
+static inline void be_tanh_clamp(struct backend *be, float *y, const float *x, float limit,
+                                 int64_t n) {
+  BE_CALL(be, tanh_clamp, y, x, limit, n);
+}
+/* Nearest neighbour, y [B, 2 height, 2 width, C]. */
+static inline void be_upsample2x(struct backend *be, struct act *y, const float *x, int B,
+                                 int height, int width, int C) {
+  BE_CALL(be, upsample2x, y, x, B, height, width, C);
+}
+/* [B, C, pixels] to [B, pixels, C] and back. */
+static inline void be_channels_last(struct backend *be, float *y, const float *x, int B, int C,
+                                    int64_t pixels) {
+  BE_CALL(be, channels_last, y, x, B, C, pixels);
+}
+static inline void be_channels_first(struct backend *be, float *y, const float *x, int B, int C,
+                                     int64_t pixels) {
+  BE_CALL(be, channels_first, y, x, B, C, pixels);
+}
+
+#endif

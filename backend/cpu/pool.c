@@ -1,0 +1,62 @@
+/* Pooling of images, channels last: each output is the largest or the mean of a block of pixels,
+ * channel by channel. */
+#include "backend/cpu/state.h"
+
+enum { SLICE = 256 }; /* channels of a task where one image is one output */
+
+/* What images x [B, height, width, C] have in common with the 3x3 pixels from (top, left) on. */
+struct source {
+  const struct backend *be;
+  const struct act *x;
+  int height, width, C;
+};
+
+static struct cpu_block block_at(const struct source *s, int64_t image, int top, int left) {
+  const int row = top < 0 ? 0 : top, column = left < 0 ? 0 : left;
+  const int bottom = top + 3 < s->height ? top + 3 : s->height;
+  const int right = left + 3 < s->width ? left + 3 : s->width;
+  const int64_t pixel = (image * s->height + row) * s->width + column;
+  return (struct cpu_block){.x = act_at(s->be, s->x, pixel * s->C),
+                            .count = {bottom - row, right - column},
+                            .stride = {(int64_t)s->width * s->C, s->C}};
+}
+
+void cpu_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at, const struct act *x,
+                  int B, int height, int width, int C, int stride, int pad) {
+  const int rows = pool_size(height, stride, pad), columns = pool_size(width, stride, pad);
+  const struct source source = {be, x, height, width, C};
+  const int64_t lines = (int64_t)B * rows;
+  CPU_PARALLEL_FOR(be, lines * columns * C)
+  for (int64_t r = 0; r < lines; r++)
+    for (int64_t j = 0; j < columns; j++) {
+      const int top = (int)(r % rows) * stride - pad, left = (int)j * stride - pad;
+      struct cpu_block block = block_at(&source, r / rows, top, left);
+      cpu_state(be)->kernels->rows->largest[cpu_type(be)](
+          act_at(be, y, (r * columns + j) * ldy + at), &block, C);
+    }
+}
+
+void cpu_avg_pool(struct backend *be, struct act *y, const struct act *x, int B, int height,
+                  int width, int C) {
+  const struct source source = {be, x, height, width, C};
+  const int64_t lines = (int64_t)B * height;
+  CPU_PARALLEL_FOR(be, lines * width * C)
+  for (int64_t r = 0; r < lines; r++)
+    for (int j = 0; j < width; j++) {
+      struct cpu_block block = block_at(&source, r / height, (int)(r % height) - 1, j - 1);
+      cpu_state(be)->kernels->rows->mean[cpu_type(be)](act_at(be, y, (r * width + j) * C),
+                                                       cpu_type(be), &block, C);
+    }
+}
+
+void cpu_mean_pixels(struct backend *be, float *y, const struct act *x, int B, int64_t pixels,
+                     int C) {
+  const int64_t slices = (C + SLICE - 1) / SLICE;
+  CPU_PARALLEL_FOR(be, B * pixels * C)
+  for (int64_t i = 0; i < B * slices; i++) {
+    const int64_t b = i / slices, c = i % slices * SLICE;
+    struct cpu_block block = {act_at(be, x, b * pixels * C + c), {1, pixels}, {0, C}};
+    cpu_state(be)->kernels->rows->mean[cpu_type(be)](y + b * C + c, CPU_F32, &block,
+                                                     C - c < SLICE ? C - c : SLICE);
+  }
+}

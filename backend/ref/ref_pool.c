@@ -1,0 +1,77 @@
+/* Images: pooling, and what a network for features takes from one. */
+#include "backend/ref/ref_ops.h"
+
+/* The pixels of x [B, height, width, C] that a 3x3 window with its first corner at (top, left) of
+ * image b has in common with it. */
+struct pool {
+  int64_t first; /* pixel of the image */
+  int top, bottom, left, right, width;
+};
+
+static struct pool pool_at(int64_t b, int top, int left, int height, int width) {
+  return (struct pool){.first = b * height * width,
+                       .top = top < 0 ? 0 : top,
+                       .bottom = top + 3 < height ? top + 3 : height,
+                       .left = left < 0 ? 0 : left,
+                       .right = left + 3 < width ? left + 3 : width,
+                       .width = width};
+}
+
+static int pool_pixels(const struct pool *v) { return (v->bottom - v->top) * (v->right - v->left); }
+
+/* Pixel i of them. */
+static int64_t pool_pixel(const struct pool *v, int i) {
+  int columns = v->right - v->left;
+  return v->first + (int64_t)(v->top + i / columns) * v->width + v->left + i % columns;
+}
+
+static float largest(const struct backend *be, const struct act *x, const struct pool *v, int C,
+                     int c) {
+  float max = -INFINITY;
+  for (int i = 0; i < pool_pixels(v); i++) {
+    float value = act_at(be, x, pool_pixel(v, i) * C + c);
+    if (value > max || isnan(value)) max = value;
+    if (isnan(value)) break;
+  }
+  return max;
+}
+
+void ref_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at, const struct act *x,
+                  int B, int height, int width, int C, int stride, int pad) {
+  for (int b = 0; b < B; b++)
+    for (int i = 0; i < pool_size(height, stride, pad); i++)
+      for (int j = 0; j < pool_size(width, stride, pad); j++, at += ldy) {
+        struct pool v = pool_at(b, i * stride - pad, j * stride - pad, height, width);
+        for (int c = 0; c < C; c++) act_set(be, y, at + c, (double)largest(be, x, &v, C, c));
+      }
+}
+
+void ref_avg_pool(struct backend *be, struct act *y, const struct act *x, int B, int height,
+                  int width, int C) {
+  int64_t at = 0;
+  for (int b = 0; b < B; b++)
+    for (int i = 0; i < height; i++)
+      for (int j = 0; j < width; j++)
+        for (int c = 0; c < C; c++) {
+          struct pool v = pool_at(b, i - 1, j - 1, height, width);
+          double sum = 0;
+          for (int p = 0; p < pool_pixels(&v); p++)
+            sum += (double)act_at(be, x, pool_pixel(&v, p) * C + c);
+          act_set(be, y, at++, sum / pool_pixels(&v));
+        }
+}
+
+void ref_mean_pixels(struct backend *be, float *y, const struct act *x, int B, int64_t pixels,
+                     int C) {
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t c = 0; c < C; c++) {
+      double sum = 0;
+      for (int64_t p = 0; p < pixels; p++) sum += (double)act_at(be, x, (b * pixels + p) * C + c);
+      y[b * C + c] = (float)(sum / (double)pixels);
+    }
+}
+
+void ref_take_channels(struct backend *be, float *y, const struct act *x, int64_t pixels, int C,
+                       int count) {
+  for (int64_t i = 0; i < pixels * count; i++) y[i] = act_at(be, x, i / count * C + i % count);
+}

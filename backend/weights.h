@@ -1,0 +1,55 @@
+/* Weights as a backend keeps them, what they are made from, and their gradients. */
+#ifndef BACKEND_WEIGHTS_H
+#define BACKEND_WEIGHTS_H
+
+#include "base/tensor.h"
+
+/* Weights of y = x W^T + b in the layout of the backend that made them. */
+struct linear {
+  int in, out;
+  bool paired;          /* two matrices [out, in], gate and up, used together by a SwiGLU */
+  enum dtype type;      /* of the weights and of the x they are used with */
+  bool finite, adopted; /* no NaN nor infinity in its sources; data belong to somebody else */
+  size_t bytes;
+  void *data;
+};
+
+/* weight[i] [out_i, in] are stacked along the outputs; with `paired` there are two of equal shape.
+ * bias[i] [out_i] or NULL. Any floating type; the layer has the backend's compute type. */
+struct linear_source {
+  int parts;
+  bool paired;
+  bool exact; /* f32 weights and inputs whatever the compute type */
+  const struct tensor *weight[3], *bias[3];
+};
+
+/* How a convolution moves over an image. Padding with zeros, in pixels, above and left of the image
+ * and below and right of it. Here and in struct conv [0] is of rows, [1] of columns. */
+struct conv_window {
+  int stride, before[2], after[2];
+};
+
+/* Weights of a convolution, weight [out, in, kernel[0], kernel[1]]. */
+struct conv {
+  int in, out, kernel[2], stride, before[2], after[2];
+  size_t bytes;
+  void *data;
+};
+
+enum expert_kind { EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY };
+
+/* SwiGLU: out(silu(gate x) * (up x)) with `in` paired; GELU: out(gelu(in x)); ZERO: 0; COPY: x. */
+struct expert {
+  enum expert_kind kind;
+  int hidden; /* F; 0 for ZERO and COPY */
+  const struct linear *in, *out;
+};
+
+/* Gradients of one expert's matrices, accumulated; [hidden, D], [hidden, D], [D, hidden]; in_bias
+ * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be
+ * NULL. */
+struct expert_grad {
+  float *gate, *up, *down, *in_bias, *out_bias;
+};
+
+#endif
