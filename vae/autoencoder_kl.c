@@ -34,7 +34,8 @@ struct kl {
   struct half encoder, decoder;
 };
 
-static const struct conv_form conv_halve = {.kernel = 3, .stride = 2, .pad_after = 1, .bias = true};
+static const struct conv_form conv_halve = {
+    .kernel = {3, 3}, .window = {.stride = 2, .after = {1, 1}}, .bias = true};
 
 static int deepest(const struct kl_config *config) { return config->channels[config->levels - 1]; }
 

@@ -2,9 +2,8 @@
  * 2022). */
 #include "vae/blocks.h"
 
-const struct conv_form conv_1x1 = {.kernel = 1, .stride = 1, .bias = true};
-const struct conv_form conv_3x3 = {
-    .kernel = 3, .stride = 1, .pad_before = 1, .pad_after = 1, .bias = true};
+const struct conv_form conv_1x1 = {.kernel = {1, 1}, .window = {.stride = 1}, .bias = true};
+const struct conv_form conv_3x3 = {.kernel = {3, 3}, .window = {1, {1, 1}, {1, 1}}, .bias = true};
 
 void norm_forward(struct backend *be, struct act *y, const float *x, const struct norm *norm,
                   int groups, int height, int width, bool silu, struct tile *tile) {

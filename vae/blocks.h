@@ -3,7 +3,7 @@
 #ifndef VAE_BLOCKS_H
 #define VAE_BLOCKS_H
 
-#include "vae/parts.h"
+#include "layers/parts.h"
 
 enum { VAE_GROUPS = 256 }; /* most groups of a norm */
 

@@ -30,10 +30,8 @@ static const struct layout decoder_layout = {{1, 7, 12, 17}, {3, 8, 13, 18}, {3,
 static const struct layout encoder_layout = {{0, 2, 6, 10}, {1, 3, 7, 11}, {1, 3, 3, 3}, 14};
 
 /* Without a bias: those that change the resolution. */
-static const struct conv_form conv_plain = {
-    .kernel = 3, .stride = 1, .pad_before = 1, .pad_after = 1};
-static const struct conv_form conv_halve = {
-    .kernel = 3, .stride = 2, .pad_before = 1, .pad_after = 1};
+static const struct conv_form conv_plain = {.kernel = {3, 3}, .window = {1, {1, 1}, {1, 1}}};
+static const struct conv_form conv_halve = {.kernel = {3, 3}, .window = {2, {1, 1}, {1, 1}}};
 
 static void chain_walk(struct chain *chain, struct parts *parts, const struct layout *layout,
                        int in, int out, const struct conv_form *resample) {

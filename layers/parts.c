@@ -1,6 +1,7 @@
 /* A table of named weights: see parts.h. */
-#include "vae/parts.h"
+#include "layers/parts.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,14 +39,37 @@ static void add_part(struct parts *parts, struct part part) {
   parts->part[parts->part_count++] = part;
 }
 
+void parts_unused(struct parts *parts, const char *name, const char *suffix, int rank,
+                  const int64_t shape[4]) {
+  add_tensor(parts, name, suffix, rank, shape);
+  if (parts->status == DITMOE_OK) parts->tensor[parts->tensor_count - 1].unused = true;
+}
+
 void parts_conv(struct parts *parts, struct conv **slot, int in, int out,
                 const struct conv_form *form, const char *name) {
-  add_part(
-      parts,
-      (struct part){
-          .kind = PART_CONV, .weights = 1, .biases = form->bias, .form = *form, .slot.conv = slot});
-  add_tensor(parts, name, "weight", 4, (int64_t[4]){out, in, form->kernel, form->kernel});
+  add_part(parts, (struct part){.kind = PART_CONV,
+                                .weights = 1,
+                                .biases = form->bias,
+                                .window = form->window,
+                                .slot.conv = slot});
+  add_tensor(parts, name, "weight", 4, (int64_t[4]){out, in, form->kernel[0], form->kernel[1]});
   if (form->bias) add_tensor(parts, name, "bias", 1, (int64_t[4]){out});
+}
+
+void parts_conv_normalised(struct parts *parts, struct conv **slot, int in, int out,
+                           const struct conv_form *form, double eps, const char *name) {
+  static const char *const of_norm[] = {"bn.weight", "bn.bias", "bn.running_mean",
+                                        "bn.running_var"};
+  add_part(parts, (struct part){.kind = PART_CONV_NORMALISED,
+                                .weights = 1,
+                                .window = form->window,
+                                .eps = eps,
+                                .slot.conv = slot});
+  add_tensor(parts, name, "conv.weight", 4,
+             (int64_t[4]){out, in, form->kernel[0], form->kernel[1]});
+  for (size_t i = 0; i < sizeof of_norm / sizeof *of_norm; i++)
+    add_tensor(parts, name, of_norm[i], 1, (int64_t[4]){out});
+  parts_unused(parts, name, "bn.num_batches_tracked", 0, (int64_t[4]){0});
 }
 
 void parts_norm(struct parts *parts, struct norm *slot, int channels, const char *name) {
@@ -61,6 +85,13 @@ void parts_linear(struct parts *parts, struct linear **slot, int in, int out,
                       .kind = PART_LINEAR, .weights = count, .biases = count, .slot.linear = slot});
   for (int i = 0; i < count; i++) add_tensor(parts, names[i], "weight", 2, (int64_t[4]){out, in});
   for (int i = 0; i < count; i++) add_tensor(parts, names[i], "bias", 1, (int64_t[4]){out});
+}
+
+void parts_linear_exact(struct parts *parts, struct linear **slot, int in, int out,
+                        const char *name) {
+  add_part(parts,
+           (struct part){.kind = PART_LINEAR, .weights = 1, .exact = true, .slot.linear = slot});
+  add_tensor(parts, name, "weight", 2, (int64_t[4]){out, in});
 }
 
 /* The first ten differences, joined to one line. */
@@ -98,8 +129,8 @@ static void match(struct part_tensor *row, const struct tensor *tensor, struct d
   row->found = tensor;
   shape_text(expected, sizeof expected, row->rank, row->shape);
   if (!tensor) {
-    differ(d, "%s %s is missing", row->name, expected);
-  } else if (!dtype_is_float(tensor->dtype)) {
+    if (!row->unused) differ(d, "%s %s is missing", row->name, expected);
+  } else if (!dtype_is_float(tensor->dtype) && !row->unused) {
     differ(d, "%s: expected a floating type, found %s", row->name, dtype_name(tensor->dtype));
   } else if (tensor->rank != row->rank || memcmp(tensor->shape, row->shape, bytes) != 0) {
     shape_text(found, sizeof found, tensor->rank, tensor->shape);
@@ -144,20 +175,60 @@ static enum ditmoe_status norm_create(struct backend *be, const struct tensor *w
   return status;
 }
 
+/* weight, bias (f32) of convolution and batch normalisation in one; row: the five tensors. */
+static enum ditmoe_status fold(struct ditmoe_ctx *ctx, const struct part_tensor *row, double eps,
+                               float *weight, float *bias) {
+  const int64_t each = row[0].found->elements / row[0].shape[0];
+  tensor_read_f32(weight, row[0].found, 0, row[0].found->elements);
+  for (int64_t o = 0; o < row[0].shape[0]; o++, weight += each) {
+    float norm[4]; /* weight, bias, mean, variance */
+    for (int i = 0; i < 4; i++) tensor_read_f32(&norm[i], row[1 + i].found, o, 1);
+    if (!((double)norm[3] + eps > 0))
+      return fail(ctx, DITMOE_MISMATCH, "%s: element %lld is %g: no variance", row[4].name,
+                  (long long)o, (double)norm[3]);
+    const double scale = (double)norm[0] / sqrt((double)norm[3] + eps);
+    for (int64_t i = 0; i < each; i++) weight[i] = (float)((double)weight[i] * scale);
+    bias[o] = (float)((double)norm[1] - (double)norm[2] * scale);
+  }
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status conv_normalised_create(struct backend *be, const struct part *part,
+                                                 const struct part_tensor *row) {
+  struct tensor weight = *row->found, bias = *row[2].found;
+  float *w = NULL, *b = NULL;
+  enum ditmoe_status status;
+  TRY_DONE(mem_alloc(be->ctx, (size_t)weight.elements, sizeof *w, weight.name, &w));
+  TRY_DONE(mem_alloc(be->ctx, (size_t)bias.elements, sizeof *b, bias.name, &b));
+  TRY_DONE(fold(be->ctx, row, part->eps, w, b));
+  weight.dtype = bias.dtype = DT_F32;
+  weight.data = w;
+  bias.data = b;
+  status = be->ops->conv_create(be, &weight, &bias, &part->window, part->slot.conv);
+done:
+  mem_free(be->ctx, w);
+  mem_free(be->ctx, b);
+  return status;
+}
+
 static enum ditmoe_status part_create(struct parts *parts, struct part *part, struct backend *be,
                                       uint64_t *bytes) {
   const struct part_tensor *row = &parts->tensor[part->first];
   const struct tensor *bias = part->biases ? row[part->weights].found : NULL;
-  struct linear_source source = {.parts = part->weights};
+  struct linear_source source = {.parts = part->weights, .exact = part->exact};
   switch (part->kind) {
   case PART_CONV:
-    TRY(be->ops->conv_create(be, row->found, bias, part->form.stride, part->form.pad_before,
-                             part->form.pad_after, part->slot.conv));
+    TRY(be->ops->conv_create(be, row->found, bias, &part->window, part->slot.conv));
+    *bytes += (*part->slot.conv)->bytes;
+    return DITMOE_OK;
+  case PART_CONV_NORMALISED:
+    TRY(conv_normalised_create(be, part, row));
     *bytes += (*part->slot.conv)->bytes;
     return DITMOE_OK;
   case PART_LINEAR:
     for (int i = 0; i < part->weights; i++)
-      source.weight[i] = row[i].found, source.bias[i] = row[part->weights + i].found;
+      source.weight[i] = row[i].found,
+      source.bias[i] = part->biases ? row[part->weights + i].found : NULL;
     TRY(be->ops->linear_create(be, &source, part->slot.linear));
     *bytes += (*part->slot.linear)->bytes;
     return DITMOE_OK;
@@ -181,6 +252,7 @@ enum ditmoe_status parts_load(struct parts *parts, struct backend *be,
 static void part_destroy(const struct part *part, struct backend *be) {
   switch (part->kind) {
   case PART_CONV:
+  case PART_CONV_NORMALISED:
     if (*part->slot.conv) be->ops->conv_destroy(be, *part->slot.conv);
     return;
   case PART_LINEAR:
