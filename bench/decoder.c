@@ -1,8 +1,7 @@
 #include "bench/decoder.h"
 
 #include "base/rng.h"
-#include "bench/count.h"
-#include "bench/profile.h"
+#include "bench/whole.h"
 #include "cli/text.h"
 #include "vae/network.h"
 
@@ -74,7 +73,7 @@ struct decoding { /* of one variant */
   const float *latents;
   float *image;
   int size;
-  double flop, weight_bytes;
+  struct whole whole;
 };
 
 static enum ditmoe_status call(void *user) {
@@ -82,53 +81,22 @@ static enum ditmoe_status call(void *user) {
   return report_call(d->bench->ctx, vae_decode(&d->be, d->vae, d->image, d->latents, d->size, 0));
 }
 
-/* Weights, working memory, and a first call that is counted. */
 static enum ditmoe_status prepare(struct decoding *d, const char *kind) {
-  struct counter counter;
   TRY(decoder_open(d->bench, &d->be, kind, &d->vae));
-  size_t bytes = vae_decode_bytes(&d->be, d->vae, d->size, 0);
-  TRY(bench_fits("the activations", (double)bytes));
-  TRY(report_call(d->bench->ctx, backend_arena(&d->be, bytes, false)));
-  counter_begin(&counter, &d->be);
-  enum ditmoe_status status = call(d);
-  counter_end(&counter, &d->be);
-  d->flop = counter.flop;
-  d->weight_bytes = counter.weight_bytes;
-  return status;
-}
-
-static enum ditmoe_status time_decoders(struct bench *bench, struct decoding *decoders,
-                                        struct timed *timed, struct row *row) {
-  const struct repeats repeats = bench_repeats(bench);
-  const int count = bench->variant_count;
-  for (int i = 0; i < count; i++) timed[i] = (struct timed){.user = &decoders[i], .call = call};
-  TRY(measure(timed, count, &repeats));
-  for (int i = 0; i < count; i++) {
-    row->be = &decoders[i].be;
-    row->time = spread_of(timed[i].seconds, repeats.reps);
-    row->flop = decoders[i].flop;
-    row->bytes = decoders[i].weight_bytes;
-    TRY(peak_of(bench, row->be, &row->peak));
-    rows_add(&bench->rows, row);
-  }
-  for (int i = 0; i < count && bench->settings.profile; i++) {
-    row->be = &decoders[i].be;
-    TRY(profile_run(bench, &decoders[i].be, &timed[i], row));
-  }
-  return DITMOE_OK;
+  d->whole = (struct whole){.be = &d->be, .user = d, .call = call};
+  return whole_prepare(d->bench, &d->whole, vae_decode_bytes(&d->be, d->vae, d->size, 0));
 }
 
 static enum ditmoe_status run_decoders(struct bench *bench, struct decoding *decoders,
                                        const char *kind) {
-  struct timed timed[MAX_VARIANTS] = {{0}};
-  const int count = bench->variant_count;
-  enum ditmoe_status status = DITMOE_OK;
-  for (int i = 0; i < count && status == DITMOE_OK; i++) status = prepare(&decoders[i], kind);
+  const struct whole *wholes[MAX_VARIANTS];
+  for (int i = 0; i < bench->variant_count; i++) {
+    TRY(prepare(&decoders[i], kind));
+    wholes[i] = &decoders[i].whole;
+  }
   char *name = text_format("%s %d px", kind, (int)bench->settings.image_size);
-  struct row row = {
-      .what = "decoder", .shape = name, .batch = 1, .reps = (int)bench->settings.reps};
-  if (status == DITMOE_OK) status = time_decoders(bench, decoders, timed, &row);
-  for (int i = 0; i < count; i++) free(timed[i].seconds);
+  struct row row = {.what = "decoder", .shape = name, .batch = 1};
+  enum ditmoe_status status = whole_time(bench, wholes, &row);
   free(name);
   return status;
 }

@@ -28,6 +28,11 @@ static const struct option table[] = {
      .argument = "kl|taesd",
      .help = "Decoding of an image with random weights, kl by default; with --sample: its "
              "decoder."},
+    {.name = "features",
+     .kind = OPTION_TEXT,
+     AT(features),
+     .argument = "FILE",
+     .help = "Features of --batch random images by the network in FILE, as ditmoe-eval uses it."},
     {.name = "sample",
      .kind = OPTION_OPTIONAL,
      AT(sample),
@@ -184,7 +189,17 @@ static const struct program program = {
 
 /* Which of the options mean something to which mode. */
 
-enum { STEP = 1, OPS = 2, DECODER = 4, SAMPLE = 8, LOAD = 16, PEAK = 32, MAKE = 64, MODES = 7 };
+enum {
+  STEP = 1,
+  OPS = 2,
+  DECODER = 4,
+  SAMPLE = 8,
+  LOAD = 16,
+  PEAK = 32,
+  MAKE = 64,
+  FEATURES = 128,
+  MODES = 8
+};
 
 static const struct mode {
   unsigned bit;
@@ -192,9 +207,9 @@ static const struct mode {
   enum ditmoe_status (*run)(struct bench *bench);
 } modes[MODES] = {
     {STEP, "step", bench_step},          {OPS, "ops", bench_operations},
-    {DECODER, "decoder", bench_decoder}, {SAMPLE, "sample", bench_sample},
-    {LOAD, "load", bench_load},          {PEAK, "peak", bench_peak},
-    {MAKE, "make", bench_make},
+    {DECODER, "decoder", bench_decoder}, {FEATURES, "features", bench_features},
+    {SAMPLE, "sample", bench_sample},    {LOAD, "load", bench_load},
+    {PEAK, "peak", bench_peak},          {MAKE, "make", bench_make},
 };
 
 static const struct {
@@ -204,19 +219,19 @@ static const struct {
     {"experts", STEP | SAMPLE | MAKE},
     {"top-k", STEP | SAMPLE | MAKE},
     {"depth", STEP | SAMPLE | MAKE},
-    {"batch", STEP | SAMPLE | LOAD},
-    {"image-size", STEP | DECODER | SAMPLE | MAKE},
+    {"batch", STEP | SAMPLE | LOAD | FEATURES},
+    {"image-size", STEP | DECODER | SAMPLE | MAKE | FEATURES},
     {"guided", STEP | SAMPLE | LOAD},
     {"steps", SAMPLE},
-    {"seed", STEP | DECODER | SAMPLE | MAKE},
-    {"backend", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK},
-    {"tier", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK},
-    {"threads", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK},
-    {"reps", STEP | OPS | DECODER | SAMPLE | PEAK},
-    {"warm-up", STEP | OPS | DECODER | SAMPLE | PEAK},
-    {"profile", STEP | DECODER | SAMPLE},
-    {"no-share", STEP | OPS | DECODER | SAMPLE},
-    {"format", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK},
+    {"seed", STEP | DECODER | SAMPLE | MAKE | FEATURES},
+    {"backend", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
+    {"tier", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
+    {"threads", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
+    {"reps", STEP | OPS | DECODER | SAMPLE | PEAK | FEATURES},
+    {"warm-up", STEP | OPS | DECODER | SAMPLE | PEAK | FEATURES},
+    {"profile", STEP | DECODER | SAMPLE | FEATURES},
+    {"no-share", STEP | OPS | DECODER | SAMPLE | FEATURES},
+    {"format", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
 };
 
 static bool given(const struct bench *bench, const char *name) {

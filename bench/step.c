@@ -1,7 +1,5 @@
 /* Whole calls of the model, latents in, prediction out, as a sampler makes them. */
-#include "bench/bench.h"
-#include "bench/count.h"
-#include "bench/profile.h"
+#include "bench/whole.h"
 #include "cli/text.h"
 
 #include <stdlib.h>
@@ -13,7 +11,7 @@ struct step { /* of one variant */
   struct dit *model;
   bool owner; /* this backend made the model */
   const struct inputs *inputs;
-  double weight_bytes; /* that a call reads */
+  struct whole whole;
 };
 
 static enum ditmoe_status call(void *user) {
@@ -59,60 +57,37 @@ static enum ditmoe_status open_models(struct bench *bench, struct step *steps,
   return DITMOE_OK;
 }
 
-/* Working memory, and a first call that is counted. */
 static enum ditmoe_status prepare(struct step *step, const struct inputs *inputs) {
-  struct counter counter;
-  size_t bytes = dit_predict_bytes(&step->be, step->model, inputs->in.B);
   step->inputs = inputs;
-  TRY(bench_fits("the activations", (double)bytes));
-  TRY(report_call(step->bench->ctx, backend_arena(&step->be, bytes, false)));
-  counter_begin(&counter, &step->be);
-  enum ditmoe_status status = call(step);
-  counter_end(&counter, &step->be);
-  step->weight_bytes = counter.weight_bytes;
-  return status;
+  step->whole = (struct whole){.be = &step->be, .user = step, .call = call};
+  return whole_prepare(step->bench, &step->whole,
+                       dit_predict_bytes(&step->be, step->model, inputs->in.B));
 }
 
-static enum ditmoe_status time_steps(struct bench *bench, struct step *steps, struct timed *timed,
-                                     struct row *row) {
-  const struct repeats repeats = bench_repeats(bench);
-  const int count = bench->variant_count;
-  for (int i = 0; i < count; i++) timed[i] = (struct timed){.user = &steps[i], .call = call};
-  TRY(measure(timed, count, &repeats));
-  for (int i = 0; i < count; i++) {
-    row->be = &steps[i].be;
-    row->time = spread_of(timed[i].seconds, repeats.reps);
-    row->bytes = steps[i].weight_bytes;
-    TRY(peak_of(bench, row->be, &row->peak));
-    rows_add(&bench->rows, row);
+static enum ditmoe_status time_steps(struct bench *bench, struct step *steps,
+                                     const struct inputs *inputs, const struct model_shape *shape) {
+  const struct bench_settings *s = &bench->settings;
+  const int B = inputs->in.B;
+  const struct whole *wholes[MAX_VARIANTS];
+  for (int i = 0; i < bench->variant_count; i++) {
+    TRY(prepare(&steps[i], inputs));
+    steps[i].whole.flop = model_shape_flop(shape, B);
+    wholes[i] = &steps[i].whole;
   }
-  for (int i = 0; i < count && bench->settings.profile; i++) {
-    row->be = &steps[i].be;
-    TRY(profile_run(bench, &steps[i].be, &timed[i], row));
-  }
-  return DITMOE_OK;
+  char *name =
+      text_format("%s %d px%s", shape->name, (int)s->image_size, s->guided ? " guided" : "");
+  struct row row = {.what = "step", .shape = name, .batch = B};
+  enum ditmoe_status status = whole_time(bench, wholes, &row);
+  free(name);
+  return status;
 }
 
 static enum ditmoe_status run_prepared(struct bench *bench, struct step *steps,
                                        const struct model_shape *shape) {
   const struct bench_settings *s = &bench->settings;
-  const int B = (int)s->batch;
   struct inputs inputs = {0};
-  struct timed timed[MAX_VARIANTS] = {{0}};
-  TRY(inputs_make(&steps[0].model->config, B, s->guided, s->seed, &inputs));
-  enum ditmoe_status status = DITMOE_OK;
-  for (int i = 0; i < bench->variant_count && status == DITMOE_OK; i++)
-    status = prepare(&steps[i], &inputs);
-  char *name =
-      text_format("%s %d px%s", shape->name, (int)s->image_size, s->guided ? " guided" : "");
-  struct row row = {.what = "step",
-                    .shape = name,
-                    .batch = B,
-                    .reps = (int)s->reps,
-                    .flop = model_shape_flop(shape, B)};
-  if (status == DITMOE_OK) status = time_steps(bench, steps, timed, &row);
-  for (int i = 0; i < bench->variant_count; i++) free(timed[i].seconds);
-  free(name);
+  TRY(inputs_make(&steps[0].model->config, (int)s->batch, s->guided, s->seed, &inputs));
+  enum ditmoe_status status = time_steps(bench, steps, &inputs, shape);
   inputs_free(&inputs);
   return status;
 }

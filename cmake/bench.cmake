@@ -8,7 +8,7 @@ add_executable(ditmoe-bench ${bench})
 sources_of(operations bench/ops)
 add_library(operations STATIC ${operations})
 target_link_libraries(operations PUBLIC cli ditmoe_internal)
-target_link_libraries(ditmoe-bench PRIVATE operations ${CMAKE_DL_LIBS})
+target_link_libraries(ditmoe-bench PRIVATE operations)
 
 find_library(DNNL_LIBRARY dnnl)
 find_path(DNNL_INCLUDE oneapi/dnnl/dnnl_version.h)

@@ -5,7 +5,8 @@
 set -euo pipefail
 
 declare -A packages=(
-  [build]="gcc libc6-dev make cmake libcjson-dev libpng-dev zlib1g-dev libstb-dev libssl-dev"
+  [build]="gcc libc6-dev make cmake libcjson-dev libpng-dev zlib1g-dev libstb-dev libssl-dev
+    libjpeg62-turbo-dev libopenblas-openmp-dev liblapacke-dev"
   [test]="libcmocka-dev g++ pkg-config"
   [fuzz]="clang"
 )

@@ -50,7 +50,8 @@ static const struct {
              {"dit", golden_model},      {"diffusers_dit", golden_model},
              {"sampler", check_sampler}, {"schedule", check_schedule},
              {"rng", check_rng},         {"vae_kl", check_vae},
-             {"taesd", check_vae}};
+             {"taesd", check_vae},       {"inception", golden_inception},
+             {"metrics", golden_metrics}};
 
 static enum ditmoe_status check_kind(struct golden *g) {
   const char *kind = case_string(g->manifest, "kind");

@@ -7,7 +7,8 @@
 
 /* Inputs that no call or run of a manifest names, by kind. They describe what to compute: starting
  * points, noise, labels, given predictions, parameters of a velocity field, counters of a
- * generator, and which steps a trajectory keeps. */
+ * generator, and which steps a trajectory keeps; sets of features. Radii of float16 distances are
+ * those of a mode that is not offered. */
 static const struct {
   const char *kind, *names[12];
 } inputs[] = {
@@ -20,6 +21,9 @@ static const struct {
     {"vae_kl", {"image", "latents"}},
     {"taesd", {"image", "latents"}},
     {"rng", {"counter", "key"}},
+    {"metrics",
+     {"A", "B", "C", "E", "PR_ref", "PR_sample", "SA", "SB", "radii_ref_float16",
+      "radii_sample_float16"}},
 };
 
 static bool listed(const char *kind, const char *tensor) {

@@ -38,6 +38,10 @@ static inline const char *golden_text(const cJSON *object, const char *key) {
 enum ditmoe_status golden_model(struct golden *g);
 /* Kinds vae_kl and taesd: the other weights; the rest is vae_case. */
 enum ditmoe_status golden_decoder(struct golden *g);
+/* Kind inception: features of images, resized images, layers on the way. */
+enum ditmoe_status golden_inception(struct golden *g);
+/* Kind metrics: scores of features and of statistics. */
+enum ditmoe_status golden_metrics(struct golden *g);
 /* Reports every output tensor of the files in the manifest that nothing was compared with. */
 enum ditmoe_status check_coverage(struct golden *g);
 
@@ -84,12 +88,17 @@ enum ditmoe_status golden_floats(struct case_file *file, const char *tensor, flo
 /* The twins are on the backend, tier and threads of `be`. */
 enum ditmoe_status precision_open(const struct backend *be, struct precision **out);
 void precision_close(struct precision *p);
+/* That of the twins. */
+struct backend *precision_backend(struct precision *p);
 enum ditmoe_status precision_load(struct golden *g, const struct ditmoe_checkpoint *checkpoint,
                                   const char *record);
 enum ditmoe_status precision_predict(struct golden *g, const struct dit *model, float *out,
                                      const struct dit_input *in);
 /* Reports the worst of the forward passes since the last report as those behind a tensor. */
 void precision_report(struct golden *g, const char *file, const char *tensor);
+/* 20 log10 of what the reference spans over the root mean square of the differences. No difference
+ * at all means that one of the two was not computed in its type: a failure, like no number. */
+double decibels(const float *values, const float *reference, int64_t count);
 /* golden_decode in both types, reported as the images in a tensor. */
 enum ditmoe_status precision_decode(struct golden *g, const char *path,
                                     const struct latents *latents, const char *file,

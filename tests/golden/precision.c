@@ -55,6 +55,10 @@ void precision_close(struct precision *p) {
   mem_free(ctx, p);
 }
 
+struct backend *precision_backend(struct precision *p) {
+  return &p->be;
+}
+
 enum ditmoe_status precision_load(struct golden *g, const struct ditmoe_checkpoint *checkpoint,
                                   const char *record) {
   struct precision *p = g->precision;
@@ -157,9 +161,7 @@ static enum ditmoe_status compare_plans(struct precision *p, const struct plans 
 
 /* Outputs. */
 
-/* 20 log10 of what the reference spans over the root mean square of the differences. No difference
- * at all means that one of the two was not computed in its type: a failure, like no number. */
-static double decibels(const float *values, const float *reference, int64_t count) {
+double decibels(const float *values, const float *reference, int64_t count) {
   double least = INFINITY, largest = -INFINITY, sum = 0;
   for (int64_t i = 0; i < count; i++) {
     double difference = (double)values[i] - (double)reference[i];

@@ -1,0 +1,119 @@
+/* Feature networks: see network.h. */
+#include "eval/network.h"
+
+static const struct network_kind *const kinds[] = {&inception_kind};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+static enum ditmoe_status find_kind(const struct ditmoe_checkpoint *file,
+                                    const struct network_kind **out) {
+  for (int i = 0; i < KINDS; i++)
+    if (checkpoint_find(file, kinds[i]->tensor)) return *out = kinds[i], DITMOE_OK;
+  return fail(file->ctx, DITMOE_MISMATCH, "%s: not a feature network: no tensor %s of %s",
+              file->path, kinds[0]->tensor, kinds[0]->name);
+}
+
+static enum ditmoe_status check_finite(const struct ditmoe_checkpoint *file) {
+  for (size_t i = 0; i < file->count; i++) {
+    const struct tensor *tensor = &file->tensors[i];
+    if (dtype_is_float(tensor->dtype) && !tensor_all_finite(tensor))
+      return fail(file->ctx, DITMOE_NONFINITE, "%s: tensor %s holds NaN or infinite values",
+                  file->path, tensor->name);
+  }
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status open_contents(struct backend *be, struct network *network,
+                                        const struct ditmoe_checkpoint *file) {
+  TRY(find_kind(file, &network->kind));
+  TRY(check_finite(file));
+  return network->kind->open(be, network, file);
+}
+
+enum ditmoe_status network_open(struct backend *be, const char *path, struct network **out) {
+  struct ditmoe_checkpoint *file = NULL;
+  struct network *network = NULL;
+  enum ditmoe_status status;
+  TRY_DONE(ditmoe_checkpoint_open(be->ctx, path, NULL, &file));
+  TRY_DONE(mem_zalloc(be->ctx, 1, sizeof *network, "the feature network", &network));
+  TRY_DONE(open_contents(be, network, file));
+  *out = network;
+done:
+  if (status != DITMOE_OK) network_close(be, network);
+  ditmoe_checkpoint_close(file);
+  return status;
+}
+
+void network_close(struct backend *be, struct network *network) {
+  if (!network) return;
+  if (network->kind) network->kind->close(be, network);
+  mem_free(be->ctx, network);
+}
+
+/* image [B, side, side, 3] (device) of pixels (host), `some` at a time through `few` [some, side,
+ * side, 3] (host). */
+static void upload_resized(struct backend *be, float *image, float *few, int some,
+                           const uint8_t *pixels, int B, int height, int width, int side,
+                           enum resize_rule rule) {
+  const int64_t each = (int64_t)3 * side * side, source = (int64_t)3 * height * width;
+  for (int first = 0; be_active(be) && first < B; first += some) {
+    const int count = B - first < some ? B - first : some;
+#pragma omp parallel for num_threads(be->threads)
+    for (int b = 0; b < count; b++)
+      resize_image(few + b * each, pixels + (first + b) * source, height, width, side, rule);
+    be_upload(be, image + first * each, few, (size_t)(count * each) * sizeof *few);
+  }
+}
+
+/* Host memory, if it is wanted, of device memory [n]. */
+static void download_finite(struct backend *be, float *host, const float *device, int64_t n) {
+  if (!host) return;
+  be_download(be, host, device, (size_t)n * sizeof *host);
+  if (be_active(be) && !f32_all_finite(host, n))
+    backend_fail(be, fail(be->ctx, DITMOE_NONFINITE, "the features of an image are not finite"));
+}
+
+/* Room for n features in device memory, if they are wanted. */
+static float *room(struct backend *be, bool wanted, int64_t n) {
+  return wanted ? be_floats(be, n) : NULL;
+}
+
+/* few [some, side, side, 3] is on the host; see network_run for the rest. */
+static void run(struct backend *be, const struct network *network, enum resize_rule rule,
+                float *few, int some, const uint8_t *pixels, int B, int height, int width,
+                const struct features *out) {
+  const struct network_kind *kind = network->kind;
+  const int64_t images = B;
+  const size_t mark = arena_mark(&be->arena);
+  const struct features device = {.pool = room(be, out->pool, images * kind->pool),
+                                  .spatial = room(be, out->spatial, images * kind->spatial),
+                                  .logits = room(be, out->logits, images * kind->logits)};
+  float *image = be_floats(be, images * 3 * kind->side * kind->side); /* [B, side, side, 3] */
+  upload_resized(be, image, few, some, pixels, B, height, width, kind->side, rule);
+  kind->forward(be, network, image, B, &device);
+  download_finite(be, out->pool, device.pool, images * kind->pool);
+  download_finite(be, out->spatial, device.spatial, images * kind->spatial);
+  download_finite(be, out->logits, device.logits, images * kind->logits);
+  arena_reset(&be->arena, mark);
+}
+
+enum ditmoe_status network_run(struct backend *be, const struct network *network,
+                               enum resize_rule rule, const uint8_t *pixels, int B, int height,
+                               int width, const struct features *out) {
+  const size_t side = (size_t)network->kind->side;
+  const int some = B < be->threads ? B : be->threads;
+  float *few;
+  TRY(mem_alloc(be->ctx, (size_t)some * 3 * side * side, sizeof *few, "resized images", &few));
+  run(be, network, rule, few, some, pixels, B, height, width, out);
+  mem_free(be->ctx, few);
+  return be->status;
+}
+
+size_t network_bytes(struct backend *be, const struct network *network, int B) {
+  const struct arena own = be->arena;
+  float any; /* nothing is written while the arena is measuring */
+  arena_init_measuring(&be->arena, own.keep);
+  run(be, network, RESIZE_ADM, NULL, 1, NULL, B, 0, 0, &(struct features){&any, &any, &any});
+  const size_t peak = be->arena.peak;
+  be->arena = own;
+  return peak;
+}

@@ -1,0 +1,95 @@
+/* Both resize rules in one shape: a pixel of the output lies between two pixels of the input along
+ * each axis. Columns come first, a row of the input at a time, and such a row is kept while rows of
+ * the output lie beside it. Work goes in bands of columns, whose rows fit on the stack. */
+#include "eval/resize.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+enum { BAND = 100, CHANNELS = 3, BAND_VALUES = BAND * CHANNELS, LEVELS = 256 };
+
+/* Between pixel `low` and pixel `high` of the input, `share` of the way. */
+struct place {
+  int low, high;
+  float share;
+};
+
+struct resizing {
+  const uint8_t *pixels; /* [height, width, 3] */
+  int height, width, side;
+  enum resize_rule rule;
+  float level[LEVELS]; /* what is interpolated, by byte         */
+  float middle, scale; /* and what becomes of it: (x - middle) * scale */
+};
+
+static void start(struct resizing *r) {
+  const bool adm = r->rule == RESIZE_ADM;
+  r->middle = adm ? 128 : 0.5F;
+  r->scale = adm ? 1 / 128.0F : 2;
+  for (int i = 0; i < LEVELS; i++) r->level[i] = adm ? (float)i : (float)i / 255;
+}
+
+/* Pixel i of the output along an axis of n. At n = side it is pixel i itself. */
+static struct place locate(int i, int n, const struct resizing *r) {
+  struct place p;
+  if (r->rule == RESIZE_ADM) { /* all of it in float32 */
+    const float at = (float)i * ((float)n / (float)r->side);
+    p.low = (int)at;
+    p.share = at - (float)p.low;
+  } else {
+    const double at = fmax((i + 0.5) * n / r->side - 0.5, 0);
+    p.low = (int)at;
+    p.share = (float)(at - p.low);
+  }
+  p.high = p.low + 1 < n ? p.low + 1 : p.low;
+  return p;
+}
+
+/* out [BAND, 3] of one row of the input */
+static void cross_columns(float *out, const struct resizing *r, const struct place *places,
+                          int row) {
+  const uint8_t *in = r->pixels + (int64_t)row * r->width * CHANNELS;
+  for (int j = 0; j < BAND; j++) {
+    const uint8_t *low = in + (int64_t)places[j].low * CHANNELS;
+    const uint8_t *high = in + (int64_t)places[j].high * CHANNELS;
+    for (int c = 0; c < CHANNELS; c++) {
+      const float left = r->level[low[c]], right = r->level[high[c]];
+      *out++ = left + (right - left) * places[j].share;
+    }
+  }
+}
+
+/* out [BAND, 3]. The loop has a constant length so that compilers make vectors of it. */
+static void cross_rows(float *out, const struct resizing *r, const float *top, const float *bottom,
+                       float share) {
+  const float middle = r->middle, scale = r->scale;
+  for (int i = 0; i < BAND_VALUES; i++)
+    out[i] = (top[i] + (bottom[i] - top[i]) * share - middle) * scale;
+}
+
+/* Columns first .. first + BAND - 1 of out [side, side, 3], as far as there are any. */
+static void resize_band(float *out, const struct resizing *r, int first) {
+  const int columns = r->side - first < BAND ? r->side - first : BAND;
+  struct place places[BAND];
+  float rows[2][BAND_VALUES], line[BAND_VALUES]; /* an input row lies in place row % 2 */
+  int held[2] = {-1, -1};
+  for (int j = 0; j < BAND; j++)
+    places[j] = locate(j < columns ? first + j : r->side - 1, r->width, r);
+  for (int i = 0; i < r->side; i++) {
+    const struct place p = locate(i, r->height, r);
+    for (int row = p.low; row <= p.high; row++)
+      if (held[row % 2] != row) cross_columns(rows[row % 2], r, places, held[row % 2] = row);
+    cross_rows(line, r, rows[p.low % 2], rows[p.high % 2], p.share);
+    memcpy(out + ((int64_t)i * r->side + first) * CHANNELS, line,
+           (size_t)columns * CHANNELS * sizeof *line);
+  }
+}
+
+void resize_image(float *out, const uint8_t *pixels, int height, int width, int side,
+                  enum resize_rule rule) {
+  struct resizing r = {
+      .pixels = pixels, .height = height, .width = width, .side = side, .rule = rule};
+  start(&r);
+  for (int first = 0; first < side; first += BAND) resize_band(out, &r, first);
+}
