@@ -60,11 +60,18 @@ static char *option_text(const struct option *option) {
   return text;
 }
 
+/* " REF [SAMPLES]" */
+static void print_operands(const struct program *program, FILE *out) {
+  if (program->operand) fprintf(out, " %s", program->operand);
+  if (program->second) fprintf(out, " [%s]", program->second);
+}
+
 void options_print_help(const struct program *program, FILE *out) {
   const struct option *option;
   const char *group = NULL;
-  fprintf(out, "%s: %s\n\nUsage: %s [OPTION...]%s%s\n", program->name, program->summary,
-          program->name, program->operand ? " " : "", program->operand ? program->operand : "");
+  fprintf(out, "%s: %s\n\nUsage: %s [OPTION...]", program->name, program->summary, program->name);
+  print_operands(program, out);
+  fputc('\n', out);
   for (size_t i = 0; (option = option_at(program, i)); i++) {
     if (!is_shown(option)) continue;
     if (opens_group(option, &group)) fprintf(out, "\n%s:\n", group);
@@ -101,8 +108,9 @@ void options_print_man(const struct program *program, FILE *out) {
   print_roff(program->summary, out);
   fputs("\n.SH SYNOPSIS\n.B ", out);
   print_roff(program->name, out);
-  fprintf(out, "\n[\\fIOPTION\\fR...]%s%s\n.SH DESCRIPTION\n", program->operand ? " " : "",
-          program->operand ? program->operand : "");
+  fputs("\n[\\fIOPTION\\fR...]", out);
+  print_operands(program, out);
+  fputs("\n.SH DESCRIPTION\n", out);
   print_roff(program->about, out);
   fputs("\n.SH OPTIONS\n", out);
   for (size_t i = 0; (option = option_at(program, i)); i++) {

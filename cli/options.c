@@ -240,6 +240,8 @@ static enum ditmoe_status read_words(struct options *options, struct arguments *
       TRY(read_short(options, word + 1, arguments));
     } else if (options->program->operand && !options->operand) {
       options->operand = word;
+    } else if (options->program->second && !options->second) {
+      options->second = word;
     } else {
       return report_error(DITMOE_USAGE, "unexpected argument \"%.80s\"; see --help", word);
     }

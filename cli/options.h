@@ -57,7 +57,8 @@ struct option {
 
 struct program {
   const char *name, *summary;
-  const char *operand; /* "FILE" if it takes exactly one, NULL if none        */
+  const char *operand; /* "FILE" if it needs one, NULL if it takes none        */
+  const char *second;  /* another one that may follow, or NULL                 */
   const char *about;   /* paragraphs of the man page, separated by blank lines */
   const struct option *options;
   size_t count;
@@ -86,7 +87,7 @@ struct options {
   enum option_source *sources; /* one for each option_at           */
   char **texts;                /* every string that a field points to */
   size_t text_count;
-  const char *operand;
+  const char *operand, *second; /* second: NULL if it was left out */
 };
 
 /* Reads the command line into `settings` (settings_size bytes) and serves --help, --version and the

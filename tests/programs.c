@@ -24,7 +24,7 @@ static char *absolute(const char *path) {
 
 /* "@name" and what it stands for; free(). */
 static char *expansion(const char *word, size_t length) {
-  static const char *const programs[] = {"sample", "info", "convert", "bench"};
+  static const char *const programs[] = {"sample", "info", "convert", "eval", "bench"};
   for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++)
     if (strlen(programs[i]) == length && strncmp(word, programs[i], length) == 0) {
       char name[64];

@@ -9,8 +9,9 @@ struct outcome {
   char *out, *err; /* whole text; valid until the next run */
 };
 
-/* Runs a shell command line in the temporary folder; "@sample", "@info", "@convert" and "@bench" in
- * it stand for the programs, "@fixtures/" and "@source/" for the folders of the data. */
+/* Runs a shell command line in the temporary folder; "@sample", "@info", "@convert", "@eval" and
+ * "@bench" in it stand for the programs, "@fixtures/" and "@source/" for the folders of the data.
+ */
 struct outcome run(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same, but sends `signal_number` after `milliseconds`, and once more `again` milliseconds
  * later unless 0. */

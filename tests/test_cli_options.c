@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const programs[] = {"@sample", "@info", "@convert", "@bench"};
+static const char *const programs[] = {"@sample", "@eval", "@info", "@convert", "@bench"};
 enum { PROGRAMS = sizeof programs / sizeof programs[0] };
 
 static void help_is_narrow(void **state) {
