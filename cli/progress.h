@@ -10,7 +10,7 @@ enum progress_mode { PROGRESS_BAR, PROGRESS_LINE, PROGRESS_JSON, PROGRESS_NONE }
 struct progress {
   enum progress_mode mode;
   bool color;
-  int64_t images;        /* of the whole run             */
+  int64_t images, there; /* of the whole run; of them before it began */
   double started, shown; /* seconds of a monotonic clock */
   int decile;            /* last tenth that got a line   */
   int drawn;             /* characters of the bar        */
@@ -22,7 +22,11 @@ double clock_seconds(void);
  * lines elsewhere, on a dumb terminal and where the variable CI is set. */
 void progress_start(struct progress *progress, const char *mode, bool quiet, bool color,
                     int64_t images);
-/* `done` images are finished, and `part` images' worth of work of the next ones; step of steps. */
+/* `there` of them need not be made: they say nothing about the speed. */
+void progress_skip(struct progress *progress, int64_t there);
+/* `done` images are finished, with those that were there, and `part` images' worth of work of the
+ * next ones; step of steps,
+ * 0 of 0 where there are none. */
 void progress_step(struct progress *progress, int64_t done, double part, int step, int steps);
 /* Clears the bar. */
 void progress_finish(struct progress *progress);

@@ -1,14 +1,23 @@
 /* ditmoe-sample: what its parts share. In the order of a run:
  *
- *   sample_options.c    the option table, checks across options, the environment
+ *   sample_options.c    the option table
+ *   sample_settings.c   checks across options, the environment
+ *   sample_ranks.c      which rank of how many this is, its images, waiting for the others
  *   sample_reproduce.c  settings out of an image
- *   sample_open.c       model, decoder, record, hashes
+ *   sample_open.c       model, decoder, record
+ *   sample_hash.c       their SHA-256
  *   sample_labels.c     classes and the label of every index
  *   sample_plan.c       the request, memory needed, --dry-run
  *   sample_names.c      names of the outputs
- *   sample_output.c     images, grid, latents
+ *   sample_start.c      a new run, or one that goes on; refusing both
+ *   sample_resume.c     what is there: identity, journals, checked files
  *   sample_run.c        batches, progress, signals
- *   sample_manifest.c   run.json, --json and the metadata of images */
+ *   sample_output.c     the files of a batch
+ *   sample_shards.c     batches of an .npz, and the .npz of them
+ *   sample_grid.c       images side by side
+ *   sample_finish.c     what follows the last batch
+ *   sample_metadata.c   the settings in an image
+ *   sample_manifest.c   run.json and --json */
 #ifndef CLI_SAMPLE_H
 #define CLI_SAMPLE_H
 
@@ -16,6 +25,8 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/report.h"
+#include "cli/run_journal.h"
+#include "cli/run_made.h"
 
 #include <cjson/cJSON.h>
 #include <pthread.h>
@@ -46,15 +57,20 @@ struct sample_settings {
   const char *dtype, *device, *backend, *tier;
   /* outputs */
   const char *output, *format, *grid, *latents, *reproduce;
-  int64_t grid_columns, zoom;
-  bool show, disable_image_metadata, force, dry_run;
+  int64_t grid_columns, grid_samples, zoom;
+  bool show, disable_image_metadata, force, dry_run, resume;
+  int64_t rank, ranks, rank_timeout;
   const char *progress;
 };
 
-/* The images of a run: indices first .. first + count - 1 and their labels. */
+enum label_rule { LABELS_LIST, LABELS_EQUAL, LABELS_RANDOM, LABELS_GIVEN };
+
+/* The images of a run: indices first .. first + count - 1, and the rule of their labels. */
 struct sample_labels {
-  int64_t first, count, total; /* total: of the whole run, of which this may be a part */
-  int32_t *labels;             /* [count] */
+  int64_t first, count, total; /* total: of the whole run, of which this may be a part   */
+  enum label_rule rule;
+  int32_t *classes; /* [class_count] that are drawn; given: the label of each index */
+  int64_t class_count;
 };
 
 /* An image to reproduce, read from its metadata. */
@@ -71,13 +87,37 @@ struct sample_names {
   char *before, *after; /* of the number in a file name */
   int width;            /* digits at least              */
   bool zeros, numbered;
+  char *folder;   /* of the outputs, with the last '/'; "" is the working folder */
+  char *npz;      /* NULL: images are files of their own                         */
+  char *parts;    /* folder of an npz's batches, with the last '/'               */
+  char *journals; /* path without ".journal"; NULL: a run that has none          */
   char *manifest;
 };
 
-struct sample_image { /* a file that was written */
-  char *file;
-  int64_t index;
-  int32_t label;
+struct sample_grid { /* the first images of the run */
+  int64_t count;     /* 0: no grid                    */
+  uint8_t *pixels;   /* [count, side, side, 3]        */
+  bool *have;        /* [count] pixels are filled in  */
+};
+
+/* How far a run has come. `made` spans the run; a rank knows its own share of it, rank 0 in the end
+ * all. */
+struct sample_state {
+  struct journal journal; /* closed if the run has none */
+  char id[JOURNAL_ID + 1];
+  int64_t share_first, share_end; /* images of this rank                              */
+  struct made made;
+  int64_t new_images; /* made by this process                                         */
+  bool begun;         /* run.json is there                                            */
+  bool resumed;       /* there was a run before                                       */
+  bool complete;      /* all of its outputs are there and checked                     */
+  bool made_folder;
+  int64_t resumes;
+  int64_t npz_bytes; /* of the complete npz */
+  uint32_t npz_crc;
+  cJSON *failures;    /* array */
+  int64_t *processes; /* [process_count] that have written journals of this run */
+  size_t process_count;
 };
 
 struct sample_hash {
@@ -112,8 +152,8 @@ struct sample {
   int side;     /* pixels */
 
   struct sample_names names;
-  struct sample_image *images;
-  size_t image_count;
+  struct sample_grid grid;
+  struct sample_state state;
   bool wrote_grid, wrote_latents;
 
   char started[32];
@@ -122,6 +162,8 @@ struct sample {
 
 /* sample_options.c */
 extern const struct program sample_program;
+
+/* sample_settings.c */
 enum ditmoe_status sample_read_environment(struct sample *run);
 enum ditmoe_status sample_check_options(const struct sample *run);
 /* DITMOE_USAGE if the option of a field was given although it is not useful: "--zoom has no effect
@@ -131,9 +173,20 @@ enum ditmoe_status sample_needless(const struct sample *run, const void *field, 
 /* With -v: every setting that is not a default, and where it came from. */
 void sample_show_sources(const struct sample *run);
 
+/* sample_ranks.c */
+/* From the options or the launcher's environment; also the threads of a rank. */
+enum ditmoe_status sample_read_ranks(struct sample *run);
+/* The images of a rank: whole units, [first, end). */
+void sample_share(const struct sample *run, int64_t rank, int64_t *first, int64_t *end);
+/* Rank 0: until every other rank has made its share. DITMOE_INCOMPLETE names those that ended
+ * early. */
+enum ditmoe_status sample_wait_for_ranks(struct sample *run);
+/* Another rank: whether rank 0 will finish the run. */
+enum ditmoe_status sample_check_first_rank(struct sample *run);
+
 /* sample_reproduce.c */
-/* Whether the image at this position of run->labels is to be written; how many are. */
-bool sample_selected(const struct sample *run, int64_t at);
+/* Whether the image of this index is to be written; how many are. */
+bool sample_selected(const struct sample *run, int64_t index);
 int64_t sample_selected_count(const struct sample *run);
 enum ditmoe_status sample_read_image(struct sample *run);
 /* Model and decoder must be those of the image. */
@@ -150,36 +203,25 @@ enum ditmoe_status sample_hash_finish(struct sample *run);
 
 /* sample_labels.c */
 enum ditmoe_status sample_choose_labels(struct sample *run);
+int32_t sample_label(const struct sample *run, int64_t index);
+/* Labels of `count` images from index `first` on; free(). */
+int32_t *sample_label_list(const struct sample *run, int64_t first, int64_t count);
+const char *sample_label_rule(const struct sample *run);
 
 /* sample_plan.c */
 enum ditmoe_status sample_plan(struct sample *run);
 enum ditmoe_status sample_print_plan(const struct sample *run);
+/* Bytes of a latent. */
+uint64_t sample_latent_bytes(const struct sample *run);
 
 /* sample_names.c */
 enum { SAMPLE_GRID_GAP = 2 }; /* pixels between the images of a grid */
 enum ditmoe_status sample_name_outputs(struct sample *run);
 /* File name of an index; free(). */
 char *sample_file_name(const struct sample_names *names, int64_t index);
-int sample_grid_columns(const struct sample *run);
+/* The index of a file name, -1 if it is not of that form. */
+int64_t sample_file_index(const struct sample_names *names, const char *path);
+char *sample_journal_name(const struct sample_names *names, int64_t rank);
 bool sample_is_png(const char *path);
-
-/* sample_output.c */
-/* `at`: position in run->labels. */
-enum ditmoe_status sample_write_image(struct sample *run, int64_t at, const uint8_t *pixels);
-enum ditmoe_status sample_write_grid(struct sample *run, const uint8_t *pixels);
-enum ditmoe_status sample_write_latents(struct sample *run, const float *latents);
-
-/* sample_run.c */
-/* The status, or 128 + the signal that ended the run. */
-int sample_exit_code(enum ditmoe_status status);
-enum ditmoe_status sample_images(struct sample *run);
-
-/* sample_manifest.c */
-/* The text entries of an image; index -1 is the grid. free() and cJSON_free(). */
-void sample_metadata(const struct sample *run, int64_t index, char **parameters, char **json);
-/* Writes it, and with --json prints it. */
-enum ditmoe_status sample_write_manifest(struct sample *run, enum ditmoe_status status);
-/* The time now, UTC, as "2026-01-31T12:34:56Z". */
-void sample_time(char text[32]);
 
 #endif

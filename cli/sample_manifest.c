@@ -1,5 +1,6 @@
-/* What a run says about itself: the metadata of an image, and the manifest beside the images. */
-#include "cli/sample.h"
+/* run.json: what a run was made with, and what came of it. */
+#include "cli/sample_work.h"
+#include "cli/stop.h"
 #include "cli/text.h"
 
 #include <stdlib.h>
@@ -8,39 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char PIXEL_FORMULA[] = "trunc(clamp(127.5 x + 128, 0, 255))";
+enum { MAX_LISTED = 1000 }; /* images; of more than these only the number is recorded */
 
 void sample_time(char text[32]) {
   time_t now = time(NULL);
   struct tm utc;
   gmtime_r(&now, &utc);
   strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
-}
-
-static char *print_json(cJSON *json, bool pretty) {
-  char *text = pretty ? cJSON_Print(json) : cJSON_PrintUnformatted(json);
-  cJSON_Delete(json);
-  if (!text) exit((int)report_error(DITMOE_NOMEM, "not enough memory"));
-  return text;
-}
-
-static void add_whole(cJSON *object, const char *name, uint64_t value) {
-  char *text = text_format("%llu", (unsigned long long)value);
-  cJSON_AddRawToObject(object, name, text);
-  free(text);
-}
-
-/* Options with any of these traits (0: all) that have a value, as text. */
-static cJSON *options_json(const struct sample *run, unsigned traits) {
-  const struct option *option;
-  cJSON *object = cJSON_CreateObject();
-  for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
-    char *value =
-        traits == 0 || option->traits & traits ? option_value(&run->options, option) : NULL;
-    if (value) cJSON_AddStringToObject(object, option->name, value);
-    free(value);
-  }
-  return object;
 }
 
 static cJSON *sources_json(const struct sample *run) {
@@ -54,120 +29,17 @@ static cJSON *sources_json(const struct sample *run) {
   return object;
 }
 
-static void add_model(const struct sample *run, cJSON *object) {
-  cJSON *model = cJSON_AddObjectToObject(object, "model");
-  cJSON_AddStringToObject(model, "path", run->settings.model);
-  cJSON_AddStringToObject(model, "sha256", run->model_sha256);
-  cJSON_AddStringToObject(model, "kind", run->info.kind);
-  cJSON_AddStringToObject(model, "objective", run->info.objective);
-  if (!run->decoder) {
-    cJSON_AddNullToObject(object, "vae");
-  } else {
-    cJSON *vae = cJSON_AddObjectToObject(object, "vae");
-    cJSON_AddStringToObject(vae, "path", run->vae_path);
-    cJSON_AddStringToObject(vae, "sha256", run->vae_sha256);
-    cJSON_AddStringToObject(vae, "kind", run->decoder_info.kind);
-  }
-}
-
-static void add_execution(const struct sample *run, cJSON *object) {
-  cJSON_AddStringToObject(object, "dtype", run->info.dtype);
-  cJSON_AddStringToObject(object, "backend", run->info.backend);
-  cJSON_AddStringToObject(object, "tier", run->info.tier);
-  cJSON_AddStringToObject(object, "pixels", PIXEL_FORMULA);
-}
-
-static void add_identity(cJSON *object) {
-  cJSON_AddNumberToObject(object, "schema", 1);
-  cJSON_AddStringToObject(object, "program", "ditmoe-sample");
-  cJSON_AddStringToObject(object, "version", DITMOE_VERSION);
-}
-
-static void add_class(const struct sample *run, cJSON *object, int32_t label) {
-  char *title = class_title(&run->classes, label);
-  cJSON_AddNumberToObject(object, "label", label);
-  cJSON_AddStringToObject(object, "class", title);
-  free(title);
-}
-
-/* Images. */
-
-/* The indices that an image depends on: itself, its block, or for the grid all. */
-static struct sample_labels unit_of(const struct sample *run, int64_t index) {
-  struct sample_labels unit = run->labels;
-  if (index < 0) return unit;
-  int64_t first = index / run->unit * run->unit, end = unit.first + unit.count;
-  unit.labels += first - unit.first;
-  unit.first = first;
-  unit.count = run->unit < end - first ? run->unit : end - first;
-  return unit;
-}
-
-/* Whether the sampler is one for models of the other objective. */
-static bool is_forced(const struct sample *run) {
-  int i = 0;
-  while (strcmp(ditmoe_sampler_name(i), run->plan.sampler) != 0) i++;
-  return strcmp(ditmoe_sampler_objective(i), run->info.objective) != 0;
-}
-
-static char *image_json(const struct sample *run, int64_t index) {
-  struct sample_labels unit = unit_of(run, index);
-  cJSON *object = cJSON_CreateObject();
-  add_identity(object);
-  if (index >= 0) {
-    add_whole(object, "index", (uint64_t)index);
-    add_class(run, object, run->labels.labels[index - run->labels.first]);
-  }
-  add_whole(object, "seed", run->settings.seed);
-  cJSON_AddItemToObject(object, "options", options_json(run, OPTION_DECIDES));
-  if (run->record) cJSON_AddRawToObject(object, "record", run->record);
-  cJSON_AddBoolToObject(object, "force", is_forced(run));
-  cJSON *out = cJSON_AddObjectToObject(object, "unit");
-  add_whole(out, "first", (uint64_t)unit.first);
-  cJSON_AddItemToObject(out, "labels", cJSON_CreateIntArray(unit.labels, (int)unit.count));
-  add_model(run, object);
-  add_execution(run, object);
-  return print_json(object, false);
-}
-
-/* The form that programs for web interfaces read: a line of prompt, then "Name: value" pairs. */
-static char *image_parameters(const struct sample *run, int64_t index) {
-  int32_t label = index < 0 ? 0 : run->labels.labels[index - run->labels.first];
-  char *title = class_title(&run->classes, label), *stem = path_stem(run->settings.model);
-  char *first = index < 0 ? text_format("grid of %lld images", (long long)run->labels.count)
-                          : text_format("class %d %s", label, title);
-  char *scale = text_number(run->settings.cfg_scale);
-  char *text = text_format(
-      "%s\nSteps: %d, Sampler: %s, CFG scale: %s%s, Seed: %llu, Size: %dx%d, Model: %s, "
-      "Model hash: %.10s, RNG: %s, Version: ditmoe %s",
-      first, run->plan.steps, run->plan.sampler, scale, strpbrk(scale, ".e") ? "" : ".0",
-      (unsigned long long)run->settings.seed, run->side, run->side, text_sanitize(stem),
-      run->model_sha256, run->settings.rng, DITMOE_VERSION);
-  free(title);
-  free(stem);
-  free(first);
-  free(scale);
-  return text;
-}
-
-void sample_metadata(const struct sample *run, int64_t index, char **parameters, char **json) {
-  *parameters = image_parameters(run, index);
-  *json = image_json(run, index);
-}
-
-/* The manifest. */
-
-static void add_outcome(const struct sample *run, cJSON *object, enum ditmoe_status status) {
-  const char *outcome = status == DITMOE_OK          ? "complete"
-                        : status == DITMOE_CANCELLED ? "cancelled"
-                                                     : "failed";
-  char ended[32];
-  sample_time(ended);
+static void add_outcome(const struct sample *run, cJSON *object, const char *outcome,
+                        enum ditmoe_status status) {
+  char now[32];
+  sample_time(now);
   cJSON_AddStringToObject(object, "status", outcome);
-  cJSON_AddNumberToObject(object, "exit", sample_exit_code(status));
-  if (status != DITMOE_OK) cJSON_AddStringToObject(object, "error", report_last_error());
   cJSON_AddStringToObject(object, "started", run->started);
-  cJSON_AddStringToObject(object, "ended", ended);
+  sample_add_whole(object, "resumes", (uint64_t)run->state.resumes);
+  if (strcmp(outcome, "running") == 0) return;
+  cJSON_AddNumberToObject(object, "exit", stop_exit_code(status));
+  if (status != DITMOE_OK) cJSON_AddStringToObject(object, "error", report_last_error());
+  cJSON_AddStringToObject(object, "ended", now);
   cJSON *seconds = cJSON_AddObjectToObject(object, "seconds");
   cJSON_AddNumberToObject(seconds, "open", run->seconds_open);
   cJSON_AddNumberToObject(seconds, "sample", run->seconds_sample);
@@ -195,50 +67,99 @@ static void add_plan(const struct sample *run, cJSON *object) {
   cJSON_AddNumberToObject(out, "batch", plan->batch);
   cJSON_AddNumberToObject(out, "block", plan->block);
   cJSON_AddNumberToObject(out, "side", run->side);
-  add_whole(out, "weight_bytes", plan->weight_bytes);
-  add_whole(out, "activation_bytes", plan->activation_bytes);
+  sample_add_whole(out, "weight_bytes", plan->weight_bytes);
+  sample_add_whole(out, "activation_bytes", plan->activation_bytes);
 }
 
-static void add_files(const struct sample *run, cJSON *object) {
-  add_whole(object, "images_of_run", (uint64_t)run->labels.total);
+static void add_image(const struct sample *run, cJSON *images, int64_t index) {
+  char *file = run->names.npz ? NULL : sample_file_name(&run->names, index);
+  cJSON *image = cJSON_CreateObject();
+  if (file) cJSON_AddStringToObject(image, "file", file);
+  sample_add_whole(image, "index", (uint64_t)index);
+  sample_add_class(run, image, sample_label(run, index));
+  cJSON_AddItemToArray(images, image);
+  free(file);
+}
+
+static void add_images(const struct sample *run, cJSON *object) {
+  const struct sample_labels *labels = &run->labels;
+  const struct made *made = &run->state.made;
+  int64_t end = labels->first + labels->count;
+  cJSON *count = cJSON_AddObjectToObject(object, "count");
+  sample_add_whole(count, "run", (uint64_t)labels->total);
+  sample_add_whole(count, "part", (uint64_t)sample_selected_count(run));
+  sample_add_whole(count, "made", (uint64_t)made_count(made, labels->first, end));
+  if (labels->count > MAX_LISTED) return;
   cJSON *images = cJSON_AddArrayToObject(object, "images");
-  for (size_t i = 0; i < run->image_count; i++) {
-    cJSON *image = cJSON_CreateObject();
-    cJSON_AddStringToObject(image, "file", run->images[i].file);
-    add_whole(image, "index", (uint64_t)run->images[i].index);
-    add_class(run, image, run->images[i].label);
-    cJSON_AddItemToArray(images, image);
+  for (int64_t i = labels->first; (i = made_find(made, i, end, true)) < end; i++)
+    add_image(run, images, i);
+}
+
+/* Those whose images have been made since are history. */
+static void add_failures(const struct sample *run, cJSON *object) {
+  const struct sample_labels *labels = &run->labels;
+  cJSON *failures = cJSON_AddArrayToObject(object, "failures"), *failure;
+  cJSON_ArrayForEach(failure, run->state.failures) {
+    int64_t first = (int64_t)cJSON_GetObjectItem(failure, "first")->valuedouble;
+    if (first >= labels->first && first < labels->first + labels->count &&
+        !made_has(&run->state.made, first))
+      cJSON_AddItemToArray(failures, cJSON_Duplicate(failure, true));
+  }
+}
+
+static void add_outputs(const struct sample *run, cJSON *object) {
+  const struct sample_state *state = &run->state;
+  if (run->names.npz && state->npz_bytes) {
+    char crc[16];
+    snprintf(crc, sizeof crc, "%08x", state->npz_crc);
+    cJSON *npz = cJSON_AddObjectToObject(object, "npz");
+    cJSON_AddStringToObject(npz, "file", run->names.npz);
+    sample_add_whole(npz, "bytes", (uint64_t)state->npz_bytes);
+    cJSON_AddStringToObject(npz, "crc32", crc);
   }
   if (run->wrote_grid) cJSON_AddStringToObject(object, "grid", run->settings.grid);
   if (run->wrote_latents) cJSON_AddStringToObject(object, "latents", run->settings.latents);
 }
 
-static char *manifest_json(const struct sample *run, enum ditmoe_status status) {
+static void add_settings(const struct sample *run, cJSON *object) {
   const struct sample_settings *s = &run->settings;
-  cJSON *object = cJSON_CreateObject();
-  add_identity(object);
-  add_outcome(run, object, status);
   cJSON_AddItemToObject(object, "arguments",
                         cJSON_CreateStringArray((const char *const *)run->argv, run->argc));
-  cJSON_AddItemToObject(object, "options", options_json(run, 0));
+  cJSON_AddItemToObject(object, "options", sample_options_json(run, 0));
   cJSON_AddItemToObject(object, "sources", sources_json(run));
-  add_whole(object, "seed", s->seed);
-  add_model(run, object);
+  sample_add_whole(object, "seed", s->seed);
+  sample_add_model(run, object);
   cJSON_AddRawToObject(object, "record", ditmoe_model_record(run->model));
-  add_execution(run, object);
-  add_whole(object, "threads", (uint64_t)(s->threads ? s->threads : sysconf(_SC_NPROCESSORS_ONLN)));
-  add_plan(run, object);
-  add_host(object);
-  add_files(run, object);
-  return print_json(object, true);
+  sample_add_execution(run, object);
+  sample_add_whole(object, "threads",
+                   (uint64_t)(s->threads ? s->threads : sysconf(_SC_NPROCESSORS_ONLN)));
+  cJSON_AddItemToObject(object, "identity", sample_identity(run));
 }
 
-enum ditmoe_status sample_write_manifest(struct sample *run, enum ditmoe_status status) {
-  char *json = manifest_json(run, status), *text = text_format("%s\n", json);
-  enum ditmoe_status written =
-      report_call(run->ctx, ditmoe_file_write(run->ctx, run->names.manifest, text, strlen(text)));
-  if (run->settings.common.json) fputs(text, stdout);
+char *sample_manifest(const struct sample *run, const char *outcome, enum ditmoe_status status) {
+  cJSON *object = cJSON_CreateObject();
+  sample_add_program(object);
+  cJSON_AddStringToObject(object, "id", run->state.id);
+  add_outcome(run, object, outcome, status);
+  add_settings(run, object);
+  add_plan(run, object);
+  add_host(object);
+  add_images(run, object);
+  add_failures(run, object);
+  add_outputs(run, object);
+  char *json = sample_print_json(object, true), *text = text_format("%s\n", json);
   cJSON_free(json);
-  free(text);
-  return written;
+  return text;
+}
+
+void sample_add_failure(struct sample *run, int64_t first, int64_t count, int code,
+                        const char *message) {
+  struct sample_state *state = &run->state;
+  cJSON *failure = cJSON_CreateObject();
+  if (!state->failures) state->failures = cJSON_CreateArray();
+  cJSON_AddNumberToObject(failure, "first", (double)first);
+  cJSON_AddNumberToObject(failure, "count", (double)count);
+  cJSON_AddNumberToObject(failure, "exit", code);
+  cJSON_AddStringToObject(failure, "message", message);
+  cJSON_AddItemToArray(state->failures, failure);
 }

@@ -1,9 +1,5 @@
-/* The options of ditmoe-sample, and the rules between them. */
+/* The options of ditmoe-sample. */
 #include "cli/sample.h"
-#include "cli/text.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 #define AT(member)        .field = offsetof(struct sample_settings, member)
 #define FLAG              .kind = OPTION_FLAG
@@ -66,12 +62,14 @@ static const struct option table[] = {
 
   {.name = "class", .letter = 'c', AT(classes), .kind = OPTION_LIST,
    .argument = "ID|NAME|WNID[,...]", .group = "Classes",
-   .help = "Classes to draw; may be repeated. Default: eight of ImageNet, or all."},
+   .help = "Classes to draw; may be repeated. Default: all; without --num-samples eight of "
+           "ImageNet."},
   {.name = "class-file", AT(class_file), TEXT("FILE"), .help = "Classes, one for each line."},
   {.name = "num-samples", .aliases = "num-fid-samples", .letter = 'n', AT(num_samples),
    INTEGER(1, MAX_SAMPLES), .help = "Images of the run. Default: one for each class."},
-  {.name = "label-sampling", AT(label_sampling), CHOICE("list|equal|random"), .preset = "list",
-   .help = "Over the classes in turn, in equal runs, or at random by (seed, index)."},
+  {.name = "label-sampling", AT(label_sampling), CHOICE("list|equal|random"),
+   .help = "Over the classes in turn, in equal runs, or at random by (seed, index). Default: list; "
+           "random if --num-samples is given and no class."},
   {.name = "index-range", AT(index_range), .kind = OPTION_SPAN, .argument = "A:B", .low = 0,
    .high = MAX_SAMPLES, .help = "Make only the images A to B-1 of the run."},
   {.name = "allow-null", AT(allow_null), FLAG, .help = "Permit the empty class."},
@@ -125,10 +123,13 @@ static const struct option table[] = {
    .help = "Print the memory needed and whether it fits, and end."},
 
   {.name = "output", .letter = 'o', AT(output), TEXT("PATTERN"), .preset = "./", .group = "Outputs",
-   .help = "Folder, or names such as out_%06d.png; in a folder 000000.png and so on."},
+   .help = "Folder, or names such as out_%06d.png, or one FILE.npz; in a folder 000000.png and so "
+           "on. A folder that ends in / is made."},
   {.name = "format", AT(format), CHOICE("png|jpg|bmp|tga"),
    .help = "Of images in a folder. Default: png."},
-  {.name = "grid", AT(grid), TEXT("FILE"), .help = "Also write all images as one."},
+  {.name = "grid", AT(grid), TEXT("FILE"), .help = "Also write the first images side by side."},
+  {.name = "grid-samples", AT(grid_samples), INTEGER(1, 1000000),
+   .help = "Images of the grid, whole index blocks. Default: all, at most 100."},
   {.name = "grid-cols", AT(grid_columns), INTEGER(1, 1000),
    .help = "Columns of the grid. Default: about square."},
   {.name = "latents", AT(latents), TEXT("FILE"),
@@ -140,8 +141,17 @@ static const struct option table[] = {
   {.name = "reproduce", AT(reproduce), TEXT("IMAGE"),
    .help = "Take all settings from a PNG and make it again."},
   {.name = "force", AT(force), FLAG,
-   .help = "Replace files; use a sampler of the other objective; with --reproduce: use another "
-           "model, let options win over the image."},
+   .help = "Replace files and runs; use a sampler of the other objective; with --reproduce: use "
+           "another model, let options win over the image."},
+
+  {.name = "resume", AT(resume), FLAG, .group = "Runs",
+   .help = "Go on with the run that is there: check its files, make what is missing."},
+  {.name = "rank", AT(rank), INTEGER(0, 65535),
+   .help = "Number of this process among --ranks. Default: from OpenMPI, PMI, SLURM or torchrun."},
+  {.name = "ranks", AT(ranks), INTEGER(1, 65536),
+   .help = "Processes that share the run, each with a part of the indices. Default: 1."},
+  {.name = "rank-timeout", AT(rank_timeout), INTEGER(0, 86400), .preset = "120",
+   .help = "Seconds that a rank has to appear before it counts as lost."},
 
   {.name = "progress", AT(progress), CHOICE("auto|bar|line|json|none"), .preset = "auto",
    .group = "Messages",
@@ -156,96 +166,15 @@ const struct program sample_program = {
         "Draws class-conditional images from DiT-MoE, ProMoE, TC-DiT, EC-DiT, DiffMoE and dense "
         "DiT\n"
         "checkpoints. Names of written files go to standard output, everything else to standard\n"
-        "error. PNG files carry the settings; beside the images, run.json has those of the run.\n"
+        "error. PNG files carry the settings; beside the images, run.json has those of the run "
+        "and\n"
+        "run.journal says which files are complete, for --resume.\n"
         "\n"
         "The variables DITMOE_MODEL, DITMOE_VAE and DITMOE_THREADS stand in for --model, --vae "
         "and\n"
         "--threads. NO_COLOR and CI are honoured. The first SIGINT or SIGTERM ends the run after\n"
-        "the step at hand, the second at once.",
+        "the batch at hand, the second at once.",
     .options = table,
     .count = sizeof table / sizeof table[0],
     .settings_size = sizeof(struct sample_settings),
 };
-
-/* Environment. */
-
-enum ditmoe_status sample_read_environment(struct sample *run) {
-  static const struct {
-    const char *variable, *option, *end;
-  } variables[] = {{"DITMOE_MODEL", "model", ""},
-                   {"DITMOE_VAE", "vae", ""},
-                   {"DITMOE_THREADS", "threads", ""},
-                   {"OMP_NUM_THREADS", "threads", ","}}; /* a list, of which the first counts */
-  for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {
-    const char *value = getenv(variables[i].variable), *name = variables[i].option;
-    const struct option *option = option_find(&sample_program, name, strlen(name));
-    if (!value || !*value || option_source(&run->options, option) >= FROM_ENVIRONMENT) continue;
-    char *first = text_copy_part(value, strcspn(value, variables[i].end));
-    enum ditmoe_status status =
-        option_set(&run->options, option, first, variables[i].variable, FROM_ENVIRONMENT);
-    free(first);
-    TRY(status);
-  }
-  return DITMOE_OK;
-}
-
-void sample_show_sources(const struct sample *run) {
-  const struct option *option;
-  for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
-    enum option_source source = option_source(&run->options, option);
-    if (source < FROM_ENVIRONMENT) continue;
-    char *value = option_value(&run->options, option);
-    report_detail("%s: %s (%s)", option->name, value, option_source_name(source));
-    free(value);
-  }
-}
-
-/* Rules between options. */
-
-enum ditmoe_status sample_needless(const struct sample *run, const void *field, bool useful,
-                                   const char *why) {
-  const struct option *option = option_of(&run->options, field);
-  if (useful || option_source(&run->options, option) < FROM_ENVIRONMENT) return DITMOE_OK;
-  return report_error(DITMOE_USAGE, "--%s has no effect %s", option->name, why);
-}
-
-/* DiT's programs give the architecture as --model. */
-static bool is_architecture_name(const char *text) {
-  static const char *const families[] = {"DiT-", "DiT_MoE-", "ProMoE-", "SiT-"};
-  for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-    if (strncmp(text, families[i], strlen(families[i])) == 0 &&
-        strcspn(text, ".") == strlen(text) &&
-        (strchr(text, '/') || strlen(text) <= strlen(families[i]) + 2))
-      return true;
-  return false;
-}
-
-static enum ditmoe_status check_execution(const struct sample_settings *s) {
-  if (strncmp(s->device, "cuda", 4) == 0)
-    return report_error(DITMOE_DEVICE, "--device %s: this build has no CUDA; use --device cpu",
-                        s->device);
-  if (strcmp(s->device, "cpu") != 0)
-    return report_error(DITMOE_USAGE, "--device: \"%s\" is not one of cpu|cuda", s->device);
-  return DITMOE_OK;
-}
-
-enum ditmoe_status sample_check_options(const struct sample *run) {
-  const struct sample_settings *s = &run->settings;
-  bool guided = s->cfg_scale > 1, pixels = s->vae && strcmp(s->vae, "none") == 0;
-  if (s->model && is_architecture_name(s->model))
-    return report_error(DITMOE_USAGE,
-                        "--model %s: this is the file to load; the architecture is read from it",
-                        s->model);
-  TRY(check_execution(s));
-  if (s->classes && s->class_file)
-    return report_error(DITMOE_USAGE, "--class and --class-file are alternatives");
-  if (s->steps && s->respacing)
-    return report_error(DITMOE_USAGE, "--steps and --respacing are alternatives");
-  TRY(sample_needless(run, &s->cfg_interval, guided, "without guidance (--cfg-scale)"));
-  TRY(sample_needless(run, &s->cfg_channels, guided, "without guidance (--cfg-scale)"));
-  TRY(sample_needless(run, &s->grid_columns, s->grid, "without --grid"));
-  TRY(sample_needless(run, &s->zoom, s->show, "without --show"));
-  TRY(sample_needless(run, &s->tile, !pixels, "with --vae none"));
-  TRY(sample_needless(run, &s->tier, strcmp(s->backend, "ref") != 0, "with --backend ref"));
-  return DITMOE_OK;
-}

@@ -1,16 +1,19 @@
 /* The request, what it needs, and --dry-run. */
-#include "cli/sample.h"
+#include "cli/sample_work.h"
 #include "cli/text.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+/* No batch has more images, so that these stand for all of the run. */
+enum { MAX_BATCH = 1 << 16 };
+static const uint64_t MAX_LATENT_BYTES = (uint64_t)4 << 30;
+
 static void make_request(struct sample *run) {
   const struct sample_settings *s = &run->settings;
   struct ditmoe_request *r = &run->request;
   *r = ditmoe_request_default();
-  r->labels = run->labels.labels;
-  r->count = run->labels.count;
+  r->count = run->labels.count < MAX_BATCH ? run->labels.count : MAX_BATCH;
   r->first_index = run->labels.first;
   r->seed = s->seed;
   r->sampler = s->sampler;
@@ -65,10 +68,34 @@ static enum ditmoe_status check_block(struct sample *run) {
                       (long long)labels->first, (long long)end, (long long)run->unit);
 }
 
+static enum ditmoe_status plan_request(struct sample *run) {
+  int32_t *labels = sample_label_list(run, run->labels.first, run->request.count);
+  run->request.labels = labels;
+  enum ditmoe_status status = report_call(
+      run->ctx, ditmoe_plan(run->ctx, run->model, run->decoder, &run->request, &run->plan));
+  run->request.labels = NULL;
+  free(labels);
+  return status;
+}
+
+uint64_t sample_latent_bytes(const struct sample *run) {
+  return (uint64_t)run->info.channels * (uint64_t)run->info.size * (uint64_t)run->info.size *
+         sizeof(float);
+}
+
+/* Latents are kept in memory until the end. */
+static enum ditmoe_status check_latents(const struct sample *run) {
+  uint64_t count = (uint64_t)run->labels.count;
+  if (!run->settings.latents || sample_latent_bytes(run) * count <= MAX_LATENT_BYTES)
+    return DITMOE_OK;
+  return report_error(DITMOE_USAGE, "--latents: those of %llu images are more than 4 GiB",
+                      (unsigned long long)count);
+}
+
 enum ditmoe_status sample_plan(struct sample *run) {
   make_request(run);
-  TRY(report_call(run->ctx,
-                  ditmoe_plan(run->ctx, run->model, run->decoder, &run->request, &run->plan)));
+  TRY(plan_request(run));
+  TRY(check_latents(run));
   TRY(refuse_needless(run));
   TRY(check_block(run));
   TRY(settle(run, "sampler", run->plan.sampler));
@@ -85,11 +112,9 @@ enum ditmoe_status sample_plan(struct sample *run) {
 /* Bytes of pixels and latents that the program holds besides the library. */
 static uint64_t own_bytes(const struct sample *run) {
   uint64_t image = 3 * (uint64_t)run->side * (uint64_t)run->side;
-  uint64_t latent = (uint64_t)run->info.channels * (uint64_t)run->info.size *
-                    (uint64_t)run->info.size * sizeof(float);
   uint64_t all = (uint64_t)run->labels.count, some = (uint64_t)run->plan.batch;
-  return image * (run->settings.grid ? 2 * all : some) +
-         latent * (run->settings.latents ? 2 * all : some);
+  return image * (some + 2 * (uint64_t)sample_grid_count(run)) +
+         sample_latent_bytes(run) * (run->settings.latents ? 2 * all : some);
 }
 
 enum ditmoe_status sample_print_plan(const struct sample *run) {

@@ -10,9 +10,8 @@
 
 enum { METADATA_MAX_BYTES = 1 << 20 };
 
-bool sample_selected(const struct sample *run, int64_t at) {
-  if (!run->settings.reproduce || run->origin.index < 0) return true;
-  return run->labels.first + at == run->origin.index;
+bool sample_selected(const struct sample *run, int64_t index) {
+  return !run->settings.reproduce || run->origin.index < 0 || index == run->origin.index;
 }
 
 int64_t sample_selected_count(const struct sample *run) {
@@ -25,7 +24,7 @@ void sample_origin_free(struct sample_origin *origin) {
   free(origin->model_sha256);
   free(origin->vae_sha256);
   free(origin->record);
-  free(origin->unit.labels);
+  free(origin->unit.classes);
   *origin = (struct sample_origin){0};
 }
 
@@ -61,8 +60,10 @@ static bool get_unit(const cJSON *object, struct sample_labels *unit) {
   if (!get_whole(get(object, "first"), 1e15, &unit->first) || !cJSON_IsArray(labels)) return false;
   unit->count = cJSON_GetArraySize(labels);
   unit->total = unit->first + unit->count;
-  unit->labels = memory_get((size_t)unit->count, sizeof *unit->labels);
-  int32_t *out = unit->labels;
+  unit->rule = LABELS_GIVEN;
+  unit->class_count = unit->count;
+  unit->classes = memory_get((size_t)unit->count, sizeof *unit->classes);
+  int32_t *out = unit->classes;
   cJSON_ArrayForEach(item, labels) {
     int64_t label;
     if (!get_whole(item, INT32_MAX, &label)) return false;
@@ -129,7 +130,7 @@ static enum ditmoe_status read_options(struct sample *run, const cJSON *settings
 /* Options that choose what the image already says. */
 static enum ditmoe_status refuse_others(const struct sample *run) {
   static const char *const names[] = {"class",       "class-file", "num-samples", "label-sampling",
-                                      "index-range", "allow-null", "record"};
+                                      "index-range", "allow-null", "record",      "resume"};
   const struct option *option;
   for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
     bool refused = option->traits & OPTION_IN_RECORD;

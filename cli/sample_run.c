@@ -1,53 +1,25 @@
 /* The run: batch after batch is sampled and written, until the end or a signal. */
-#include "cli/sample.h"
+#include "cli/sample_work.h"
+#include "cli/stop.h"
 #include "cli/text.h"
 
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-/* Signals. */
-
-static volatile sig_atomic_t stop_signal;
-
-/* The first signal lets the step at hand end, the second ends the program. */
-static void on_signal(int signal_number) {
-  if (stop_signal) _exit(128 + signal_number);
-  stop_signal = signal_number;
-}
-
-/* A signal that the parent had ignored stays ignored. */
-static void catch_signals(void) {
-  static const int signals[] = {SIGINT, SIGTERM};
-  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, before;
-  sigemptyset(&action.sa_mask);
-  for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-    if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-      sigaction(signals[i], &action, NULL);
-}
-
-int sample_exit_code(enum ditmoe_status status) {
-  return status == DITMOE_CANCELLED && stop_signal ? 128 + stop_signal : (int)status;
-}
 
 /* Batches. */
 
-struct buffers { /* of one batch, or of the whole run where the grid or the latents need it */
+struct buffers { /* of one batch, latents of the whole run if they are written */
   uint8_t *pixels;
   float *latents;
   size_t image_bytes, latent_floats;
-  bool keep_pixels, keep_latents;
+  bool keep_latents;
 };
 
 static void make_buffers(struct buffers *buffers, const struct sample *run) {
-  const struct ditmoe_model_info *info = &run->info;
   size_t all = (size_t)run->labels.count, some = (size_t)run->plan.batch;
   buffers->image_bytes = 3 * (size_t)run->side * (size_t)run->side;
-  buffers->latent_floats = (size_t)info->channels * (size_t)info->size * (size_t)info->size;
-  buffers->keep_pixels = run->settings.grid != NULL;
+  buffers->latent_floats = (size_t)sample_latent_bytes(run) / sizeof(float);
   buffers->keep_latents = run->settings.latents != NULL;
-  buffers->pixels = memory_get(buffers->keep_pixels ? all : some, buffers->image_bytes);
+  buffers->pixels = memory_get(some, buffers->image_bytes);
   buffers->latents = memory_get(buffers->keep_latents ? all : some,
                                 buffers->latent_floats * sizeof *buffers->latents);
 }
@@ -65,85 +37,128 @@ static void pixels_of_latents(uint8_t *pixels, const float *latents, int channel
 struct watch { /* what the observer needs */
   struct progress progress;
   int64_t done; /* images before this batch */
+  bool told;    /* that the run will stop   */
 };
 
 static int observe(void *user, const struct ditmoe_observation *seen) {
   struct watch *watch = user;
   double part = (double)seen->count * seen->step / seen->steps;
   progress_step(&watch->progress, watch->done, part, seen->step, seen->steps);
-  return stop_signal != 0;
+  if (stop_asked() && !watch->told) {
+    progress_finish(&watch->progress);
+    report_note("stopping after this batch; a second signal stops at once");
+    watch->told = true;
+  }
+  return 0;
 }
 
-/* Samples and writes `count` images from position `first` on. */
+static enum ditmoe_status sample_batch(struct sample *run, struct ditmoe_session *session,
+                                       int64_t first, int64_t count, float *latents,
+                                       uint8_t *pixels) {
+  struct ditmoe_request request = run->request;
+  int32_t *labels = sample_label_list(run, first, count);
+  request.labels = labels;
+  request.first_index = first;
+  request.count = count;
+  enum ditmoe_status status = report_call(
+      run->ctx, ditmoe_sample(run->ctx, session, &request, latents, run->decoder ? pixels : NULL));
+  free(labels);
+  return status;
+}
+
 static enum ditmoe_status run_batch(struct sample *run, struct ditmoe_session *session,
                                     struct buffers *buffers, int64_t first, int64_t count) {
-  struct ditmoe_request request = run->request;
-  size_t offset = (size_t)first, plane = (size_t)run->info.size * (size_t)run->info.size;
-  uint8_t *pixels = buffers->pixels + (buffers->keep_pixels ? offset * buffers->image_bytes : 0);
-  float *latents = buffers->latents + (buffers->keep_latents ? offset * buffers->latent_floats : 0);
-  request.labels = run->labels.labels + first;
-  request.first_index = run->labels.first + first;
-  request.count = count;
-  TRY(ditmoe_sample(run->ctx, session, &request, latents, run->decoder ? pixels : NULL));
-  TRY(sample_hash_finish(run));
-  for (size_t i = 0; i < (size_t)count; i++) {
-    if (!run->decoder)
-      pixels_of_latents(pixels + i * buffers->image_bytes, latents + i * buffers->latent_floats,
-                        run->info.channels, plane);
-    if (sample_selected(run, first + (int64_t)i))
-      TRY(sample_write_image(run, first + (int64_t)i, pixels + i * buffers->image_bytes));
-  }
-  return DITMOE_OK;
+  size_t offset = buffers->keep_latents ? (size_t)(first - run->labels.first) : 0;
+  size_t plane = (size_t)run->info.size * (size_t)run->info.size;
+  float *latents = buffers->latents + offset * buffers->latent_floats;
+  TRY(sample_batch(run, session, first, count, latents, buffers->pixels));
+  for (size_t i = 0; i < (size_t)count && !run->decoder; i++)
+    pixels_of_latents(buffers->pixels + i * buffers->image_bytes,
+                      latents + i * buffers->latent_floats, run->info.channels, plane);
+  TRY(sample_begin(run));
+  return sample_write_batch(run, first, count, buffers->pixels);
+}
+
+/* The next images that are missing from index `first` on: whole units, and no more than a batch.
+ * 0 at the end of this rank's share. */
+static int64_t next_batch(const struct sample *run, int64_t *first) {
+  const struct sample_state *state = &run->state;
+  int64_t end = state->share_end, unit = run->unit, batch = run->plan.batch;
+  int64_t missing = made_find(&state->made, *first, end, false);
+  if (missing == end) return 0;
+  *first = missing / unit * unit;
+  if (end - *first > batch) end = *first + batch;
+  int64_t hole = made_find(&state->made, missing, end, true);
+  int64_t count = (hole - *first + unit - 1) / unit * unit;
+  return count < end - *first ? count : end - *first;
+}
+
+/* What is in the journal is history for the list of failures, and reaches rank 0. */
+static void note_failure(struct sample *run, int64_t first, int64_t count,
+                         enum ditmoe_status status) {
+  struct journal *journal = &run->state.journal;
+  journal_add(journal, "failure %lld %lld %d %s", (long long)first, (long long)count, (int)status,
+              report_last_error());
+  (void)journal_commit(journal);
+  sample_add_failure(run, first, count, (int)status, report_last_error());
+}
+
+static void start_progress(const struct sample *run, struct watch *watch, int64_t there) {
+  const struct sample_settings *s = &run->settings;
+  bool quiet = s->common.quiet || (s->rank > 0 && !s->common.verbose);
+  progress_start(&watch->progress, s->progress, quiet, report_uses_color(),
+                 run->state.share_end - run->state.share_first);
+  progress_skip(&watch->progress, there);
 }
 
 static enum ditmoe_status run_batches(struct sample *run, struct ditmoe_session *session,
                                       struct buffers *buffers) {
+  struct sample_state *state = &run->state;
   struct watch watch = {0};
-  const struct sample_settings *s = &run->settings;
-  progress_start(&watch.progress, s->progress, s->common.quiet, report_uses_color(),
-                 run->labels.count);
+  enum ditmoe_status status = DITMOE_OK;
+  int64_t there = made_count(&state->made, state->share_first, state->share_end), count;
+  watch.done = there;
+  start_progress(run, &watch, there);
   run->request.user = &watch;
   run->request.observe = observe;
-  enum ditmoe_status status = DITMOE_OK;
-  for (int64_t first = 0; first < run->labels.count && status == DITMOE_OK;
-       first += run->plan.batch) {
-    int64_t left = run->labels.count - first;
-    watch.done = first;
-    status = stop_signal ? DITMOE_CANCELLED
-                         : run_batch(run, session, buffers, first,
-                                     left < run->plan.batch ? left : run->plan.batch);
+  for (int64_t first = state->share_first;
+       status == DITMOE_OK && (count = next_batch(run, &first)) > 0; first += count) {
+    status = stop_asked() ? DITMOE_CANCELLED : run_batch(run, session, buffers, first, count);
+    if (status != DITMOE_OK && status != DITMOE_CANCELLED) note_failure(run, first, count, status);
+    watch.done += count;
   }
   progress_finish(&watch.progress);
   return status;
 }
 
-static void explain(const struct sample *run, enum ditmoe_status status) {
-  if (status == DITMOE_CANCELLED)
-    report_note("stopped by %s; %zu of %lld images were written", strsignal(stop_signal),
-                run->image_count, (long long)sample_selected_count(run));
-  else if (!*report_last_error())
-    report_call(run->ctx, status);
-}
-
-enum ditmoe_status sample_images(struct sample *run) {
+static enum ditmoe_status make_images(struct sample *run, float **latents) {
   struct ditmoe_session *session = NULL;
   struct buffers buffers = {0};
+  struct ditmoe_request request = run->request;
+  int32_t *labels = sample_label_list(run, run->labels.first, request.count);
+  request.labels = labels;
+  enum ditmoe_status status = report_call(
+      run->ctx, ditmoe_session_create(run->ctx, run->model, run->decoder, &request, &session));
+  free(labels);
+  TRY(status);
+  make_buffers(&buffers, run);
+  double start = clock_seconds();
+  status = run_batches(run, session, &buffers);
+  run->seconds_sample = clock_seconds() - start - run->seconds_write;
+  ditmoe_session_destroy(session);
+  free(buffers.pixels);
+  if (buffers.keep_latents)
+    *latents = buffers.latents;
+  else
+    free(buffers.latents);
+  return status;
+}
+
+enum ditmoe_status sample_images(struct sample *run, float **latents) {
+  int64_t first = run->state.share_first;
   if (!run->decoder && run->info.channels != 1 && run->info.channels != 3)
     report_warning("--vae none: of %d channels the images show the first%s", run->info.channels,
                    run->info.channels > 3 ? " three" : "");
-  TRY(report_call(run->ctx, ditmoe_session_create(run->ctx, run->model, run->decoder, &run->request,
-                                                  &session)));
-  make_buffers(&buffers, run);
-  catch_signals();
-  double start = clock_seconds();
-  enum ditmoe_status status = run_batches(run, session, &buffers);
-  run->seconds_sample = clock_seconds() - start - run->seconds_write;
-  if (status != DITMOE_OK) explain(run, status);
-  if (status == DITMOE_OK && run->settings.grid) status = sample_write_grid(run, buffers.pixels);
-  if (status == DITMOE_OK && run->settings.latents)
-    status = sample_write_latents(run, buffers.latents);
-  ditmoe_session_destroy(session);
-  free(buffers.pixels);
-  free(buffers.latents);
-  return status;
+  stop_on_signals();
+  return next_batch(run, &first) ? make_images(run, latents) : DITMOE_OK;
 }

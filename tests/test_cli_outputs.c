@@ -39,7 +39,7 @@ static void assert_shell(const char *command) {
 static void images_carry_their_settings(void **state) {
   (void)state;
   char hash[65], expected[256];
-  assert_exit(run(TINY "-n 3 --seed 5 -o d/"), 0, "");
+  assert_exit(run(TINY "-c 0,1,2 --seed 5 -o d/"), 0, "");
   assert_ok(test_ctx(),
             ditmoe_file_sha256(test_ctx(), fixture_path("dit_moe/b_mixed/bare.safetensors"), hash));
   snprintf(expected, sizeof expected,
@@ -57,7 +57,7 @@ static void names_of_any_alphabet_survive(void **state) {
   (void)state;
   assert_shell("printf '{\"class_names\": [\"\\\\u00e9t\\\\u00e9\", \"\\\\u732b\", "
                "\"a\\\\u001b[31mb\\\\nc\"]}' > names.json");
-  assert_exit(run(TINY "--record names.json -n 3 -o d/"), 0, "");
+  assert_exit(run(TINY "--record names.json -c 0,1,2 -o d/"), 0, "");
   assert_contains(text_of("d/000000.png", "parameters"), "class 0 \xc3\xa9t\xc3\xa9\n");
   assert_contains(text_of("d/000001.png", "parameters"), "class 1 \xe7\x8c\xab\n");
   assert_contains(text_of("d/000002.png", "parameters"), "class 2 a?[31mb?c\n");
@@ -194,11 +194,17 @@ static void edited_metadata_is_refused(void **state) {
 static void nothing_is_overwritten(void **state) {
   (void)state;
   assert_exit(run(TINY "-n 2 -o d/ --grid d/g.png"), 0, "");
-  assert_exit(run(TINY "-n 2 -o d/"), DITMOE_OUTPUT, "d/run.json: exists; --force");
-  assert_exit(run("rm d/run.json; " TINY "-n 2 -o d/"), DITMOE_OUTPUT,
+  assert_exit(run(TINY "-n 2 -o d/"), DITMOE_OUTPUT, "d/run.json: holds a run; --resume");
+  assert_exit(run("rm d/run.json; " TINY "-n 2 -o d/"), DITMOE_OUTPUT, "d/run.json: holds a run");
+  assert_exit(run("rm d/run.journal d/000001.png; " TINY "-n 2 -o d/"), DITMOE_OUTPUT,
               "d/000000.png: exists; --force");
   assert_exit(run(TINY "-n 1 -o e_%%d.png --grid d/g.png"), DITMOE_OUTPUT, "d/g.png: exists");
+  assert_shell("test ! -e d/run.json -a ! -e d/run.journal");
   assert_exit(run(TINY "-n 2 -o d/ --force --seed 1"), 0, "");
+  assert_exit(run(TINY "-n 1 -o d/ --force --seed 1"), 0, "");
+  assert_shell("test \"$(ls -A d | tr '\\n' ' ')\" = '000000.png g.png run.journal run.json '");
+  assert_exit(run(TINY "-n 1 -o d/x.png"), 0, "");
+  assert_exit(run("rm d/x.png; " TINY "-n 1 -o d/x.png"), DITMOE_OUTPUT, "d/x.json: exists");
 }
 
 static void bad_outputs_are_refused_before_the_work(void **state) {
@@ -208,17 +214,22 @@ static void bad_outputs_are_refused_before_the_work(void **state) {
     int code;
     const char *text;
   } refused[] = {
-      {"-n 2 -o absent/", DITMOE_OUTPUT, "make the folder first"},
+      {"-n 2 -o absent/more/", DITMOE_OUTPUT, "make the folder first"},
       {"-n 2 -o absent/x_%d.png", DITMOE_OUTPUT, "absent/: No such file"},
       {"-n 2 --grid absent/g.png -o d/", DITMOE_OUTPUT, "absent/: No such file"},
       {"-n 2 -o x.png", DITMOE_USAGE, "need a number in the name"},
       {"-n 2 -o x_%s.png", DITMOE_USAGE, "one number such as %06d"},
       {"-n 2 -o x_%d_%d.png", DITMOE_USAGE, "one number such as %06d"},
       {"-n 2 -o x_%999999999999d.png", DITMOE_USAGE, "one number such as %06d"},
+      {"-n 2 -o d_%d/x.png", DITMOE_USAGE, "in its last part"},
       {"-n 2 -o x_%.png", DITMOE_USAGE, "one number such as %06d"},
       {"-n 2 -o x_%d.npz", DITMOE_USAGE, "the ending must be .png"},
       {"-n 2 -o x_%d", DITMOE_USAGE, "the ending must be .png"},
       {"-n 2 -o d/ --grid g.gif", DITMOE_USAGE, "the ending must be .png"},
+      {"-n 2 -o d/ --grid d/000001.png", DITMOE_USAGE, "two outputs of this name"},
+      {"-n 2 -o d/ --latents d/run.json", DITMOE_USAGE, "two outputs of this name"},
+      {"-n 2 -o d/x.npz --latents d/x.npz", DITMOE_USAGE, "two outputs of this name"},
+      {"-n 2 -o d/x.npz --format png", DITMOE_USAGE, "--format has no effect"},
       {"-n 1 -o d/x.png --grid d/x.png", DITMOE_USAGE, "two outputs of this name"},
       {"-n 1 -o d/x.png --latents d/x.json", DITMOE_USAGE, "two outputs of this name"},
       {"-n 1 -o d/x.png --grid d/y.png --latents d/y.png", DITMOE_USAGE,
@@ -238,8 +249,11 @@ static void bad_outputs_are_refused_before_the_work(void **state) {
 /* A limit on the size of files stands for a full disk. */
 static void a_failed_write_leaves_nothing(void **state) {
   (void)state;
-  assert_exit(run("ulimit -f 1; " TINY "-n 2 -o d/"), DITMOE_OUTPUT, "d/000000.png");
+  assert_exit(run("ulimit -f 1; " TINY "-n 2 -o d/"), DITMOE_OUTPUT, "d/run.json");
   assert_shell("test -z \"$(ls -A d)\"");
+  assert_exit(run("ulimit -f 1; " TINY "-n 2 -o new/"), DITMOE_OUTPUT, "new/run.json");
+  assert_exit(run("ulimit -f 1; " TINY "-n 2 -o d/x.npz"), DITMOE_OUTPUT, "d/x.json");
+  assert_shell("test -z \"$(ls -A d)\" -a ! -e new");
   assert_exit(run(TINY "-n 1 -o d/x.png > /dev/full"), DITMOE_OUTPUT, "standard output");
 }
 
@@ -268,8 +282,9 @@ static void signals_end_the_run_cleanly(void **state) {
   for (int i = 0; i < 2; i++) {
     fresh_folder(state);
     assert_exit(run_and_signal(signals[i], 1500, 0, TINY "-n 20000 -o d/"), 128 + signals[i], "");
-    assert_shell("grep -q '\"status\":.*\"cancelled\"' d/run.json && "
-                 "test $(grep -c '\"file\"' d/run.json) = $(ls d/*.png | wc -l) && "
+    assert_shell("grep -q '\"status\":.*\"stopped\"' d/run.json && "
+                 "test $(grep -c ^image d/run.journal) = $(ls d/*.png | wc -l) && "
+                 "grep -q \"made.:.*$(ls d/*.png | wc -l)\" d/run.json && "
                  "! ls -A d | grep -q tmp");
   }
   fresh_folder(state);
@@ -338,7 +353,10 @@ static void decoders_are_looked_for(void **state) {
 static void memory_is_counted(void **state) {
   (void)state;
   assert_contains(run(TINY "--dry-run --json").out, "\"fits\": true");
-  assert_exit(run(TINY "--dry-run -n 20000000 --latents l.st"), DITMOE_NOMEM, "MiB are needed");
+  assert_exit(run("ulimit -v 1000000; " TINY "--dry-run -n 900000 --latents l.st"), DITMOE_NOMEM,
+              "MiB are needed");
+  assert_exit(run(TINY "--dry-run -n 20000000 --latents l.st"), DITMOE_USAGE, "more than 4 GiB");
+  assert_exit(run(TINY "--dry-run -n 100000000 -o d/"), 0, "");
 }
 
 static void checkpoints_are_converted(void **state) {
