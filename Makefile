@@ -18,7 +18,7 @@ sample:
 	$(call configure,release)
 	$(call build,release) --target programs
 	mkdir -p out
-	build/release/ditmoe-sample -m assets/default/model.pth -n 60 --cfg-scale 2 --force \
+	build/release/ditmoe-sample -m assets/default/model.pth -n 60 --label-sampling list --cfg-scale 2 --force \
 	  -o out/ --grid out/grid.png --grid-cols 10
 
 # Every part runs, even after one has failed.

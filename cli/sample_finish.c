@@ -3,6 +3,7 @@
 #include "cli/sample_work.h"
 #include "cli/stop.h"
 #include "cli/text.h"
+#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,18 @@ static enum ditmoe_status write_manifest(struct sample *run, enum ditmoe_status 
   if (run->settings.common.json) fputs(text, stdout);
   free(text);
   return status;
+}
+
+/* That of a run that was complete before stays as it is. */
+static enum ditmoe_status show_manifest(const struct sample *run) {
+  enum { MAX_BYTES = 64 << 20 };
+  char *text;
+  report_note("the run is complete and its files are good");
+  if (!run->settings.common.json) return DITMOE_OK;
+  TRY(text_file_read("--resume", run->names.manifest, MAX_BYTES, &text));
+  fputs(text, stdout);
+  free(text);
+  return DITMOE_OK;
 }
 
 /* Cleaning. */
@@ -104,7 +117,7 @@ enum ditmoe_status sample_finish(struct sample *run, enum ditmoe_status status,
   if (status == DITMOE_OK) status = write_outputs(run, latents);
   if (status == DITMOE_CANCELLED) say_stopped(run);
   if (status == DITMOE_OK && was_complete && !run->wrote_grid)
-    report_note("the run is complete and its files are good");
+    status = show_manifest(run);
   else
     status = write_manifest(run, status);
   if (status == DITMOE_OK && run->names.journals) remove_leftovers(run);

@@ -38,6 +38,7 @@ static unsigned crc_of_classes(const struct sample_labels *labels) {
 cJSON *sample_identity(const struct sample *run) {
   const struct sample_labels *labels = &run->labels;
   const char *record = ditmoe_model_record(run->model);
+  int64_t end = labels->first + labels->count;
   char *name = sample_file_name(&run->names, labels->first);
   cJSON *identity = sample_options_json(run, OPTION_DECIDES | OPTION_IN_RECORD);
   add(identity, "version", "%s", DITMOE_VERSION);
@@ -46,8 +47,7 @@ cJSON *sample_identity(const struct sample *run) {
   add(identity, "record-crc32", "%08x",
       (unsigned)crc32(0, (const Bytef *)record, (uInt)strlen(record)));
   add(identity, "num-samples", "%lld", (long long)labels->total);
-  add(identity, "index-range", "%lld:%lld", (long long)labels->first,
-      (long long)(labels->first + labels->count));
+  add(identity, "index-range", "%lld:%lld", (long long)labels->first, (long long)end);
   add(identity, "label-sampling", "%s", sample_label_rule(run));
   add(identity, "classes", "%lld", (long long)labels->class_count);
   add(identity, "classes-crc32", "%08x", crc_of_classes(labels));

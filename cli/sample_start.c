@@ -198,6 +198,7 @@ enum ditmoe_status sample_start(struct sample *run) {
 bool sample_undo(struct sample *run) {
   struct sample_state *state = &run->state;
   const struct sample_names *names = &run->names;
+  if (state->new_images > 0) return false;
   if (state->journal.file >= 0) {
     struct journal *journal = &state->journal;
     bool pieces = false;

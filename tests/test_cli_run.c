@@ -224,10 +224,11 @@ static void active_runs_are_left_alone(void **state) {
   static const char *const outputs[][2] = {{"-o d/", "d/run.journal"},
                                            {"-o x.npz", "x.npz.parts/run.journal"}};
   for (int i = 0; i < 2; i++) {
-    struct outcome outcome = run(
-        "{ exec " SLOW "%s; } & p=$!; until grep -q ^session %s 2>&-; do sleep 0.02; done; " SLOW
-        "%s --resume; c=$?; kill -9 $p; wait $p; exit $c",
-        outputs[i][0], outputs[i][1], outputs[i][0]);
+    struct outcome outcome =
+        run("{ exec " SLOW
+            "%s; } & p=$!; until grep -q ^session %s 2>/dev/null; do sleep 0.02; done; " SLOW
+            "%s --resume; c=$?; kill -9 $p; wait $p; exit $c",
+            outputs[i][0], outputs[i][1], outputs[i][0]);
     assert_int_equal(outcome.code, DITMOE_OUTPUT);
     assert_non_null(strstr(outcome.err, "this run is active, in process "));
   }
@@ -246,7 +247,8 @@ static void force_replaces_a_run(void **state) {
 /* Signals. */
 
 /* In a shell: until a journal has some images. */
-#define UNTIL(journal) "until test $(grep -c ^image " journal ") -ge 3 2>&-; do sleep 0.02; done; "
+#define UNTIL(journal)                                                                             \
+  "until test $(grep -c ^image " journal ") -ge 3 2>/dev/null; do sleep 0.02; done; "
 
 static void stopped_runs_go_on(void **state) {
   (void)state;
