@@ -18,8 +18,8 @@ sample:
 	$(call configure,release)
 	$(call build,release) --target programs
 	mkdir -p out
-	build/release/ditmoe-sample -m assets/default/model.pth -n 60 --label-sampling list --cfg-scale 2 --force \
-	  -o out/ --grid out/grid.png --grid-cols 10
+	build/release/ditmoe-sample -m assets/default/model.pth -n 60 --label-sampling list \
+	  --cfg-scale 2 --force -o out/ --grid out/grid.png --grid-cols 10
 
 # Every part runs, even after one has failed.
 test:
