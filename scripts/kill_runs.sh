@@ -13,11 +13,12 @@ export OMP_WAIT_POLICY=passive
 RANDOM=1
 
 run() { # output, ranks, further options
-  local output=$1 ranks=$2 status=0 pids=() rank
+  local output=$1 ranks=$2 status=0 pids=() rank share=()
   shift 2
   for ((rank = 0; rank < ranks; rank++)); do
-    "$sample" -q -m "$model" -n "$samples" --steps 4 --cfg-scale 2 -o "$output" --ranks "$ranks" \
-      --rank "$rank" --rank-timeout 20 "$@" >/dev/null 2>>messages &
+    [[ $ranks -gt 1 ]] && share=(--ranks "$ranks" --rank "$rank" --rank-timeout 20)
+    "$sample" -q -m "$model" -n "$samples" --steps 4 --cfg-scale 2 -o "$output" "${share[@]}" \
+      "$@" >/dev/null 2>>messages &
     pids+=($!)
   done
   if [[ -n ${delay:-} ]]; then
