@@ -69,7 +69,7 @@ static enum ditmoe_status kernel(struct ditmoe_ctx *ctx, const struct ditmoe_set
 enum ditmoe_status ditmoe_compare(struct ditmoe_ctx *ctx, const struct ditmoe_set *reference,
                                   const struct ditmoe_set *samples, unsigned measures,
                                   struct ditmoe_scores *out) {
-  struct ditmoe_scores scores = *out;
+  struct ditmoe_scores scores = {0};
   metrics_threads(samples->threads);
   TRY(check_networks(ctx, reference, samples));
   if (measures & DITMOE_FRECHET)

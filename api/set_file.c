@@ -3,7 +3,6 @@
 #include "io/npz.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <sys/stat.h>
 
 /* A covariance of this many dimensions takes 2 GiB. */
@@ -11,30 +10,20 @@ enum { DIMS_MAX = 16384 };
 
 static const double ASYMMETRY_MAX = 1e-6; /* of the largest variance */
 
-/* "[2048, 2048]" */
-static const char *show_shape(char text[128], const struct npz_array *array) {
-  size_t used = 0;
-  text[used++] = '[';
-  for (int d = 0; d < array->rank; d++)
-    used += (size_t)snprintf(text + used, 128 - used, "%s%lld", d ? ", " : "",
-                             (long long)array->shape[d]);
-  snprintf(text + used, 128 - used, "]");
-  return text;
-}
-
 static enum ditmoe_status check_shapes(struct ditmoe_ctx *ctx, const char *path,
                                        const struct npz_array *mean,
                                        const struct npz_array *covariance) {
-  char a[128], b[128];
+  char a[NPZ_SHAPE_TEXT], b[NPZ_SHAPE_TEXT];
   const int64_t n = mean->rank == 1 ? mean->shape[0] : 0;
   if (n < 1 || covariance->rank != 2 || covariance->shape[0] != n || covariance->shape[1] != n)
     return fail(ctx, DITMOE_FORMAT,
                 "%s: %s %s and %s %s do not belong together: expected [D] and "
                 "[D, D]",
-                path, mean->name, show_shape(a, mean), covariance->name, show_shape(b, covariance));
+                path, mean->name, npz_shape_text(a, mean), covariance->name,
+                npz_shape_text(b, covariance));
   if (n > DIMS_MAX)
     return fail(ctx, DITMOE_FORMAT, "%s: %s %s: more than %d dimensions", path, mean->name,
-                show_shape(a, mean), DIMS_MAX);
+                npz_shape_text(a, mean), DIMS_MAX);
   return DITMOE_OK;
 }
 

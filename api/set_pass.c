@@ -1,6 +1,5 @@
 /* One pass over the images of a set, in batches of equal size. */
 #include "api/set.h"
-#include "base/tensor.h"
 #include "eval/metrics.h"
 #include "io/hash.h"
 
@@ -69,24 +68,23 @@ static void destroy(struct ditmoe_ctx *ctx, struct pass *p) {
   mem_free(ctx, p->pixels);
 }
 
-static enum ditmoe_status check_rows(struct ditmoe_ctx *ctx, const struct pass *p,
-                                     const float *rows, int dims) {
-  for (int i = 0; rows && i < p->held; i++)
-    if (!f32_all_finite(rows + (size_t)i * (size_t)dims, dims))
-      return fail(ctx, DITMOE_NONFINITE, "%s, image %lld: its features are not finite",
-                  ditmoe_images_name(p->images, p->done + i), (long long)(p->done + i));
-  return DITMOE_OK;
+/* The library says which image of a call; here that has a file. */
+static enum ditmoe_status extract(struct ditmoe_ctx *ctx, const struct pass *p) {
+  char why[sizeof ctx->error];
+  enum ditmoe_status status =
+      ditmoe_features_run(ctx, p->network, p->pixels, p->held, p->height, p->width, p->pool_rows,
+                          p->spatial_rows, p->logit_rows);
+  if (status != DITMOE_NONFINITE) return status;
+  memcpy(why, ctx->error, sizeof why);
+  return fail(ctx, status, "images from number %lld on (%s): %s", (long long)p->done,
+              ditmoe_images_name(p->images, p->done), why);
 }
 
 static enum ditmoe_status run_batch(struct ditmoe_ctx *ctx, struct pass *p) {
   const struct ditmoe_features_info *network = &p->set->network;
   const size_t dims = (size_t)network->pool;
   if (!p->pool_rows && !p->spatial_rows && !p->logit_rows) return DITMOE_OK;
-  TRY(ditmoe_features_run(ctx, p->network, p->pixels, p->held, p->height, p->width, p->pool_rows,
-                          p->spatial_rows, p->logit_rows));
-  TRY(check_rows(ctx, p, p->pool_rows, network->pool));
-  TRY(check_rows(ctx, p, p->spatial_rows, network->spatial));
-  TRY(check_rows(ctx, p, p->logit_rows, network->logits));
+  TRY(extract(ctx, p));
   if (p->pool) TRY(moments_add(ctx, p->pool, p->pool_rows, p->held));
   if (p->spatial) TRY(moments_add(ctx, p->spatial, p->spatial_rows, p->held));
   if (p->score) TRY(score_add_logits(ctx, p->score, p->logit_rows, p->held));

@@ -70,6 +70,8 @@ struct eval {
 extern const struct program eval_program;
 enum ditmoe_status eval_read_environment(struct eval *eval);
 enum ditmoe_status eval_check_options(const struct eval *eval);
+/* DITMOE_USAGE if an option was given that has nothing to act on; network: one is needed. */
+enum ditmoe_status eval_refuse_needless(const struct eval *eval, bool network);
 
 /* eval_inputs.c */
 enum ditmoe_status eval_inspect(struct eval *eval);
@@ -101,6 +103,8 @@ struct eval_measure {
 enum { EVAL_MEASURES = 6 };
 extern const struct eval_measure eval_measures[EVAL_MEASURES];
 double eval_value(const struct eval *eval, const struct eval_measure *measure);
+/* Distances of statistics that both came from files are of no network that is known. */
+bool eval_is_fid(const struct eval *eval, const struct eval_measure *measure);
 const char *eval_key(const struct eval *eval, const struct eval_measure *measure);
 /* "FID", or "Frechet distance (features: NAME)"; free(). */
 char *eval_title(const struct eval *eval, const struct eval_measure *measure);

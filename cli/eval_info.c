@@ -91,6 +91,7 @@ static void print_text(const cJSON *object, const cJSON *arrays) {
 /* The arrays are shown even if the file then turns out to be unsound. */
 enum ditmoe_status eval_info(struct eval *eval) {
   struct eval_side *side = &eval->samples;
+  TRY(eval_refuse_needless(eval, false));
   cJSON *arrays = cJSON_CreateArray(), *object = NULL;
   enum ditmoe_status status = side->folder ? DITMOE_OK : list_arrays(eval, arrays);
   if (status == DITMOE_OK) status = eval_open_set(eval, side, 0);

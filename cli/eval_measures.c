@@ -2,6 +2,8 @@
 #include "cli/eval.h"
 #include "cli/text.h"
 
+#include <string.h>
+
 #define AT(member) offsetof(struct ditmoe_scores, member)
 
 const struct eval_measure eval_measures[EVAL_MEASURES] = {
@@ -26,12 +28,27 @@ double eval_value(const struct eval *eval, const struct eval_measure *measure) {
   return *(const double *)((const char *)&eval->scores + measure->field);
 }
 
+static bool is_of_file(const struct eval_side *side, unsigned bit) {
+  const bool file = side->info.statistics && strcmp(side->info.statistics, "file") == 0;
+  return file && (bit == DITMOE_FRECHET || (bit == DITMOE_SPATIAL && side->spatial));
+}
+
+/* Of the network that was opened, at least on one side. */
+static bool is_known(const struct eval *eval, const struct eval_measure *measure) {
+  return eval->features.kind &&
+         !(is_of_file(&eval->reference, measure->bit) && is_of_file(&eval->samples, measure->bit));
+}
+
+bool eval_is_fid(const struct eval *eval, const struct eval_measure *measure) {
+  return eval->features.defines_fid && is_known(eval, measure);
+}
+
 const char *eval_key(const struct eval *eval, const struct eval_measure *measure) {
-  return eval->features.defines_fid ? measure->key : measure->plain_key;
+  return eval_is_fid(eval, measure) ? measure->key : measure->plain_key;
 }
 
 char *eval_title(const struct eval *eval, const struct eval_measure *measure) {
-  if (eval->features.defines_fid) return text_copy(measure->title);
+  if (eval_is_fid(eval, measure)) return text_copy(measure->title);
   return text_format("%s (features: %s)", measure->plain_title,
-                     eval->features.kind ? eval->features.name : "unknown");
+                     is_known(eval, measure) ? eval->features.name : "unknown");
 }

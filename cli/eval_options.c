@@ -137,6 +137,30 @@ static enum ditmoe_status check_outputs(const struct eval *eval) {
   return DITMOE_OK;
 }
 
+enum ditmoe_status eval_refuse_needless(const struct eval *eval, bool network) {
+  const struct eval_settings *s = &eval->settings;
+  const bool folder = eval->reference.folder || eval->samples.folder;
+  const bool output = s->save_stats || s->make_ref || s->features || s->report;
+  const struct {
+    const void *field;
+    bool useful;
+    const char *why;
+  } rules[] = {{&s->inception, network, "where no features are computed"},
+               {&s->resize, network, "where no features are computed"},
+               {&s->dtype, network, "where no features are computed"},
+               {&s->backend, network, "where no features are computed"},
+               {&s->tier, network, "where no features are computed"},
+               {&s->batch_size, network, "where no features are computed"},
+               {&s->recursive, folder, "without a folder"},
+               {&s->force, output, "without an output"}};
+  for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+    const struct option *option = option_of(&eval->options, rules[i].field);
+    if (!rules[i].useful && option_source(&eval->options, option) == FROM_USER)
+      return report_error(DITMOE_USAGE, "--%s has no effect %s", option->name, rules[i].why);
+  }
+  return DITMOE_OK;
+}
+
 /* One operand: no comparison. */
 static enum ditmoe_status check_alone(const struct eval_settings *s) {
   const char *needs_two = s->fid    ? "fid"

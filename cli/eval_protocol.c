@@ -160,7 +160,8 @@ cJSON *eval_protocol(const struct eval *eval) {
   for (int i = 0; i < EVAL_MEASURES; i++) {
     if (!(eval->measures & eval_measures[i].bit)) continue;
     char *title = eval_title(eval, &eval_measures[i]);
-    const char *name = eval->features.defines_fid ? title : eval_measures[i].plain_title;
+    const bool fid = eval_is_fid(eval, &eval_measures[i]);
+    const char *name = fid ? title : eval_measures[i].plain_title;
     add(object, name, text_copy(eval_measures[i].meaning));
     free(title);
   }

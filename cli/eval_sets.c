@@ -16,12 +16,13 @@ static bool needs_network(const struct eval *eval, const struct eval_side *side,
   return measures != 0;
 }
 
-/* The measures of the samples, and what the outputs need besides. */
+/* The measures of the samples, and what the outputs need besides. Spatial statistics are saved if
+ * the network has such features, or may have them as long as it is not open. */
 static unsigned sample_measures(const struct eval *eval) {
   const struct eval_settings *s = &eval->settings;
+  const bool spatial = eval->network ? eval->features.spatial > 0 : s->inception != NULL;
   unsigned measures = eval->measures;
-  if (s->save_stats || s->make_ref)
-    measures |= DITMOE_FRECHET | (eval->features.spatial ? DITMOE_SPATIAL : 0u);
+  if (s->save_stats || s->make_ref) measures |= DITMOE_FRECHET | (spatial ? DITMOE_SPATIAL : 0u);
   if (s->features) measures |= DITMOE_KERNEL;
   return measures;
 }
@@ -30,13 +31,13 @@ enum ditmoe_status eval_open_network(struct eval *eval) {
   const struct eval_settings *s = &eval->settings;
   const struct ditmoe_model_options options = {
       .backend = s->backend, .tier = s->tier, .dtype = s->dtype, .threads = (int)s->threads};
-  if (!s->inception) {
-    if (needs_network(eval, &eval->reference, eval->measures) ||
-        needs_network(eval, &eval->samples, sample_measures(eval)))
-      return report_error(DITMOE_USAGE, "no feature network: give --inception or set "
-                                        "DITMOE_INCEPTION to its file of weights");
-    return DITMOE_OK;
-  }
+  const bool needed = needs_network(eval, &eval->reference, eval->measures) ||
+                      needs_network(eval, &eval->samples, sample_measures(eval));
+  TRY(eval_refuse_needless(eval, needed));
+  if (!needed) return DITMOE_OK;
+  if (!s->inception)
+    return report_error(DITMOE_USAGE, "no feature network: give --inception or set "
+                                      "DITMOE_INCEPTION to its file of weights");
   TRY(report_call(eval->ctx, ditmoe_features_open(eval->ctx, s->inception, &options, s->resize,
                                                   &eval->network)));
   ditmoe_features_info(eval->network, &eval->features);

@@ -75,13 +75,15 @@ static enum ditmoe_status sheet_fill(const struct eval *eval, struct ditmoe_imag
 static enum ditmoe_status read_back(const char *path, char **bytes, size_t *size) {
   FILE *file = fopen(path, "rb");
   if (!file) return report_error(DITMOE_OUTPUT, "%s: %s", path, strerror(errno));
-  fseek(file, 0, SEEK_END);
-  const long length = ftell(file);
+  const long length = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
   rewind(file);
-  *bytes = memory_get((size_t)length + 1, 1);
-  *size = fread(*bytes, 1, (size_t)length, file);
+  *bytes = memory_get(length > 0 ? (size_t)length : 1, 1);
+  *size = fread(*bytes, 1, length > 0 ? (size_t)length : 0, file);
   fclose(file);
-  return DITMOE_OK;
+  if (length > 0 && *size == (size_t)length) return DITMOE_OK;
+  free(*bytes);
+  *bytes = NULL;
+  return report_error(DITMOE_OUTPUT, "%s: cannot be read again", path);
 }
 
 /* The library writes PNG to files alone: through a folder of our own. */

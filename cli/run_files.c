@@ -44,15 +44,18 @@ bool folder_exists(const char *path) {
   return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-static int write_text(int file, const char *text) {
-  for (size_t left = strlen(text); left > 0;) {
-    ssize_t count = write(file, text, left);
+int write_all(int file, const char *bytes, size_t size) {
+  for (size_t done = 0; done < size;) {
+    ssize_t count = write(file, bytes + done, size - done);
     if (count < 0 && errno != EINTR) return errno;
-    if (count < 0) continue;
-    text += count;
-    left -= (size_t)count;
+    if (count > 0) done += (size_t)count;
   }
-  return fsync(file) == 0 ? 0 : errno;
+  return 0;
+}
+
+static int write_text(int file, const char *text) {
+  int cause = write_all(file, text, strlen(text));
+  return !cause && fsync(file) != 0 ? errno : cause;
 }
 
 /* A link, unlike a rename, replaces nothing. The name is that of the library's temporary files. */

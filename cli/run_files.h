@@ -5,10 +5,13 @@
 #include "ditmoe.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Size and CRC-32 of a file; false if it cannot be read. */
 bool file_checksum(const char *path, int64_t *bytes, uint32_t *crc);
+/* All bytes, however many calls that takes: 0 or errno. */
+int write_all(int file, const char *bytes, size_t size);
 bool file_exists(const char *path);
 bool folder_exists(const char *path);
 

@@ -2,6 +2,7 @@
 #include "cli/run_journal.h"
 
 #include "cli/report.h"
+#include "cli/run_files.h"
 #include "cli/text.h"
 
 #include <errno.h>
@@ -102,15 +103,6 @@ void journal_add(struct journal *journal, const char *format, ...) {
   journal->pending = memory_resize(journal->pending, size + JOURNAL_LINE, 1);
   journal->pending_size += (size_t)snprintf(journal->pending + size, JOURNAL_LINE, "%s %0*x\n",
                                             text, CRC_DIGITS, crc_of(text, length));
-}
-
-static int write_all(int file, const char *bytes, size_t size) {
-  for (size_t done = 0; done < size;) {
-    ssize_t count = write(file, bytes + done, size - done);
-    if (count < 0 && errno != EINTR) return errno;
-    if (count > 0) done += (size_t)count;
-  }
-  return 0;
 }
 
 int journal_commit(struct journal *journal) {

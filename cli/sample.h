@@ -209,6 +209,8 @@ int32_t *sample_label_list(const struct sample *run, int64_t first, int64_t coun
 const char *sample_label_rule(const struct sample *run);
 
 /* sample_plan.c */
+/* Bytes of an image. */
+size_t sample_image_bytes(const struct sample *run);
 enum ditmoe_status sample_plan(struct sample *run);
 enum ditmoe_status sample_print_plan(const struct sample *run);
 /* Bytes of a latent. */

@@ -19,15 +19,11 @@ int64_t sample_grid_count(const struct sample *run) {
   return count < run->labels.count ? count : run->labels.count;
 }
 
-static size_t image_bytes(const struct sample *run) {
-  return 3 * (size_t)run->side * (size_t)run->side;
-}
-
 void sample_grid_create(struct sample *run) {
   struct sample_grid *grid = &run->grid;
   grid->count = sample_grid_count(run);
   if (grid->count == 0 || run->settings.rank > 0) return;
-  grid->pixels = memory_get((size_t)grid->count, image_bytes(run));
+  grid->pixels = memory_get((size_t)grid->count, sample_image_bytes(run));
   grid->have = memory_get((size_t)grid->count, sizeof *grid->have);
 }
 
@@ -43,7 +39,7 @@ void sample_grid_add(struct sample *run, int64_t index, const uint8_t *pixels) {
   struct sample_grid *grid = &run->grid;
   int64_t at = index - run->labels.first;
   if (!grid->have || at < 0 || at >= grid->count) return;
-  memcpy(grid->pixels + (size_t)at * image_bytes(run), pixels, image_bytes(run));
+  memcpy(grid->pixels + (size_t)at * sample_image_bytes(run), pixels, sample_image_bytes(run));
   grid->have[at] = true;
 }
 

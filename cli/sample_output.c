@@ -72,7 +72,7 @@ static bool is_missing(const struct sample *run, int64_t index) {
 /* Ends before the first one that fails. */
 static enum ditmoe_status write_images(struct sample *run, int64_t first, int64_t *end,
                                        const uint8_t *pixels) {
-  size_t bytes = 3 * (size_t)run->side * (size_t)run->side;
+  size_t bytes = sample_image_bytes(run);
   for (int64_t index = first; index < *end; index++) {
     const uint8_t *image = pixels + (size_t)(index - first) * bytes;
     enum ditmoe_status status = is_missing(run, index) ? write_image(run, index, image) : DITMOE_OK;
@@ -106,7 +106,7 @@ static void add_pieces(struct sample *run, int64_t first, int64_t end) {
 enum ditmoe_status sample_write_batch(struct sample *run, int64_t first, int64_t count,
                                       const uint8_t *pixels) {
   struct journal *journal = &run->state.journal;
-  size_t bytes = 3 * (size_t)run->side * (size_t)run->side;
+  size_t bytes = sample_image_bytes(run);
   double start = clock_seconds();
   int64_t end = first + count;
   enum ditmoe_status status = run->names.npz ? write_shard(run, first, &end, pixels)

@@ -78,6 +78,10 @@ static enum ditmoe_status plan_request(struct sample *run) {
   return status;
 }
 
+size_t sample_image_bytes(const struct sample *run) {
+  return 3 * (size_t)run->side * (size_t)run->side;
+}
+
 uint64_t sample_latent_bytes(const struct sample *run) {
   return (uint64_t)run->info.channels * (uint64_t)run->info.size * (uint64_t)run->info.size *
          sizeof(float);
@@ -111,9 +115,8 @@ enum ditmoe_status sample_plan(struct sample *run) {
 
 /* Bytes of pixels and latents that the program holds besides the library. */
 static uint64_t own_bytes(const struct sample *run) {
-  uint64_t image = 3 * (uint64_t)run->side * (uint64_t)run->side;
   uint64_t all = (uint64_t)run->labels.count, some = (uint64_t)run->plan.batch;
-  return image * (some + 2 * (uint64_t)sample_grid_count(run)) +
+  return sample_image_bytes(run) * (some + 2 * (uint64_t)sample_grid_count(run)) +
          sample_latent_bytes(run) * (run->settings.latents ? 2 * all : some);
 }
 

@@ -16,7 +16,7 @@ struct buffers { /* of one batch, latents of the whole run if they are written *
 
 static void make_buffers(struct buffers *buffers, const struct sample *run) {
   size_t all = (size_t)run->labels.count, some = (size_t)run->plan.batch;
-  buffers->image_bytes = 3 * (size_t)run->side * (size_t)run->side;
+  buffers->image_bytes = sample_image_bytes(run);
   buffers->latent_floats = (size_t)sample_latent_bytes(run) / sizeof(float);
   buffers->keep_latents = run->settings.latents != NULL;
   buffers->pixels = memory_get(some, buffers->image_bytes);

@@ -12,10 +12,6 @@
 
 enum { CRC_BYTES = 4, PIECE = 1 << 20, LABELS = 4096 };
 
-static size_t image_bytes(const struct sample *run) {
-  return 3 * (size_t)run->side * (size_t)run->side;
-}
-
 /* zlib counts in 32 bits. */
 static uLong crc_of(uLong crc, const uint8_t *bytes, size_t size) {
   for (; size > PIECE; bytes += PIECE, size -= PIECE) crc = crc32(crc, bytes, PIECE);
@@ -25,7 +21,7 @@ static uLong crc_of(uLong crc, const uint8_t *bytes, size_t size) {
 enum ditmoe_status sample_write_shard(struct sample *run, int64_t first, int64_t count,
                                       const uint8_t *pixels) {
   const struct journal_piece piece = {.shard = true, .first = first, .count = count};
-  size_t size = (size_t)count * image_bytes(run);
+  size_t size = (size_t)count * sample_image_bytes(run);
   uint8_t *bytes = memory_get(size + CRC_BYTES, 1);
   memcpy(bytes, pixels, size);
   uLong crc = crc_of(crc32(0, NULL, 0), pixels, size);
@@ -79,7 +75,7 @@ static enum ditmoe_status add_images(struct sample *run, struct ditmoe_npz *npz)
     end = made_piece_end(&run->state.made, first);
     struct journal_piece piece = {.shard = true, .first = first, .count = end - first};
     char *path = sample_piece_name(run, &piece);
-    size_t size = (size_t)piece.count * image_bytes(run);
+    size_t size = (size_t)piece.count * sample_image_bytes(run);
     status = stop_asked() ? DITMOE_CANCELLED : copy_pixels(run, npz, path, size, buffer);
     free(path);
   }
@@ -131,5 +127,6 @@ enum ditmoe_status sample_check_room(const struct sample *run) {
   int64_t share = state->share_end - state->share_first;
   int64_t images = share - made_count(&state->made, state->share_first, state->share_end);
   if (run->settings.rank == 0) images += run->labels.count;
-  return folder_has_room(run->names.folder, (uint64_t)images * image_bytes(run), run->names.npz);
+  return folder_has_room(run->names.folder, (uint64_t)images * sample_image_bytes(run),
+                         run->names.npz);
 }

@@ -64,12 +64,14 @@ static void upload_resized(struct backend *be, float *image, float *few, int som
   }
 }
 
-/* Host memory, if it is wanted, of device memory [n]. */
-static void download_finite(struct backend *be, float *host, const float *device, int64_t n) {
+/* Host memory, if it is wanted, of device memory [B, n]. */
+static void download_finite(struct backend *be, float *host, const float *device, int B, int n) {
   if (!host) return;
-  be_download(be, host, device, (size_t)n * sizeof *host);
-  if (be_active(be) && !f32_all_finite(host, n))
-    backend_fail(be, fail(be->ctx, DITMOE_NONFINITE, "the features of an image are not finite"));
+  be_download(be, host, device, (size_t)B * (size_t)n * sizeof *host);
+  for (int b = 0; be_active(be) && b < B; b++)
+    if (!f32_all_finite(host + (int64_t)b * n, n))
+      backend_fail(be, fail(be->ctx, DITMOE_NONFINITE,
+                            "the features of image %d of %d are not finite", b + 1, B));
 }
 
 /* Room for n features in device memory, if they are wanted. */
@@ -90,9 +92,9 @@ static void run(struct backend *be, const struct network *network, enum resize_r
   float *image = be_floats(be, images * 3 * kind->side * kind->side); /* [B, side, side, 3] */
   upload_resized(be, image, few, some, pixels, B, height, width, kind->side, rule);
   kind->forward(be, network, image, B, &device);
-  download_finite(be, out->pool, device.pool, images * kind->pool);
-  download_finite(be, out->spatial, device.spatial, images * kind->spatial);
-  download_finite(be, out->logits, device.logits, images * kind->logits);
+  download_finite(be, out->pool, device.pool, B, kind->pool);
+  download_finite(be, out->spatial, device.spatial, B, kind->spatial);
+  download_finite(be, out->logits, device.logits, B, kind->logits);
   arena_reset(&be->arena, mark);
 }
 

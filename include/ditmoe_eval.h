@@ -173,8 +173,8 @@ struct ditmoe_scores {
 /* Frechet distance between normal distributions (Heusel et al. 2017, arXiv 1706.08500), spatial
  * features (Nash et al. 2021, arXiv 2103.03841), Inception Score in splits of 5000 (Salimans et al.
  * 2016, arXiv 1606.03498), precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991),
- * kernel distance over the whole sets, unbiased (Binkowski et al. 2018, arXiv 1801.01401). Only the
- * members that `measures` asks for are set; DITMOE_USAGE if a set lacks what one needs. */
+ * kernel distance over the whole sets, unbiased (Binkowski et al. 2018, arXiv 1801.01401). Members
+ * that `measures` does not ask for are 0; DITMOE_USAGE if a set lacks what one needs. */
 enum ditmoe_status ditmoe_compare(struct ditmoe_ctx *ctx, const struct ditmoe_set *reference,
                                   const struct ditmoe_set *samples, unsigned measures,
                                   struct ditmoe_scores *out);

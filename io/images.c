@@ -56,26 +56,18 @@ static enum ditmoe_status open_folder(struct ditmoe_ctx *ctx, struct ditmoe_imag
 
 /* Archives. */
 
-/* "[6, 8]" */
-static void shape_text(char *out, size_t size, const struct npz_array *array) {
-  size_t used = 0;
-  for (int i = 0; i < array->rank && used < size; i++)
-    used += (size_t)snprintf(out + used, size - used, "%s%" PRId64, i ? ", " : "", array->shape[i]);
-  if (array->rank == 0) out[0] = '\0';
-}
-
 static enum ditmoe_status check_array(struct ditmoe_ctx *ctx, const char *path,
                                       const struct npz *npz, const struct npz_array *array) {
-  char shape[24 * TENSOR_MAX_RANK];
+  char shape[NPZ_SHAPE_TEXT];
   if (!array)
     return fail(ctx, DITMOE_FORMAT, "%s: no arr_0%s; images are uint8 [N, H, W, 3] of that name",
                 path, npz_find(npz, "mu") ? " but mu: statistics, not images" : "");
-  shape_text(shape, sizeof shape, array);
+  npz_shape_text(shape, array);
   if (array->dtype != DT_U8 || array->rank != 4 || array->shape[3] != 3)
-    return fail(ctx, DITMOE_FORMAT, "%s: arr_0 is %s [%s]; images are |u1 (uint8) [N, H, W, 3]",
-                path, array->type, shape);
+    return fail(ctx, DITMOE_FORMAT, "%s: arr_0 is %s %s; images are |u1 (uint8) [N, H, W, 3]", path,
+                array->type, shape);
   if (array->shape[0] < 1)
-    return fail(ctx, DITMOE_FORMAT, "%s: arr_0 is [%s]: no images", path, shape);
+    return fail(ctx, DITMOE_FORMAT, "%s: arr_0 is %s: no images", path, shape);
   return DITMOE_OK;
 }
 

@@ -233,6 +233,15 @@ const struct npz_array *npz_find(const struct npz *npz, const char *name) {
   return NULL;
 }
 
+const char *npz_shape_text(char out[NPZ_SHAPE_TEXT], const struct npz_array *array) {
+  size_t used = (size_t)snprintf(out, NPZ_SHAPE_TEXT, "[");
+  for (int i = 0; i < array->rank; i++)
+    used += (size_t)snprintf(out + used, NPZ_SHAPE_TEXT - used, "%s%lld", i ? ", " : "",
+                             (long long)array->shape[i]);
+  snprintf(out + used, NPZ_SHAPE_TEXT - used, "]");
+  return out;
+}
+
 /* Elements. */
 
 static const struct member *member_of(const struct npz_array *array) {

@@ -40,6 +40,10 @@ const struct npz_array *npz_find(const struct npz *npz, const char *name);
 /* Arrays that are read as a whole; others are refused. Check before making room for one. */
 enum { NPZ_MAX_ELEMENTS = 1 << 28 };
 
+/* "[6, 8]" */
+enum { NPZ_SHAPE_TEXT = 24 * TENSOR_MAX_RANK };
+const char *npz_shape_text(char out[NPZ_SHAPE_TEXT], const struct npz_array *array);
+
 /* out [elements] of a whole array, C order; any real type. The CRC is checked. DITMOE_FORMAT names
  * the file and the array. Ends a stream. */
 enum ditmoe_status npz_read_f64(struct ditmoe_ctx *ctx, struct npz *npz,

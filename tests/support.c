@@ -1,6 +1,7 @@
 /* Paths, contexts and comparisons for the tests. */
 #include "tests/support.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <math.h>
@@ -199,4 +200,13 @@ char *file_bytes(const char *path, size_t *size) {
   fclose(memory);
   if (size) *size = length;
   return bytes;
+}
+
+int files_in(const char *path) {
+  DIR *folder = opendir(path);
+  int count = 0;
+  assert_non_null(folder);
+  while (readdir(folder)) count++;
+  closedir(folder);
+  return count - 2;
 }

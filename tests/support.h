@@ -57,6 +57,8 @@ double *tensor_f64(const struct ditmoe_checkpoint *checkpoint, const char *name,
 int64_t *tensor_i64(const struct ditmoe_checkpoint *checkpoint, const char *name, int64_t *count);
 /* Whole file, zero-terminated; free() the result. *size may be NULL. */
 char *file_bytes(const char *path, size_t *size);
+/* Entries of a folder. */
+int files_in(const char *path);
 
 /* |value - reference| / |reference| in the 2-norm, and the largest difference over the largest
  * magnitude of the reference. Infinite if any difference is not finite. */

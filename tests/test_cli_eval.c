@@ -211,6 +211,8 @@ static void published_files(void **state) {
       fabs(number_of(stats.out, "Frechet distance (features: unknown)") / 5.506431576054624 - 1),
       1e-6);
   assert_lacks(stats.out, "FID");
+  assert_contains(run("DITMOE_INCEPTION=absent @eval " STATS_A STATS_B "--fid").out,
+                  "(features: unknown)");
   struct outcome batch = run("@eval @fixtures/metrics/adm_ref_batch.npz "
                              "@fixtures/metrics/adm_ref_batch_float32.npz --fid --sfid --json");
   assert_exit(batch, 0, "--recompute");
@@ -331,6 +333,13 @@ static const struct {
     {"--features empty a", DITMOE_OUTPUT, "empty: is a folder"},
     {"--features x --save-stats x a", DITMOE_USAGE, "name the same file"},
     {"a b --threads x", DITMOE_USAGE, "--threads"},
+    {"--fid " STATS_A STATS_B NETWORK, DITMOE_USAGE, "--inception has no effect"},
+    {"--fid " STATS_A STATS_B "--dtype bf16", DITMOE_USAGE, "--dtype has no effect"},
+    {"--fid " STATS_A STATS_B "--resize pytorch-fid", DITMOE_USAGE, "--resize has no effect"},
+    {"--fid " STATS_A STATS_B "--batch-size 2", DITMOE_USAGE, "--batch-size has no effect"},
+    {"--fid " STATS_A STATS_B "--recursive", DITMOE_USAGE, "--recursive has no effect"},
+    {"--fid " STATS_A STATS_B "--force", DITMOE_USAGE, "--force has no effect"},
+    {"--info a --backend ref", DITMOE_USAGE, "--backend has no effect"},
 };
 
 static void what_cannot_work_is_refused(void **state) {

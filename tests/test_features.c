@@ -380,7 +380,7 @@ static void test_overflow(void **state) {
   uint8_t pixels[IMAGE_BYTES];
   float pool[POOL], spatial[SPATIAL];
   fill(pixels, sizeof pixels, 3);
-  assert_fails(ctx, DITMOE_NONFINITE, "features of an image are not finite",
+  assert_fails(ctx, DITMOE_NONFINITE, "features of image 1 of 1 are not finite",
                ditmoe_features_run(ctx, features, pixels, 1, HEIGHT, WIDTH, pool, spatial, NULL));
   assert_ok(ctx, ditmoe_features_run(ctx, features, pixels, 1, HEIGHT, WIDTH, NULL, spatial, NULL));
   ditmoe_features_close(features);

@@ -5,7 +5,6 @@
 #include "io/formats.h"
 #include "io/json.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,15 +58,6 @@ static void test_strangers(void **state) {
     assert_fails(test_ctx(), DITMOE_FORMAT, cases[i][1],
                  checkpoint_open_bytes(test_ctx(), "stranger", cases[i][0], strlen(cases[i][0]),
                                        NULL, &checkpoint));
-}
-
-static int files_in(const char *path) {
-  DIR *folder = opendir(path);
-  int count = 0;
-  assert_non_null(folder);
-  while (readdir(folder)) count++;
-  closedir(folder);
-  return count - 2;
 }
 
 static void test_output(void **state) {

@@ -6,7 +6,6 @@
 #include "io/npz.h"
 #include "io/npz_write.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,15 +45,6 @@ static struct npz *open_npz(const char *path) {
   struct npz *npz;
   assert_ok(test_ctx(), npz_open(test_ctx(), path, &npz));
   return npz;
-}
-
-static int files_in(const char *path) {
-  DIR *folder = opendir(path);
-  int count = 0;
-  assert_non_null(folder);
-  while (readdir(folder)) count++;
-  closedir(folder);
-  return count - 2;
 }
 
 static void test_round_trip(void **state) {
