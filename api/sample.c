@@ -1,5 +1,5 @@
 /* A run: noise, sampler, decoder, batch after batch. */
-#include "api/handles.h"
+#include "api/routing.h"
 #include "base/rng.h"
 
 #include <string.h>
@@ -12,6 +12,7 @@ struct batch {
   const int32_t *labels;
   int64_t first; /* index in the request */
   int count;
+  struct recorder *recorder;
   struct torch_rng torch;
 };
 
@@ -32,6 +33,21 @@ static float model_time(const struct dit_record *record, double time) {
   return (float)record->time_scale * (float)time;
 }
 
+/* Routing is recorded where it is the model's own. */
+static const struct dit_tap *watch(struct batch *batch, int halves,
+                                   const struct prediction *prediction) {
+  const bool both = halves == 2;
+  if (!batch->recorder->routing || prediction->routing) return NULL;
+  return recorder_tap(batch->recorder,
+                      &(struct recorder_call){.first = batch->request->first_index + batch->first,
+                                              .labels = batch->labels,
+                                              .given = batch->session->labels,
+                                              .count = batch->count,
+                                              .step = prediction->step,
+                                              .conditional = both || !prediction->unconditional,
+                                              .unconditional = both || prediction->unconditional});
+}
+
 /* The images of the batch `halves` times, with the labels that session->labels holds. */
 static enum ditmoe_status call_model(struct batch *batch, float *out, int halves,
                                      const struct prediction *prediction) {
@@ -44,9 +60,10 @@ static enum ditmoe_status call_model(struct batch *batch, float *out, int halves
                                .labels = s->labels,
                                .B = rows,
                                .halves = halves,
-                               .routing = prediction->routing};
+                               .routing = prediction->routing,
+                               .tap = watch(batch, halves, prediction)};
   TRY(dit_predict(&s->be, dit, out, &in));
-  if (f32_all_finite(out, rows * (int64_t)output_size(s))) return DITMOE_OK;
+  if (f32_all_finite(out, rows * (int64_t)output_size(s))) return batch->recorder->status;
   return diagnose_nonfinite(&s->be, dit, &in, prediction->step + 1,
                             batch->resolved->schedule.steps);
 }
@@ -176,7 +193,7 @@ static enum ditmoe_status run_batch(struct ditmoe_ctx *ctx, struct batch *batch,
 static enum ditmoe_status sample_all(struct ditmoe_ctx *ctx, struct ditmoe_session *s,
                                      const struct ditmoe_request *request, float *latents,
                                      uint8_t *pixels, const struct resolved *resolved,
-                                     const struct schedule *schedule) {
+                                     const struct schedule *schedule, struct recorder *recorder) {
   const size_t size = latent_size(s), image_bytes = 3 * (size_t)s->side * (size_t)s->side;
   for (int64_t first = 0; first < request->count; first += resolved->batch) {
     int64_t left = request->count - first;
@@ -185,7 +202,8 @@ static enum ditmoe_status sample_all(struct ditmoe_ctx *ctx, struct ditmoe_sessi
                           .resolved = resolved,
                           .labels = request->labels + first,
                           .first = first,
-                          .count = left < resolved->batch ? (int)left : resolved->batch};
+                          .count = left < resolved->batch ? (int)left : resolved->batch,
+                          .recorder = recorder};
     TRY(run_batch(ctx, &batch, schedule));
     if (latents)
       memcpy(latents + (size_t)first * size, s->x, (size_t)batch.count * size * sizeof(float));
@@ -211,8 +229,12 @@ enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *
   TRY(resolved.sampler->plan(ctx, &resolved.schedule, &schedule));
   resolved.schedule.steps = schedule.steps;
   session->be.ctx = ctx;
+  struct recorder recorder = {0};
   enum ditmoe_status status =
-      sample_all(ctx, session, request, latents, pixels, &resolved, &schedule);
+      routing_start(ctx, session->model, request, &resolved, &schedule, &recorder);
+  if (status == DITMOE_OK)
+    status = sample_all(ctx, session, request, latents, pixels, &resolved, &schedule, &recorder);
+  recorder_close(&recorder);
   backend_clear(&session->be);
   arena_reset(&session->be.arena, 0);
   session->be.ctx = &session->own;

@@ -178,6 +178,8 @@ struct ditmoe_observation {
   const float *latents; /* [count, C, H, W] after the step                    */
 };
 
+struct ditmoe_routing; /* ditmoe_routing.h */
+
 struct ditmoe_request {
   const int32_t *labels; /* [count] class of each image                                  */
   int64_t count;         /* images                                                       */
@@ -198,6 +200,7 @@ struct ditmoe_request {
   int fixed_variance;      /* ddpm: ignore a learned variance                              */
   int force;               /* allow a sampler of the other objective                       */
   const float *noise;      /* [count, C, H, W] starting noise, or NULL                     */
+  struct ditmoe_routing *routing; /* counts what the routers choose, or NULL               */
   void *user;
   /* Called after every step; a non-zero result ends the run with DITMOE_CANCELLED. May be NULL. */
   int (*observe)(void *user, const struct ditmoe_observation *observation);

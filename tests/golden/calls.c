@@ -73,6 +73,7 @@ static enum ditmoe_status run_call(struct golden *g, const cJSON *call, const ch
   TRY_DONE(golden_open(g, case_string(call, "inputs"), &inputs));
   TRY_DONE(forward_read(g, &inputs, call, model, f));
   if (recording) tap = recording_tap(recording, model);
+  if (recording && !g->precision) TRY_DONE(recording_count(recording, model, f->B, f->labels));
   TRY_DONE(run_forward(g, call, model, f, recording ? &tap : NULL));
   if (recording) status = recording->status;
 done:

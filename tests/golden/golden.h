@@ -13,7 +13,7 @@
 #ifndef TESTS_GOLDEN_GOLDEN_H
 #define TESTS_GOLDEN_GOLDEN_H
 
-#include "dit/dit.h"
+#include "api/recorder.h"
 #include "tests/cases.h"
 #include "tests/golden/report.h"
 
@@ -141,9 +141,15 @@ struct recording {
   size_t count;
   struct layer_plan *plans;
   size_t plan_count;
+  struct ditmoe_routing *routing; /* its own count of the same plans; NULL: none */
+  struct recorder recorder;
+  const struct dit_tap *counted; /* of the recorder */
 };
 
 struct dit_tap recording_tap(struct recording *recording, const struct dit *model);
+/* Counts one call on B images with these labels, too, if the model has experts. */
+enum ditmoe_status recording_count(struct recording *recording, const struct dit *model, int B,
+                                   const int32_t *labels);
 void recording_free(struct recording *recording);
 /* Compares all tensors of the file that are named after a tap or a router's result; labels [B] are
  * those of the call. */
@@ -152,5 +158,11 @@ enum ditmoe_status check_intermediates(struct golden *g, struct case_file *file,
 /* The router tensor "base.layer", if there is one of that base (routing.c). */
 enum ditmoe_status check_routing(struct golden *g, struct case_file *file, const char *base,
                                  const struct layer_plan *plan, const int32_t *labels);
+/* What was counted of plan `layer` against the tensor "base.layer", if it holds choices. */
+enum ditmoe_status check_counts(struct golden *g, struct case_file *file, const char *base,
+                                const struct recording *recording, size_t layer,
+                                const int32_t *labels);
+/* Whether the fixture sends images with this label to the unconditional expert. */
+bool golden_is_null(const struct golden *g, int32_t label);
 
 #endif

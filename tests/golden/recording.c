@@ -78,6 +78,27 @@ static void look(void *user, struct backend *be, const struct dit_tap_data *data
   struct recording *r = user;
   if (r->status != DITMOE_OK || data->point == TAP_EXPERT_ROWS) return;
   r->status = data->point == TAP_ROUTER ? keep_plan(r, be, data) : keep_values(r, be, data);
+  if (!r->counted || r->status != DITMOE_OK) return;
+  r->counted->look(r->counted->user, be, data);
+  r->status = r->recorder.status;
+}
+
+enum ditmoe_status recording_count(struct recording *r, const struct dit *model, int B,
+                                   const int32_t *labels) {
+  struct routing_shape shape;
+  bool experts = false;
+  for (int l = 0; l < model->config.depth; l++) experts |= model->blocks[l].moe != NULL;
+  if (!experts) return DITMOE_OK;
+  TRY(routing_shape_of(r->ctx, model, 1, 1, &shape));
+  shape.halves = 1;
+  enum ditmoe_status status = routing_create(r->ctx, &shape, &r->routing);
+  shape_free(r->ctx, &shape);
+  if (status == DITMOE_OK) status = recorder_open(r->ctx, model, B, r->routing, &r->recorder);
+  if (status != DITMOE_OK) return status;
+  r->counted = recorder_tap(
+      &r->recorder,
+      &(struct recorder_call){.labels = labels, .given = labels, .count = B, .conditional = true});
+  return DITMOE_OK;
 }
 
 struct dit_tap recording_tap(struct recording *recording, const struct dit *model) {
@@ -93,6 +114,8 @@ void recording_free(struct recording *r) {
                            p->token,  p->first,  p->row,      p->weight};
     for (size_t j = 0; j < sizeof owned / sizeof *owned; j++) mem_free(r->ctx, owned[j]);
   }
+  recorder_close(&r->recorder);
+  ditmoe_routing_destroy(r->routing);
   mem_free(r->ctx, r->items);
   mem_free(r->ctx, r->plans);
   *r = (struct recording){0};
@@ -121,9 +144,11 @@ enum ditmoe_status check_intermediates(struct golden *g, struct case_file *file,
       continue;
     }
     const int layer = split_layer(name, base, sizeof base);
-    for (size_t p = 0; p < recording->plan_count; p++)
-      if (recording->plans[p].layer == layer)
-        TRY(check_routing(g, file, base, &recording->plans[p], labels));
+    for (size_t p = 0; p < recording->plan_count; p++) {
+      if (recording->plans[p].layer != layer) continue;
+      TRY(check_routing(g, file, base, &recording->plans[p], labels));
+      TRY(check_counts(g, file, base, recording, p, labels));
+    }
   }
   return DITMOE_OK;
 }

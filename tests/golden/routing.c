@@ -407,17 +407,20 @@ static const struct {
     {"tokens_per_expert", check_counted},
 };
 
+bool golden_is_null(const struct golden *g, int32_t label) {
+  const cJSON *moe = golden_field(g->manifest, "moe");
+  return cJSON_IsTrue(golden_field(moe, "use_uncond_expert")) &&
+         label == case_number(g->manifest, "uncond_label", -1);
+}
+
 /* Which images the fixture sends to the unconditional expert. */
 static enum ditmoe_status find_null_images(struct golden *g, struct routing_check *c,
                                            const int32_t *labels) {
   const int B = c->plan->B;
-  const bool has_uncond =
-      cJSON_IsTrue(golden_field(golden_field(g->manifest, "moe"), "use_uncond_expert"));
-  const double label = case_number(g->manifest, "uncond_label", -1);
   TRY(mem_zalloc(g->ctx, (size_t)B, sizeof *c->null, "images", &c->null));
   TRY(mem_zalloc(g->ctx, (size_t)B, sizeof *c->slot, "images", &c->slot));
   for (int b = 0; b < B; b++) {
-    c->null[b] = has_uncond && labels[b] == label;
+    c->null[b] = golden_is_null(g, labels[b]);
     c->slot[b] = c->routed;
     c->routed += !c->null[b];
   }
