@@ -23,6 +23,7 @@ static enum ditmoe_status list_classes(struct sample *run) {
 static enum ditmoe_status make_images(struct sample *run) {
   float *latents = NULL;
   TRY(sample_name_outputs(run));
+  TRY(sample_routing_create(run));
   enum ditmoe_status status = sample_start(run);
   if (status != DITMOE_OK) {
     (void)sample_undo(run);
@@ -69,6 +70,7 @@ static void free_state(struct sample_state *state) {
 
 static void clean_up(struct sample *run) {
   (void)sample_hash_finish(run);
+  sample_routing_free(run);
   ditmoe_decoder_close(run->decoder);
   ditmoe_model_close(run->model);
   ditmoe_ctx_destroy(run->ctx);

@@ -37,7 +37,8 @@ enum option_kind {                  /* type of the field; texts are owned by str
 enum {                       /* bits of `traits` */
        OPTION_DECIDES = 1,   /* decides what the image of an index looks like */
        OPTION_IN_RECORD = 2, /* a member of the checkpoint record             */
-       OPTION_HIDDEN = 4     /* not shown in --help                           */
+       OPTION_HIDDEN = 4,    /* not shown in --help                           */
+       OPTION_OF_RUN = 8     /* decides what else a run of many images leaves */
 };
 
 struct option {

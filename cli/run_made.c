@@ -27,6 +27,8 @@ void made_clear(struct made *made) {
 
 static bool get(const uint8_t *bits, int64_t at) { return bits[at / 8] >> at % 8 & 1; }
 
+static void clear(uint8_t *bits, int64_t at) { bits[at / 8] &= (uint8_t) ~(1u << at % 8); }
+
 static void set(uint8_t *bits, int64_t at) { bits[at / 8] |= (uint8_t)(1u << at % 8); }
 
 bool made_has(const struct made *made, int64_t index) {
@@ -50,6 +52,13 @@ void made_add(struct made *made, int64_t first, int64_t count) {
   if (made_find(made, first, first + count, true) < first + count) return;
   set(made->starts, at);
   for (int64_t i = 0; i < count; i++) set(made->images, at + i);
+}
+
+void made_remove(struct made *made, int64_t first, int64_t end) {
+  for (int64_t at = first - made->first; at < end - made->first; at++) {
+    clear(made->images, at);
+    clear(made->starts, at);
+  }
 }
 
 int64_t made_piece_end(const struct made *made, int64_t first) {

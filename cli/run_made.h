@@ -17,6 +17,8 @@ void made_clear(struct made *made);
 
 /* Adds a piece; one that is not of this run, or has an image that is there already, is left out. */
 void made_add(struct made *made, int64_t first, int64_t count);
+/* Takes [first, end) out again, whole pieces. */
+void made_remove(struct made *made, int64_t first, int64_t end);
 bool made_has(const struct made *made, int64_t index);
 /* The first image in [from, to) that is there, or is not; `to` if there is none. */
 int64_t made_find(const struct made *made, int64_t from, int64_t to, bool there);

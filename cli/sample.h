@@ -15,6 +15,7 @@
  *   sample_output.c     the files of a batch
  *   sample_shards.c     batches of an .npz, and the .npz of them
  *   sample_grid.c       images side by side
+ *   sample_routing.c    which experts worked on the images
  *   sample_finish.c     what follows the last batch
  *   sample_metadata.c   the settings in an image
  *   sample_manifest.c   run.json and --json */
@@ -27,6 +28,7 @@
 #include "cli/report.h"
 #include "cli/run_journal.h"
 #include "cli/run_made.h"
+#include "cli/sample_routing.h"
 
 #include <cjson/cJSON.h>
 #include <pthread.h>
@@ -58,6 +60,9 @@ struct sample_settings {
   /* outputs */
   const char *output, *format, *grid, *latents, *reproduce;
   int64_t grid_columns, grid_samples, zoom;
+  const char *routing_dump, *routing_trace;
+  int64_t routing_bins;
+  bool routing_mass, routing_uncond, routing_scores;
   bool show, disable_image_metadata, force, dry_run, resume;
   int64_t rank, ranks, rank_timeout;
   const char *progress;
@@ -154,6 +159,7 @@ struct sample {
   struct sample_names names;
   struct sample_grid grid;
   struct sample_state state;
+  struct sample_routing routing;
   bool wrote_grid, wrote_latents;
 
   char started[32];

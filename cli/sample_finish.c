@@ -13,6 +13,7 @@ static enum ditmoe_status write_outputs(struct sample *run, const float *latents
   const struct sample_settings *s = &run->settings;
   bool new_grid = s->grid && (!run->state.complete || !file_exists(s->grid));
   if (run->names.npz && !run->state.complete) TRY(sample_pack(run));
+  TRY(sample_routing_write(run));
   if (new_grid) TRY(sample_write_grid(run));
   return latents ? sample_write_latents(run, latents) : DITMOE_OK;
 }
@@ -121,5 +122,7 @@ enum ditmoe_status sample_finish(struct sample *run, enum ditmoe_status status,
   else
     status = write_manifest(run, status);
   if (status == DITMOE_OK && run->names.journals) remove_leftovers(run);
+  if (run->routing.parts && (status == DITMOE_OK || !run->names.journals))
+    folder_remove(run->routing.parts);
   return status;
 }

@@ -117,6 +117,7 @@ static void add_outputs(const struct sample *run, cJSON *object) {
     sample_add_whole(npz, "bytes", (uint64_t)state->npz_bytes);
     cJSON_AddStringToObject(npz, "crc32", crc);
   }
+  sample_add_routing(run, object);
   if (run->wrote_grid) cJSON_AddStringToObject(object, "grid", run->settings.grid);
   if (run->wrote_latents) cJSON_AddStringToObject(object, "latents", run->settings.latents);
 }

@@ -205,7 +205,10 @@ static bool is_image(const struct sample *run, const char *path) {
 /* No two outputs have the same name. The files of images are looked for when the run starts. */
 static enum ditmoe_status check_files(const struct sample *run) {
   const struct sample_names *names = &run->names;
-  const char *const others[] = {run->settings.grid, run->settings.latents,
+  const char *const others[] = {run->settings.grid,
+                                run->settings.latents,
+                                run->settings.routing_dump,
+                                run->settings.routing_trace,
                                 names->journals ? NULL : names->before,
                                 names->journals ? NULL : names->manifest};
   for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {

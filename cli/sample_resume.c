@@ -40,7 +40,7 @@ cJSON *sample_identity(const struct sample *run) {
   const char *record = ditmoe_model_record(run->model);
   int64_t end = labels->first + labels->count;
   char *name = sample_file_name(&run->names, labels->first);
-  cJSON *identity = sample_options_json(run, OPTION_DECIDES | OPTION_IN_RECORD);
+  cJSON *identity = sample_options_json(run, OPTION_DECIDES | OPTION_IN_RECORD | OPTION_OF_RUN);
   add(identity, "version", "%s", DITMOE_VERSION);
   add(identity, "model-sha256", "%s", run->model_sha256);
   add(identity, "vae-sha256", "%s", run->decoder ? run->vae_sha256 : "none");
@@ -98,10 +98,17 @@ static enum ditmoe_status malformed(const struct sample *run) {
                       run->names.manifest);
 }
 
+/* What the record says of an output, if it says anything. */
+static void read_file(const cJSON *object, const char *name, int64_t *bytes, uint32_t *crc) {
+  const cJSON *file = cJSON_GetObjectItemCaseSensitive(object, name);
+  if (!file) return;
+  *bytes = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(file, "bytes"));
+  *crc = (uint32_t)strtoul(text_at(file, "crc32"), NULL, 16);
+}
+
 static enum ditmoe_status read_members(struct sample *run, const cJSON *object) {
   struct sample_state *state = &run->state;
   const cJSON *identity = cJSON_GetObjectItemCaseSensitive(object, "identity");
-  const cJSON *file = cJSON_GetObjectItemCaseSensitive(object, "npz");
   const cJSON *resumes = cJSON_GetObjectItemCaseSensitive(object, "resumes");
   const char *id = text_at(object, "id");
   if (strlen(id) != JOURNAL_ID || !cJSON_IsObject(identity) || !cJSON_IsNumber(resumes))
@@ -111,9 +118,9 @@ static enum ditmoe_status read_members(struct sample *run, const cJSON *object) 
   snprintf(run->started, sizeof run->started, "%s", text_at(object, "started"));
   state->resumes = (int64_t)resumes->valuedouble;
   state->complete = strcmp(text_at(object, "status"), "complete") == 0;
-  if (!file) return DITMOE_OK;
-  state->npz_bytes = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(file, "bytes"));
-  state->npz_crc = (uint32_t)strtoul(text_at(file, "crc32"), NULL, 16);
+  read_file(object, "npz", &state->npz_bytes, &state->npz_crc);
+  read_file(object, "routing_dump", &run->routing.dump.bytes, &run->routing.dump.crc);
+  read_file(object, "routing_trace", &run->routing.trace.bytes, &run->routing.trace.crc);
   return DITMOE_OK;
 }
 
@@ -224,7 +231,15 @@ enum ditmoe_status sample_load(struct sample *run, int64_t first, int64_t end, b
   enum ditmoe_status status = sample_each_journal(run, load_journal, &load);
   *claimed = made_count(&load.claimed, first, end);
   made_free(&load.claimed);
-  return status;
+  TRY(status);
+  int64_t there = made_count(&state->made, first, end);
+  TRY(sample_routing_filter(run));
+  there -= made_count(&state->made, first, end);
+  if (there > 0 && verify)
+    report_note("%lld images are there, but their routing was not counted; they are made again",
+                (long long)there);
+  *claimed -= there;
+  return DITMOE_OK;
 }
 
 /* Resuming. */
@@ -243,10 +258,12 @@ enum ditmoe_status sample_resume(struct sample *run) {
   TRY(sample_read_manifest(run));
   state->resumed = true;
   state->resumes++;
+  run->routing.complete = state->complete && sample_routing_is_good(run);
+  TRY(sample_routing_resume(run));
   TRY(sample_load(run, first, end, true, &claimed));
   if (run->names.npz && state->complete) {
     claimed = end - first;
-    state->complete = npz_is_good(run);
+    state->complete = npz_is_good(run) && sample_routing_is_good(run);
     if (state->complete) made_add(&state->made, run->labels.first, run->labels.count);
   }
   int64_t there = made_count(&state->made, first, end);

@@ -71,12 +71,14 @@ static enum ditmoe_status run_batch(struct sample *run, struct ditmoe_session *s
   size_t offset = buffers->keep_latents ? (size_t)(first - run->labels.first) : 0;
   size_t plane = (size_t)run->info.size * (size_t)run->info.size;
   float *latents = buffers->latents + offset * buffers->latent_floats;
-  TRY(sample_batch(run, session, first, count, latents, buffers->pixels));
+  TRY(sample_routing_begin(run, first, count));
+  TRY(sample_routing_end(run, sample_batch(run, session, first, count, latents, buffers->pixels)));
   for (size_t i = 0; i < (size_t)count && !run->decoder; i++)
     pixels_of_latents(buffers->pixels + i * buffers->image_bytes,
                       latents + i * buffers->latent_floats, run->info.channels, plane);
   TRY(sample_begin(run));
-  return sample_write_batch(run, first, count, buffers->pixels);
+  TRY(sample_write_batch(run, first, count, buffers->pixels));
+  return sample_routing_save(run, false);
 }
 
 /* The next images that are missing from index `first` on: whole units, and no more than a batch.
@@ -128,6 +130,7 @@ static enum ditmoe_status run_batches(struct sample *run, struct ditmoe_session 
     watch.done += count;
   }
   progress_finish(&watch.progress);
+  if (status == DITMOE_OK || status == DITMOE_CANCELLED) TRY(sample_routing_save(run, true));
   return status;
 }
 

@@ -102,6 +102,7 @@ enum ditmoe_status sample_check_options(const struct sample *run) {
   TRY(sample_needless(run, &s->grid_samples, s->grid, "without --grid"));
   TRY(sample_needless(run, &s->rank_timeout, s->ranks > 1, "without --ranks"));
   TRY(sample_needless(run, &s->zoom, s->show, "without --show"));
+  TRY(sample_check_routing(run));
   TRY(sample_needless(run, &s->tile, !pixels, "with --vae none"));
   TRY(sample_needless(run, &s->tier, strcmp(s->backend, "ref") != 0, "with --backend ref"));
   return DITMOE_OK;

@@ -93,6 +93,7 @@ static enum ditmoe_status remove_journal(void *user, const char *path, int64_t r
 static enum ditmoe_status replace_old(struct sample *run) {
   TRY(sample_each_journal(run, remove_journal, run));
   (void)unlink(run->names.manifest);
+  if (run->routing.parts) folder_remove(run->routing.parts);
   return DITMOE_OK;
 }
 
@@ -208,6 +209,8 @@ bool sample_undo(struct sample *run) {
     if (state->begun) (void)unlink(names->manifest);
   }
   if (names->parts) (void)rmdir(names->parts);
+  if (run->routing.parts && names->journals) (void)rmdir(run->routing.parts);
+  if (run->routing.parts && !names->journals) folder_remove(run->routing.parts);
   if (state->made_folder) (void)rmdir(names->folder);
   return true;
 }

@@ -24,7 +24,7 @@ static char *absolute(const char *path) {
 
 /* "@name" and what it stands for; free(). */
 static char *expansion(const char *word, size_t length) {
-  static const char *const programs[] = {"sample", "info", "convert", "eval", "bench"};
+  static const char *const programs[] = {"sample", "info", "convert", "eval", "heatmap", "bench"};
   for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++)
     if (strlen(programs[i]) == length && strncmp(word, programs[i], length) == 0) {
       char name[64];
@@ -103,6 +103,18 @@ struct outcome run_and_signal(int signal_number, int milliseconds, int again, co
     kill(child, signal_number);
   }
   return finish(child);
+}
+
+struct outcome run_ranks(int ranks, const char *then, const char *command) {
+  return run("p=; for r in $(seq 0 %d); do { RANK=$r WORLD_SIZE=%d; export RANK WORLD_SIZE; "
+             "exec %s; } & p=\"$p $!\"; done; %s; c=0; for i in $p; do wait $i; e=$?; "
+             "test $c -ge $e || c=$e; done; exit $c",
+             ranks - 1, ranks, command, then);
+}
+
+void assert_shell(const char *command) {
+  struct outcome outcome = run("%s", command);
+  if (outcome.code != 0) fail_msg("%s\n%s%s", command, outcome.out, outcome.err);
 }
 
 static int count(const char *text, const char *part) {

@@ -9,8 +9,9 @@ struct outcome {
   char *out, *err; /* whole text; valid until the next run */
 };
 
-/* Runs a shell command line in the temporary folder; "@sample", "@info", "@convert", "@eval" and
- * "@bench" in it stand for the programs, "@fixtures/" and "@source/" for the folders of the data.
+/* Runs a shell command line in the temporary folder; "@sample", "@info", "@convert", "@eval",
+ * "@heatmap" and "@bench" in it stand for the programs, "@fixtures/" and "@source/" for the folders
+ * of the data.
  */
 struct outcome run(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same, but sends `signal_number` after `milliseconds`, and once more `again` milliseconds
@@ -18,6 +19,12 @@ struct outcome run(const char *format, ...) __attribute__((format(printf, 1, 2))
 struct outcome run_and_signal(int signal_number, int milliseconds, int again, const char *format,
                               ...) __attribute__((format(printf, 4, 5)));
 
+/* Ranks at the same time: each runs `command`, "$r" in which is the rank; then `then`, in which $p
+ * are the processes. The largest exit code. */
+struct outcome run_ranks(int ranks, const char *then, const char *command);
+
+/* The command ends with 0. */
+void assert_shell(const char *command);
 /* The run ended with `code`; standard error has `text`, exactly one line of an error if there was
  * one, and nothing that drives a terminal. */
 #define assert_exit(outcome, code, text) assert_exit_(outcome, code, text, __FILE__, __LINE__)

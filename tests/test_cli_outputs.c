@@ -31,11 +31,6 @@ static void assert_contains(const char *text, const char *part) {
   if (!strstr(text, part)) fail_msg("\"%s\" is not in:\n%s", part, text);
 }
 
-static void assert_shell(const char *command) {
-  struct outcome outcome = run("%s", command);
-  if (outcome.code != 0) fail_msg("%s\n%s%s", command, outcome.out, outcome.err);
-}
-
 static void images_carry_their_settings(void **state) {
   (void)state;
   char hash[65], expected[256];

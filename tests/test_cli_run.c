@@ -20,11 +20,6 @@
 #define ALL  "--grid g.png -o d/ "
 #define NPZ  "--grid g.png -o x.npz "
 
-static void assert_shell(const char *command) {
-  struct outcome outcome = run("%s", command);
-  if (outcome.code != 0) fail_msg("%s\n%s%s", command, outcome.out, outcome.err);
-}
-
 /* What an undisturbed run makes: full/ and full.npz. */
 static int make_full(void **state) {
   (void)state;
@@ -51,14 +46,6 @@ static void assert_npz(void) {
   assert_shell("cmp full.npz x.npz && cmp full.png g.png && "
                "test \"$(ls -Ad x.* .ditmoe*)\" = \"$(printf 'x.json\\nx.npz')\" && "
                "grep -q '\"status\":.*\"complete\"' x.json");
-}
-
-/* Ranks at the same time: `each` of them runs `command`, "$r" in which is the rank. */
-static struct outcome run_ranks(int ranks, const char *then, const char *command) {
-  return run("p=; for r in $(seq 0 %d); do { RANK=$r WORLD_SIZE=%d; export RANK WORLD_SIZE; "
-             "exec %s; } & p=\"$p $!\"; done; %s; c=0; for i in $p; do wait $i; e=$?; "
-             "test $c -ge $e || c=$e; done; exit $c",
-             ranks - 1, ranks, command, then);
 }
 
 /* Killing. */
