@@ -12,7 +12,7 @@
 
 struct bench_settings {
   struct common_settings common;
-  const char *step, *ops, *decoder, *features, *sample, *load, *make;
+  const char *step, *ops, *decoder, *features, *routing, *sample, *load, *make;
   bool peak;
   int64_t experts, top_k, depth, batch, image_size, steps;
   bool guided;
@@ -58,6 +58,7 @@ enum ditmoe_status bench_step(struct bench *bench);
 enum ditmoe_status bench_operations(struct bench *bench);
 enum ditmoe_status bench_decoder(struct bench *bench);
 enum ditmoe_status bench_features(struct bench *bench);
+enum ditmoe_status bench_routing(struct bench *bench);
 enum ditmoe_status bench_sample(struct bench *bench);
 enum ditmoe_status bench_load(struct bench *bench);
 enum ditmoe_status bench_peak(struct bench *bench);

@@ -33,6 +33,12 @@ static const struct option table[] = {
      AT(features),
      .argument = "FILE",
      .help = "Features of --batch random images by the network in FILE, as ditmoe-eval uses it."},
+    {.name = "routing",
+     .kind = OPTION_OPTIONAL,
+     AT(routing),
+     .argument = "SIZE",
+     .help = "What recording routing costs: calls of a model, S/2 by default, with each way of "
+             "recording in alternation."},
     {.name = "sample",
      .kind = OPTION_OPTIONAL,
      AT(sample),
@@ -198,7 +204,8 @@ enum {
   PEAK = 32,
   MAKE = 64,
   FEATURES = 128,
-  MODES = 8
+  ROUTING = 256,
+  MODES = 9
 };
 
 static const struct mode {
@@ -208,30 +215,31 @@ static const struct mode {
 } modes[MODES] = {
     {STEP, "step", bench_step},          {OPS, "ops", bench_operations},
     {DECODER, "decoder", bench_decoder}, {FEATURES, "features", bench_features},
-    {SAMPLE, "sample", bench_sample},    {LOAD, "load", bench_load},
-    {PEAK, "peak", bench_peak},          {MAKE, "make", bench_make},
+    {ROUTING, "routing", bench_routing}, {SAMPLE, "sample", bench_sample},
+    {LOAD, "load", bench_load},          {PEAK, "peak", bench_peak},
+    {MAKE, "make", bench_make},
 };
 
 static const struct {
   const char *option;
   unsigned modes;
 } uses[] = {
-    {"experts", STEP | SAMPLE | MAKE},
-    {"top-k", STEP | SAMPLE | MAKE},
-    {"depth", STEP | SAMPLE | MAKE},
-    {"batch", STEP | SAMPLE | LOAD | FEATURES},
-    {"image-size", STEP | DECODER | SAMPLE | MAKE | FEATURES},
-    {"guided", STEP | SAMPLE | LOAD},
+    {"experts", STEP | ROUTING | SAMPLE | MAKE},
+    {"top-k", STEP | ROUTING | SAMPLE | MAKE},
+    {"depth", STEP | ROUTING | SAMPLE | MAKE},
+    {"batch", STEP | ROUTING | SAMPLE | LOAD | FEATURES},
+    {"image-size", STEP | ROUTING | DECODER | SAMPLE | MAKE | FEATURES},
+    {"guided", STEP | ROUTING | SAMPLE | LOAD},
     {"steps", SAMPLE},
-    {"seed", STEP | DECODER | SAMPLE | MAKE | FEATURES},
-    {"backend", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
-    {"tier", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
-    {"threads", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
-    {"reps", STEP | OPS | DECODER | SAMPLE | PEAK | FEATURES},
-    {"warm-up", STEP | OPS | DECODER | SAMPLE | PEAK | FEATURES},
+    {"seed", STEP | ROUTING | DECODER | SAMPLE | MAKE | FEATURES},
+    {"backend", STEP | ROUTING | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
+    {"tier", STEP | ROUTING | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
+    {"threads", STEP | ROUTING | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
+    {"reps", STEP | ROUTING | OPS | DECODER | SAMPLE | PEAK | FEATURES},
+    {"warm-up", STEP | ROUTING | OPS | DECODER | SAMPLE | PEAK | FEATURES},
     {"profile", STEP | DECODER | SAMPLE | FEATURES},
     {"no-share", STEP | OPS | DECODER | SAMPLE | FEATURES},
-    {"format", STEP | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
+    {"format", STEP | ROUTING | OPS | DECODER | SAMPLE | LOAD | PEAK | FEATURES},
 };
 
 static bool given(const struct bench *bench, const char *name) {

@@ -76,6 +76,23 @@ static void steps_are_timed(void **state) {
   cJSON_Delete(rows);
 }
 
+static void recordings_are_timed(void **state) {
+  (void)state;
+  static const char *const names[] = {"off",   "off again",        "counts", "counts and weights",
+                                      "trace", "trace with scores"};
+  cJSON *rows = rows_of(run("@bench --routing --guided --json " TINY "--threads 1 --reps 2"));
+  const int count = sizeof names / sizeof *names;
+  assert_int_equal(cJSON_GetArraySize(rows), count);
+  for (int i = 0; i < count; i++) {
+    char shape[80];
+    snprintf(shape, sizeof shape, "S/2-2E2A depth 1 32 px guided, %s", names[i]);
+    check_row(at(rows, i));
+    assert_string_equal(text(at(rows, i), "what"), "routing");
+    assert_string_equal(text(at(rows, i), "shape"), shape);
+  }
+  cJSON_Delete(rows);
+}
+
 /* Operations add up to the whole. */
 static void a_profile_adds_up(void **state) {
   (void)state;
@@ -288,6 +305,7 @@ static void wrong_options_are_refused(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(steps_are_timed),
+      cmocka_unit_test(recordings_are_timed),
       cmocka_unit_test(a_profile_adds_up),
       cmocka_unit_test(shares_of_a_peak_are_reported),
       cmocka_unit_test(a_checkpoint_is_made_and_loaded),
