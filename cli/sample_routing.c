@@ -31,11 +31,15 @@ enum ditmoe_status sample_check_routing(const struct sample *run) {
 
 /* Tables. */
 
+/* Of the whole run, so that its parts agree. */
 static int32_t other_label(void *user, int64_t image) {
   const struct sample *run = user;
-  const int64_t count = run->labels.count < INT32_MAX ? run->labels.count : INT32_MAX;
-  return sample_label(run,
-                      run->labels.first + ditmoe_random_label(SHUFFLE_SEED, image, (int32_t)count));
+  const struct sample_labels *labels = &run->labels;
+  const bool given = labels->rule == LABELS_GIVEN;
+  const int64_t all = given ? labels->count : labels->total;
+  const int32_t count = all < INT32_MAX ? (int32_t)all : INT32_MAX;
+  return sample_label(run, (given ? labels->first : 0) +
+                               ditmoe_random_label(SHUFFLE_SEED, image, count));
 }
 
 static void add_class_names(const struct sample *run, cJSON *object) {
@@ -58,7 +62,7 @@ static char *describe(const struct sample *run) {
   cJSON_AddNumberToObject(object, "steps", run->plan.steps);
   cJSON_AddNumberToObject(object, "cfg_scale", run->settings.cfg_scale);
   sample_add_whole(object, "seed", run->settings.seed);
-  sample_add_whole(object, "samples", (uint64_t)run->labels.count);
+  sample_add_whole(object, "samples", (uint64_t)run->labels.total);
   add_class_names(run, object);
   return sample_print_json(object, false);
 }

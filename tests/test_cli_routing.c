@@ -188,6 +188,16 @@ static void complete_runs_are_checked(void **state) {
   assert_folder();
 }
 
+/* The jobs of an array. */
+static void parts_add_up(void **state) {
+  (void)state;
+  assert_exit(run(RUN "--index-range 0:12 --routing-dump r.a.npz -o d/"), 0, "");
+  assert_exit(run(RUN "--index-range 12:32 --routing-dump r.b.npz -o d/"), 0, "");
+  assert_shell("@heatmap r.a.npz --add r.b.npz | tail -n +2 >r.parts && "
+               "@heatmap full.r.npz | tail -n +2 >r.whole && cmp r.parts r.whole");
+  assert_exit(run("@heatmap r.a.npz --add r.b.npz,r.a.npz"), DITMOE_MISMATCH, "image 0");
+}
+
 /* One image has no journal. */
 static void one_image(void **state) {
   (void)state;
@@ -238,6 +248,7 @@ int main(void) {
       cmocka_unit_test_setup(ranks_may_change, clean),
       cmocka_unit_test_setup(damage_is_repaired, clean),
       cmocka_unit_test_setup(complete_runs_are_checked, clean),
+      cmocka_unit_test_setup(parts_add_up, clean),
       cmocka_unit_test_setup(one_image, clean),
       cmocka_unit_test_setup(what_cannot_work_is_refused, clean),
   };
