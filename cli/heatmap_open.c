@@ -98,8 +98,8 @@ static enum ditmoe_status add_parts(struct heatmap *heatmap) {
     bool trace;
     status = open_run(heatmap, &part, &trace);
     if (status == DITMOE_OK)
-      status = report_call(heatmap->ctx,
-                           ditmoe_routing_merge(heatmap->ctx, run->routing, part.routing));
+      status =
+          report_call(heatmap->ctx, ditmoe_routing_merge(heatmap->ctx, run->routing, part.routing));
     close_run(&part);
   }
   free(list);

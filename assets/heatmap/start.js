@@ -2,7 +2,7 @@
 
 function headline(run) {
   const get = (name) => (run.settings.find(([key]) => key === name) || [])[1];
-  return [get('model'), get('sampler') && get('sampler') + ', ' + run.steps + ' steps',
+  return [get('model.path'), get('sampler') && get('sampler') + ', ' + run.steps + ' steps',
     get('cfg_scale') && 'guidance ' + get('cfg_scale'),
     run.images.toLocaleString('en') + (run.images === 1 ? ' image' : ' images'),
     run.layers.length + ' layers of ' + run.experts + ' experts' +
