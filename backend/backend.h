@@ -111,12 +111,12 @@ struct backend_ops {
 
   void (*conv2d)(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
                  int height, int width);
-  void (*conv2d_relu)(struct backend *be, struct act *y, int64_t ldy, int64_t at,
-                      const struct act *x, const struct conv *w, int B, int height, int width);
+  void (*conv2d_relu)(struct backend *be, const struct conv_branch *branches, int count,
+                      const struct act *x, int B, int height, int width);
   void (*max_pool)(struct backend *be, struct act *y, int64_t ldy, int64_t at, const struct act *x,
                    int B, int height, int width, int C, int stride, int pad);
-  void (*avg_pool)(struct backend *be, struct act *y, const struct act *x, int B, int height,
-                   int width, int C);
+  void (*avg_pool_relu)(struct backend *be, struct act *y, int64_t ldy, int64_t at, const float *x,
+                        int B, int height, int width, int C);
   void (*mean_pixels)(struct backend *be, float *y, const struct act *x, int B, int64_t pixels,
                       int C);
   void (*take_channels)(struct backend *be, float *y, const struct act *x, int64_t pixels, int C,

@@ -16,12 +16,18 @@ static inline void be_conv2d(struct backend *be, float *y, const struct act *x,
                              const struct conv *w, int B, int height, int width) {
   BE_CALL(be, conv2d, y, x, w, B, height, width);
 }
-/* relu of it: y[p * ldy + at + c] for pixel p of all images and output c, so that branches write
+/* Up to CONV_BRANCHES convolutions of one x, alike but for their outputs. */
+static inline void be_conv2d_branches(struct backend *be, const struct conv_branch *branches,
+                                      int count, const struct act *x, int B, int height,
+                                      int width) {
+  BE_CALL(be, conv2d_relu, branches, count, x, B, height, width);
+}
+/* relu of one: y[p * ldy + at + c] for pixel p of all images and output c, so that branches write
  * into their channels of a concatenation. */
 static inline void be_conv2d_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at,
                                   const struct act *x, const struct conv *w, int B, int height,
                                   int width) {
-  BE_CALL(be, conv2d_relu, y, ldy, at, x, w, B, height, width);
+  be_conv2d_branches(be, &(struct conv_branch){w, y, ldy, at, NULL}, 1, x, B, height, width);
 }
 /* The largest of 3x3 pixels, into channels as above. Padding, 0 or 1, never wins; NaN does. */
 static inline void be_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at,
@@ -29,11 +35,11 @@ static inline void be_max_pool(struct backend *be, struct act *y, int64_t ldy, i
                                int pad) {
   BE_CALL(be, max_pool, y, ldy, at, x, B, height, width, C, stride, pad);
 }
-/* y [B, height, width, C]: the mean of those of the 3x3 pixels around each that are in the image.
- */
-static inline void be_avg_pool(struct backend *be, struct act *y, const struct act *x, int B,
-                               int height, int width, int C) {
-  BE_CALL(be, avg_pool, y, x, B, height, width, C);
+/* relu of the mean of those of the 3x3 pixels around each that are in the image, into channels as
+ * above. */
+static inline void be_avg_pool_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at,
+                                    const float *x, int B, int height, int width, int C) {
+  BE_CALL(be, avg_pool_relu, y, ldy, at, x, B, height, width, C);
 }
 /* y [B, C] = mean over the pixels of x [B, pixels, C] */
 static inline void be_mean_pixels(struct backend *be, float *y, const struct act *x, int B,

@@ -36,6 +36,17 @@ struct conv {
   void *data;
 };
 
+enum { CONV_BRANCHES = 4 };
+
+/* A convolution and where it goes to: y[p * ldy + at + c] = relu of it in the compute type, for
+ * pixel p of all images and output c, or, y NULL, sum [pixels, out] = itself. */
+struct conv_branch {
+  const struct conv *w;
+  struct act *y;
+  int64_t ldy, at;
+  float *sum;
+};
+
 enum expert_kind { EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY };
 
 /* SwiGLU: out(silu(gate x) * (up x)) with `in` paired; GELU: out(gelu(in x)); ZERO: 0; COPY: x. */

@@ -47,11 +47,10 @@ static void count_conv2d(struct backend *be, float *y, const struct act *x, cons
   counter_of(be)->real->conv2d(be, y, x, w, B, height, width);
 }
 
-static void count_conv2d_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at,
-                              const struct act *x, const struct conv *w, int B, int height,
-                              int width) {
-  count_window(counter_of(be), w, B, height, width);
-  counter_of(be)->real->conv2d_relu(be, y, ldy, at, x, w, B, height, width);
+static void count_conv2d_relu(struct backend *be, const struct conv_branch *branches, int count,
+                              const struct act *x, int B, int height, int width) {
+  for (int i = 0; i < count; i++) count_window(counter_of(be), branches[i].w, B, height, width);
+  counter_of(be)->real->conv2d_relu(be, branches, count, x, B, height, width);
 }
 
 /* The rows of each expert are known only to the device. */

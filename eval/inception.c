@@ -4,8 +4,13 @@
  *
  *   image [299, 299, 3] -> stem -> A A A -> B -> C C C C -> D -> E E -> mean -> fc
  *
- * A block is a list of steps between four places: its input, two scratch images, its output. Steps
- * that end in the output take the next channels of it. */
+ * A block is a list of steps between places: its input, scratch images, its output. Steps that end
+ * in the output take the next channels of it. Steps in a row that are the same convolution of the
+ * same place but for their weights are done at once.
+ *
+ * The mean of pixels and a 1x1 convolution may change places, as both are linear: the convolution
+ * comes first here, since it leaves the mean fewer channels and has siblings to join. Its sums stay
+ * in f32, and relu comes after the mean. */
 #include "eval/network.h"
 #include "layers/parts.h"
 
@@ -22,11 +27,12 @@ enum {
 
 static const double NORM_EPS = 1e-3;
 
-enum place { IN, ONE, TWO, OUT, PLACES };
+/* SUMS is in f32 and before relu. */
+enum place { IN, ONE, TWO, THREE, SUMS, OUT, PLACES };
 
-/* 3x3: mean of the pixels that there are, maximum, maximum of every second pixel; OWN: the block
- * says which. */
-enum pooling { NONE, MEAN, LARGEST, HALVE, OWN };
+/* 3x3: relu of the mean of the pixels that there are, from SUMS; maximum; maximum of every second
+ * pixel. */
+enum pooling { NONE, MEAN, LARGEST, HALVE };
 
 struct step {
   enum place from, to;
@@ -40,7 +46,6 @@ struct block {
   const char *name; /* of the tensors; NULL: the steps have names of their own */
   const struct step *steps;
   int count, width;
-  enum pooling pool;
 };
 
 #define SAME(rows, columns)                                                                        \
@@ -67,14 +72,10 @@ static const struct step stem[] = {
     {TWO, OUT, HALVE, 0, NULL, NULL},
 };
 static const struct step block_a[] = {
-    {IN, OUT, NONE, 64, &c1x1, "branch1x1"},
-    {IN, ONE, NONE, 48, &c1x1, "branch5x5_1"},
-    {ONE, OUT, NONE, 64, &c5x5, "branch5x5_2"},
-    {IN, ONE, NONE, 64, &c1x1, "branch3x3dbl_1"},
-    {ONE, TWO, NONE, 96, &c3x3, "branch3x3dbl_2"},
-    {TWO, OUT, NONE, 96, &c3x3, "branch3x3dbl_3"},
-    {IN, ONE, MEAN, 0, NULL, NULL},
-    {ONE, OUT, NONE, 0, &c1x1, "branch_pool"},
+    {IN, OUT, NONE, 64, &c1x1, "branch1x1"},       {IN, ONE, NONE, 48, &c1x1, "branch5x5_1"},
+    {IN, TWO, NONE, 64, &c1x1, "branch3x3dbl_1"},  {IN, SUMS, NONE, 0, &c1x1, "branch_pool"},
+    {ONE, OUT, NONE, 64, &c5x5, "branch5x5_2"},    {TWO, ONE, NONE, 96, &c3x3, "branch3x3dbl_2"},
+    {ONE, OUT, NONE, 96, &c3x3, "branch3x3dbl_3"}, {SUMS, OUT, MEAN, 0, NULL, NULL},
 };
 static const struct step block_b[] = {
     {IN, OUT, NONE, 384, &halve, "branch3x3"},
@@ -84,32 +85,47 @@ static const struct step block_b[] = {
     {IN, OUT, HALVE, 0, NULL, NULL},
 };
 static const struct step block_c[] = {
-    {IN, OUT, NONE, 192, &c1x1, "branch1x1"},       {IN, ONE, NONE, 0, &c1x1, "branch7x7_1"},
-    {ONE, TWO, NONE, 0, &c1x7, "branch7x7_2"},      {TWO, OUT, NONE, 192, &c7x1, "branch7x7_3"},
-    {IN, ONE, NONE, 0, &c1x1, "branch7x7dbl_1"},    {ONE, TWO, NONE, 0, &c7x1, "branch7x7dbl_2"},
-    {TWO, ONE, NONE, 0, &c1x7, "branch7x7dbl_3"},   {ONE, TWO, NONE, 0, &c7x1, "branch7x7dbl_4"},
-    {TWO, OUT, NONE, 192, &c1x7, "branch7x7dbl_5"}, {IN, ONE, MEAN, 0, NULL, NULL},
-    {ONE, OUT, NONE, 192, &c1x1, "branch_pool"},
+    {IN, OUT, NONE, 192, &c1x1, "branch1x1"},
+    {IN, ONE, NONE, 0, &c1x1, "branch7x7_1"},
+    {IN, TWO, NONE, 0, &c1x1, "branch7x7dbl_1"},
+    {IN, SUMS, NONE, 192, &c1x1, "branch_pool"},
+    {ONE, THREE, NONE, 0, &c1x7, "branch7x7_2"},
+    {THREE, OUT, NONE, 192, &c7x1, "branch7x7_3"},
+    {TWO, ONE, NONE, 0, &c7x1, "branch7x7dbl_2"},
+    {ONE, TWO, NONE, 0, &c1x7, "branch7x7dbl_3"},
+    {TWO, ONE, NONE, 0, &c7x1, "branch7x7dbl_4"},
+    {ONE, OUT, NONE, 192, &c1x7, "branch7x7dbl_5"},
+    {SUMS, OUT, MEAN, 0, NULL, NULL},
 };
 static const struct step block_d[] = {
     {IN, ONE, NONE, 192, &c1x1, "branch3x3_1"},
+    {IN, TWO, NONE, 192, &c1x1, "branch7x7x3_1"},
     {ONE, OUT, NONE, 320, &halve, "branch3x3_2"},
-    {IN, ONE, NONE, 192, &c1x1, "branch7x7x3_1"},
-    {ONE, TWO, NONE, 192, &c1x7, "branch7x7x3_2"},
-    {TWO, ONE, NONE, 192, &c7x1, "branch7x7x3_3"},
-    {ONE, OUT, NONE, 192, &halve, "branch7x7x3_4"},
+    {TWO, ONE, NONE, 192, &c1x7, "branch7x7x3_2"},
+    {ONE, TWO, NONE, 192, &c7x1, "branch7x7x3_3"},
+    {TWO, OUT, NONE, 192, &halve, "branch7x7x3_4"},
     {IN, OUT, HALVE, 0, NULL, NULL},
 };
-static const struct step block_e[] = {
-    {IN, OUT, NONE, 320, &c1x1, "branch1x1"},
-    {IN, ONE, NONE, 384, &c1x1, "branch3x3_1"},
-    {ONE, OUT, NONE, 384, &c1x3, "branch3x3_2a"},
-    {ONE, OUT, NONE, 384, &c3x1, "branch3x3_2b"},
-    {IN, ONE, NONE, 448, &c1x1, "branch3x3dbl_1"},
-    {ONE, TWO, NONE, 384, &c3x3, "branch3x3dbl_2"},
-    {TWO, OUT, NONE, 384, &c1x3, "branch3x3dbl_3a"},
-    {TWO, OUT, NONE, 384, &c3x1, "branch3x3dbl_3b"},
-    {IN, ONE, OWN, 0, NULL, NULL},
+#define BLOCK_E_BEGIN                                                                              \
+  {IN, OUT, NONE, 320, &c1x1, "branch1x1"}, {IN, ONE, NONE, 384, &c1x1, "branch3x3_1"}, {          \
+    IN, TWO, NONE, 448, &c1x1, "branch3x3dbl_1"                                                    \
+  }
+#define BLOCK_E_MIDDLE                                                                             \
+  {ONE, OUT, NONE, 384, &c1x3, "branch3x3_2a"}, {ONE, OUT, NONE, 384, &c3x1, "branch3x3_2b"},      \
+      {TWO, ONE, NONE, 384, &c3x3, "branch3x3dbl_2"},                                              \
+      {ONE, OUT, NONE, 384, &c1x3, "branch3x3dbl_3a"}, {                                           \
+    ONE, OUT, NONE, 384, &c3x1, "branch3x3dbl_3b"                                                  \
+  }
+static const struct step block_e_mean[] = {
+    BLOCK_E_BEGIN,
+    {IN, SUMS, NONE, 192, &c1x1, "branch_pool"},
+    BLOCK_E_MIDDLE,
+    {SUMS, OUT, MEAN, 0, NULL, NULL},
+};
+static const struct step block_e_largest[] = {
+    BLOCK_E_BEGIN,
+    BLOCK_E_MIDDLE,
+    {IN, ONE, LARGEST, 0, NULL, NULL},
     {ONE, OUT, NONE, 192, &c1x1, "branch_pool"},
 };
 
@@ -125,8 +141,8 @@ static const struct block blocks[BLOCKS] = {
     {.name = "Mixed_6d", STEPS(block_c), .width = 160},
     {.name = "Mixed_6e", STEPS(block_c), .width = 192},
     {.name = "Mixed_7a", STEPS(block_d)},
-    {.name = "Mixed_7b", STEPS(block_e), .pool = MEAN},
-    {.name = "Mixed_7c", STEPS(block_e), .pool = LARGEST},
+    {.name = "Mixed_7b", STEPS(block_e_mean)},
+    {.name = "Mixed_7c", STEPS(block_e_largest)},
 };
 
 /* Square images, channels-last. */
@@ -151,14 +167,10 @@ struct inception {
   int64_t trunk; /* values of the largest output of a block */
 };
 
-static enum pooling pooling_of(const struct block *block, const struct step *step) {
-  return step->pool == OWN ? block->pool : step->pool;
-}
-
 /* What a step makes of an image of this shape. */
 static struct shape step_shape(const struct block *block, const struct step *step,
                                struct shape in) {
-  if (!step->form && pooling_of(block, step) == HALVE)
+  if (!step->form && step->pool == HALVE)
     return (struct shape){pool_size(in.side, 2, 0), in.channels};
   if (!step->form) return in;
   const struct conv_window *window = &step->form->window;
@@ -223,6 +235,7 @@ static void inception_close(struct backend *be, struct network *network) {
 /* The images [B, side, side, channels] of a place while a block runs. */
 struct image {
   struct act *data;
+  float *sums; /* where the place is SUMS */
   struct shape shape;
 };
 
@@ -240,16 +253,54 @@ static void tap(struct backend *be, const struct batch *batch, const char *layer
               image->shape.channels);
 }
 
-/* Into the channels from `at` on of images y with `width` of them. */
-static void pool_forward(struct backend *be, enum pooling pool, struct act *y, int width,
-                         int64_t at, const struct image *x, int B) {
-  const int side = x->shape.side, C = x->shape.channels;
-  if (pool == MEAN)
-    be_avg_pool(be, y, x->data, B, side, side, C);
-  else if (pool == LARGEST)
-    be_max_pool(be, y, width, at, x->data, B, side, side, C, 1, 1);
+/* A block under way. */
+struct run {
+  const struct batch *batch;
+  const struct block *block;
+  struct conv *const *conv; /* of the next step */
+  struct image image[PLACES];
+  int64_t at; /* value of the output that comes next */
+};
+
+static void pool_forward(struct backend *be, const struct run *run, const struct step *step) {
+  const struct image *x = &run->image[step->from], *y = &run->image[step->to];
+  const int side = x->shape.side, C = x->shape.channels, B = run->batch->count;
+  const int64_t ldy = y->shape.channels, at = step->to == OUT ? run->at : 0;
+  if (step->pool == MEAN)
+    be_avg_pool_relu(be, y->data, ldy, at, x->sums, B, side, side, C);
+  else if (step->pool == LARGEST)
+    be_max_pool(be, y->data, ldy, at, x->data, B, side, side, C, 1, 1);
   else
-    be_max_pool(be, y, width, at, x->data, B, side, side, C, 2, 0);
+    be_max_pool(be, y->data, ldy, at, x->data, B, side, side, C, 2, 0);
+}
+
+static bool are_siblings(const struct step *a, const struct step *b) {
+  return a->form && a->form == b->form && a->from == b->from;
+}
+
+/* Steps first .. end - 1, siblings if there are several. */
+static void steps_forward(struct backend *be, struct run *run, const struct step *first,
+                          const struct step *end) {
+  const struct image *x = &run->image[first->from];
+  struct conv_branch branches[CONV_BRANCHES];
+  int count = 0;
+  for (const struct step *step = first; step < end; step++) {
+    struct image *y = &run->image[step->to];
+    const struct shape made = step_shape(run->block, step, x->shape);
+    if (step->to != OUT) y->shape = made;
+    if (step->form)
+      branches[count++] = (struct conv_branch){.w = *run->conv++,
+                                               .y = y->data,
+                                               .ldy = y->shape.channels,
+                                               .at = step->to == OUT ? run->at : 0,
+                                               .sum = y->sums};
+    else
+      pool_forward(be, run, step);
+    if (step->to == OUT) run->at += made.channels;
+  }
+  if (count)
+    be_conv2d_branches(be, branches, count, x->data, run->batch->count, x->shape.side,
+                       x->shape.side);
 }
 
 /* Block i: y [B, out] of x [B, in]; at: the value of y that the block's output begins with. Returns
@@ -260,27 +311,24 @@ static struct conv *const *block_forward(struct backend *be, const struct batch 
   const struct inception *inception = batch->network->weights;
   const struct layout *layout = &inception->layout[i];
   const struct block *block = &blocks[i];
+  const struct step *end = block->steps + block->count;
   const size_t mark = arena_mark(&be->arena);
-  const int B = batch->count;
-  struct image image[PLACES] = {
-      [IN] = {(struct act *)(uintptr_t)x, layout->in}, [OUT] = {y, layout->out}};
-  for (int p = ONE; p <= TWO; p++) image[p].data = be_acts(be, B * layout->scratch[p]);
-  for (const struct step *step = block->steps; step < block->steps + block->count; step++) {
-    const struct image *from = &image[step->from];
-    struct image *to = &image[step->to];
-    const struct shape made = step_shape(block, step, from->shape);
-    if (step->to != OUT) to->shape = made;
-    const int64_t channel = step->to == OUT ? at : 0;
-    if (step->form)
-      be_conv2d_relu(be, to->data, to->shape.channels, channel, from->data, *conv++, B,
-                     from->shape.side, from->shape.side);
-    else
-      pool_forward(be, pooling_of(block, step), to->data, to->shape.channels, channel, from, B);
-    if (step->to == OUT) at += made.channels;
-    if (!block->name && step->form) tap(be, batch, step->name, to);
+  struct run run = {
+      batch,
+      block,
+      conv,
+      {[IN] = {(struct act *)(uintptr_t)x, NULL, layout->in}, [OUT] = {y, NULL, layout->out}},
+      at};
+  for (int p = ONE; p <= THREE; p++)
+    run.image[p].data = be_acts(be, batch->count * layout->scratch[p]);
+  run.image[SUMS].sums = be_floats(be, batch->count * layout->scratch[SUMS]);
+  for (const struct step *step = block->steps, *next; step < end; step = next) {
+    for (next = step + 1; next < end && are_siblings(step, next);) next++;
+    steps_forward(be, &run, step, next);
+    if (!block->name && step->form) tap(be, batch, step->name, &run.image[step->to]);
   }
   arena_reset(&be->arena, mark);
-  return conv;
+  return run.conv;
 }
 
 /* x [B, out of the stem]: one image at a time, whose layers fit into a cache. */
@@ -311,7 +359,7 @@ static void inception_forward(struct backend *be, const struct network *network,
   for (int i = 1; i < BLOCKS; i++) {
     const struct shape shape = inception->layout[i].out;
     conv = block_forward(be, &all, i, conv, y, 0, x);
-    tap(be, &all, blocks[i].name, &(struct image){y, shape});
+    tap(be, &all, blocks[i].name, &(struct image){y, NULL, shape});
     if (i == SPATIAL_BLOCK && out->spatial)
       be_take_channels(be, out->spatial, y, images * SPATIAL_PIXELS, shape.channels, SPATIAL);
     struct act *made = y;

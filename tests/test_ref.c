@@ -228,8 +228,10 @@ static void test_pooling(void **state) {
   assert_floats(y, (float[]){7, -1, 7, -2, 7}, 5);
   be_max_pool(*state, as_act(y), 1, 0, as_act(x), 1, 3, 4, 1, 1, 1);
   assert_floats(y, (float[]){-1, -1, -2, -3, -1, -1, -2, -3, -5, -5, -6, -7}, 12);
-  be_avg_pool(*state, as_act(y), as_act(x), 1, 3, 2, 2);
-  assert_floats(y, (float[]){-4, -5, -4, -5, -6, -7, -6, -7, -8, -9, -8, -9}, 12);
+  const float mixed[12] = {1, -2, 3, -4, 5, -6, 7, -8, 9, -10, 11, -12}; /* two channels */
+  for (int i = 0; i < 18; i++) y[i] = 7;
+  be_avg_pool_relu(*state, as_act(y), 3, 1, mixed, 1, 3, 2, 2);
+  assert_floats(y, (float[]){7, 4, 0, 7, 4, 0, 7, 6, 0, 7, 6, 0, 7, 8, 0, 7, 8, 0}, 18);
   be_mean_pixels(*state, y, as_act(x), 2, 3, 2);
   assert_floats(y, (float[]){-3, -4, -9, -10}, 4);
   be_take_channels(*state, y, as_act(x), 3, 4, 2);

@@ -14,9 +14,13 @@ VEC_INLINE void finish_each(void *y, bool narrow, int64_t stride, const float *c
                             int rows, int count, vec (*f)(vec)) {
   const vec bias0 = vec_load(bias), bias1 = vec_load(bias + VEC_LANES);
   for (int r = 0; r < rows; r++, y = (char *)y + stride, c += 2 * VEC_LANES) {
-    vec_put(y, narrow, 0, f(vec_load(c) + bias0), count);
-    if (count > VEC_LANES)
-      vec_put(y, narrow, VEC_LANES, f(vec_load(c + VEC_LANES) + bias1), count - VEC_LANES);
+    const vec v0 = f(vec_load(c) + bias0), v1 = f(vec_load(c + VEC_LANES) + bias1);
+    if (count == 2 * VEC_LANES) {
+      vec_put_two(y, narrow, v0, v1);
+    } else {
+      vec_put(y, narrow, 0, v0, count);
+      if (count > VEC_LANES) vec_put(y, narrow, VEC_LANES, v1, count - VEC_LANES);
+    }
   }
 }
 

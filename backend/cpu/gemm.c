@@ -16,32 +16,45 @@
 #include <omp.h>
 #include <string.h>
 
-/* Rows and columns of a task, the columns as they are in panels. */
+/* The largest task: its rows and columns, the columns as they are in panels. A product has a
+ * multiple of so many blocks of rows, so that threads share it evenly. */
 struct cut {
-  int rows, columns;
+  int rows, columns, multiple;
+};
+
+/* A product as tasks: `strips` of a tile's rows in so many blocks, panels in so many. Blocks
+ * differ by one strip, or one panel, at most. */
+struct grid {
+  int64_t strips, panels, row_blocks, column_blocks;
 };
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/* n in equal parts of at most `most`: the size of all but the last. */
-static int64_t part_of(int64_t n, int64_t most) { return ceil_div(n, ceil_div(n, most)); }
 
 static const struct gemm_kernels *kernels_of(const struct cpu_state *cpu, const struct gemm *g) {
   return linear_kernels(g->w, cpu->kernels);
 }
 
-/* Equal blocks of at most this size: rows in whole tiles, columns in whole panels. */
-static struct cut cut_of(const struct gemm *g, const struct gemm_kernels *k, struct cut most) {
-  int64_t strips = ceil_div(part_of(g->rows, most.rows), k->rows);
-  int64_t panels = most.columns > k->columns ? most.columns / k->columns : 1;
-  return (struct cut){(int)strips * k->rows,
-                      (int)part_of(linear_panels(g->w, k), panels) * k->columns};
+/* Panels of a product and those beside it. */
+static int64_t panels_of(const struct gemm *g, const struct gemm_kernels *k) {
+  int64_t panels = 0;
+  for (; g; g = g->beside) panels += linear_panels(g->w, k);
+  return panels;
+}
+
+static struct grid grid_of(const struct gemm *g, const struct gemm_kernels *k, struct cut most) {
+  struct grid grid = {.strips = ceil_div(g->rows, k->rows), .panels = panels_of(g, k)};
+  const int panels = most.columns > k->columns ? most.columns / k->columns : 1;
+  const int64_t blocks = ceil_div(grid.strips, ceil_div(most.rows, k->rows));
+  const int64_t even = ceil_div(blocks, most.multiple) * most.multiple;
+  grid.row_blocks = even < grid.strips ? even : grid.strips;
+  grid.column_blocks = ceil_div(grid.panels, panels);
+  return grid;
 }
 
 static int64_t tasks_of(const struct gemm *g, const struct gemm_kernels *k, struct cut most) {
   if (g->rows <= 0) return 0;
-  struct cut cut = cut_of(g, k, most);
-  return ceil_div(g->rows, cut.rows) * ceil_div(linear_panels(g->w, k) * k->columns, cut.columns);
+  const struct grid grid = grid_of(g, k, most);
+  return grid.row_blocks * grid.column_blocks;
 }
 
 static int64_t tasks_in(const struct cpu_state *cpu, const struct gemm_list *list,
@@ -57,7 +70,7 @@ static int64_t tasks_in(const struct cpu_state *cpu, const struct gemm_list *lis
 /* The largest blocks that still keep all threads busy. */
 static struct cut choose_cut(const struct cpu_state *cpu, const struct gemm_list *list,
                              int threads) {
-  struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK};
+  struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK, list->count == 1 ? threads : 1};
   int64_t enough = threads > 1 ? 4 * (int64_t)threads : 1;
   while (cut.rows > CPU_TILE_ROWS_MAX && tasks_in(cpu, list, cut) < enough) cut.rows /= 2;
   while (cut.columns > CPU_COLUMN_LEAST && tasks_in(cpu, list, cut) < enough) cut.columns /= 2;
@@ -72,31 +85,46 @@ struct task {
 
 static struct task task_at(const struct gemm *g, const struct gemm_kernels *k, struct cut most,
                            int64_t index) {
-  struct cut cut = cut_of(g, k, most);
-  int64_t row_blocks = ceil_div(g->rows, cut.rows), step = cut.columns / k->columns;
-  int64_t panels = linear_panels(g->w, k);
-  struct task t = {.row = index % row_blocks * cut.rows, .panel = index / row_blocks * step};
-  t.rows = (int)(g->rows - t.row < cut.rows ? g->rows - t.row : cut.rows);
-  t.panels = (int)(panels - t.panel < step ? panels - t.panel : step);
-  return t;
+  const struct grid grid = grid_of(g, k, most);
+  const int64_t i = index % grid.row_blocks, j = index / grid.row_blocks;
+  const int64_t row = i * grid.strips / grid.row_blocks * k->rows;
+  const int64_t end = (i + 1) * grid.strips / grid.row_blocks * k->rows;
+  const int64_t panel = j * grid.panels / grid.column_blocks;
+  const int64_t last = (j + 1) * grid.panels / grid.column_blocks;
+  return (struct task){.row = row,
+                       .panel = panel,
+                       .rows = (int)((end < g->rows ? end : g->rows) - row),
+                       .panels = (int)(last - panel)};
 }
+
+/* n in equal parts of at most `most`: the size of all but the last. */
+static int64_t part_of(int64_t n, int64_t most) { return ceil_div(n, ceil_div(n, most)); }
 
 static const void *input_row(const struct gemm *g, int64_t row) {
   int64_t at = g->index ? g->index[row] : row;
   return (const char *)g->x + at * g->ldx * (int64_t)dtype_size(g->w->type);
 }
 
-/* Inputs begin .. begin + depth - 1 of `rows` rows, then zeros up to `padded`. */
+/* These inputs of `rows` rows, then zeros up to `padded`. */
 static void load_strip(char *strip, const struct gemm *g, const struct gemm_kernels *k, int64_t row,
-                       int rows, int begin, int depth, int padded) {
-  const int64_t skip = begin * (int64_t)dtype_size(g->w->type);
-  if (g->window) window_read(strip, k, g, row, rows, begin, depth);
+                       int rows, struct inputs inputs, int padded) {
+  const int64_t skip = inputs.begin * (int64_t)dtype_size(g->w->type);
+  if (g->window) window_read(strip, k, g, row, rows, inputs);
   for (int i = 0; i < rows; i++, strip += k->stride) {
-    if (!g->window) k->load(strip, (const char *)input_row(g, row + i) + skip, depth);
-    if (padded > depth)
-      memset(strip + depth * k->element, 0, (size_t)(padded - depth) * (size_t)k->element);
+    if (!g->window) k->load(strip, (const char *)input_row(g, row + i) + skip, inputs.count);
+    if (padded > inputs.count)
+      memset(strip + inputs.count * k->element, 0,
+             (size_t)(padded - inputs.count) * (size_t)k->element);
   }
 }
+
+/* The panels of a task that belong to one product, from the product's panel `first` on. */
+struct share {
+  const struct gemm *g;
+  const float *bias; /* of its first panel */
+  int64_t first;
+  int panels;
+};
 
 /* A task under way. */
 struct work {
@@ -104,17 +132,17 @@ struct work {
   const struct gemm_kernels *k;
   const struct task *t;
   struct gemm_scratch *s;
-  const float *bias; /* of its first panel */
-  int64_t element;   /* bytes of an input in memory */
-  int step, block;   /* rows of a strip, inputs of a block */
-  bool in_place;     /* see can_stay */
+  struct share share[GEMM_BESIDE]; /* the products beside g included */
+  int shares;
+  int64_t element; /* bytes of an input in memory */
+  int step, block; /* rows of a strip, inputs of a block */
+  bool in_place;   /* see can_stay */
 };
 
-/* The inputs of a block and the task's panels for it. */
+/* The inputs of a block and the panels of the task's shares for it. */
 struct block {
-  int begin, depth, padded;
-  bool in_place; /* strips that lie in one row of an image need no copies */
-  const char *panels;
+  struct inputs inputs;
+  const char *panels[GEMM_BESIDE];
   int64_t panel; /* bytes of one */
 };
 
@@ -132,14 +160,29 @@ static bool can_stay(const struct gemm *g, const struct gemm_kernels *k) {
          (uintptr_t)g->x % (uintptr_t)(k->group * element) == 0 && g->ldx * element % SETS != 0;
 }
 
+static void find_shares(struct work *w) {
+  int64_t begin = 0;
+  for (const struct gemm *g = w->g; g; g = g->beside) {
+    const int64_t panels = linear_panels(g->w, w->k), end = w->t->panel + w->t->panels;
+    const int64_t first = w->t->panel > begin ? w->t->panel : begin;
+    const int64_t last = end < begin + panels ? end : begin + panels;
+    if (first < last)
+      w->share[w->shares++] =
+          (struct share){.g = g,
+                         .bias = linear_bias(g->w, w->k) + (first - begin) * w->k->columns,
+                         .first = first - begin,
+                         .panels = (int)(last - first)};
+    begin += panels;
+  }
+}
+
 static struct block block_at(const struct work *w, int begin) {
   const int depth = linear_depth(w->g->w, w->k, begin), padded = linear_padded(depth, w->k);
-  return (struct block){.begin = begin,
-                        .depth = depth,
-                        .padded = padded,
-                        .in_place = depth == padded && w->in_place,
-                        .panels = linear_panel(w->g->w, w->k, begin, w->t->panel),
+  struct block block = {.inputs = {begin, depth},
                         .panel = (int64_t)padded * w->k->columns * w->element};
+  for (int i = 0; i < w->shares; i++)
+    block.panels[i] = linear_panel(w->share[i].g->w, w->k, begin, w->share[i].first);
+  return block;
 }
 
 static struct strip strip_at(const struct work *w, int row, int begin) {
@@ -169,16 +212,54 @@ static void prefetch_strip(const struct work *w, const struct strip *strip, int 
   }
 }
 
-/* Rows r .. r + rows - 1 of the task, panel p: from the tile to y. */
-static void finish_tile(const struct work *w, const float *tile, int r, int rows, int p) {
-  const struct gemm *g = w->g;
+/* Sums of one strip and panel. */
+struct made {
+  const float *tile;
+  const struct share *share; /* NULL: none yet */
+  int panel;                 /* of the share */
+};
+
+/* From the tile to y. */
+static void finish_tile(const struct work *w, const struct strip *strip, const struct made *made) {
+  if (!made->share) return;
+  const struct gemm *g = made->share->g;
   const struct gemm_kernels *k = w->k;
+  const struct window *window = w->g->window;
   const int outputs = linear_outputs(g->w, k);
-  const int64_t first = (w->t->panel + p) * outputs, left = g->w->out - first;
+  const int64_t first = (made->share->first + made->panel) * outputs, left = g->w->out - first;
   const int64_t size = g->finish == FINISH_PLAIN ? (int64_t)sizeof(float) : w->element;
-  char *y = (char *)g->y + ((w->t->row + r) * g->ldy + first) * size;
-  k->finish[g->finish](y, g->ldy * size, tile, w->bias + p * k->columns, rows,
-                       left < outputs ? (int)left : outputs);
+  const int64_t apart = window && window->down ? window->columns : 1;
+  for (int r = 0, rows; r < strip->rows; r += rows) {
+    int64_t row = w->t->row + strip->row + r;
+    rows = strip->rows - r;
+    if (window) row = window_place(window, row, &rows);
+    char *y = (char *)g->y + (row * g->ldy + first) * size;
+    k->finish[g->finish](y, apart * g->ldy * size, made->tile + r * k->columns,
+                         made->share->bias + made->panel * k->columns, rows,
+                         left < outputs ? (int)left : outputs);
+  }
+}
+
+/* A strip of inputs as it meets panels. */
+struct ready {
+  bool in_place;
+  struct cpu_segments segments; /* if it is, else in the scratch memory */
+  int padded;                   /* inputs */
+  int64_t skip;                 /* bytes of a panel before those of its first input */
+};
+
+static void make_ready(struct ready *ready, const struct work *w, const struct block *b,
+                       const struct strip *strip) {
+  const struct gemm *g = w->g;
+  const int64_t row = w->t->row + strip->row;
+  const int rows = strip->rows;
+  struct inputs inputs = b->inputs;
+  if (g->window) inputs = window_inputs(g, w->k, row, rows, inputs);
+  ready->padded = linear_padded(inputs.count, w->k);
+  ready->skip = (int64_t)(inputs.begin - b->inputs.begin) * w->k->columns * w->element;
+  ready->in_place = w->in_place && inputs.count > 0 && ready->padded == inputs.count &&
+                    window_segments(&ready->segments, g, row, rows, inputs);
+  if (!ready->in_place) load_strip(w->s->strip, g, w->k, row, rows, inputs, ready->padded);
 }
 
 /* Takes a strip through the panels of its inputs. After the last inputs a tile is finished while
@@ -189,42 +270,41 @@ static void run_strip(const struct work *w, const struct block *b, const struct 
   const struct gemm *g = w->g;
   const struct gemm_kernels *k = w->k;
   const int r = strip->row, rows = strip->rows;
-  const int64_t row = w->t->row + r;
-  const bool add = b->begin > 0, last = b->begin + b->depth == g->w->in;
-  const bool kept = b->depth < g->w->in;
-  float *tile = NULL, *previous = NULL;
-  struct cpu_segments x;
-  const bool in_place = b->in_place && window_segments(&x, g, row, rows, b->begin, b->depth);
-  if (!in_place) load_strip(w->s->strip, g, k, row, rows, b->begin, b->depth, b->padded);
-  for (int p = 0; p < w->t->panels; p++, previous = tile) {
-    const char *panel = b->panels + p * b->panel;
-    prefetch_strip(w, next, p, w->t->panels);
-    tile = w->s->tiles + (kept ? p * w->t->rows + r : p % 2 * k->rows) * k->columns;
-    if (in_place)
-      k->tile_segments(tile, &x, panel, rows, add);
-    else
-      k->tile(tile, w->s->strip, panel, rows, b->padded, add);
-    if (last && p > 0) finish_tile(w, previous, r, rows, p - 1);
-  }
-  if (last) finish_tile(w, tile, r, rows, w->t->panels - 1);
+  const bool add = b->inputs.begin > 0, last = b->inputs.begin + b->inputs.count == g->w->in;
+  const bool kept = b->inputs.count < g->w->in;
+  struct ready ready;
+  struct made previous = {0};
+  make_ready(&ready, w, b, strip);
+  for (int i = 0, at = 0; i < w->shares; i++)
+    for (int p = 0; p < w->share[i].panels; p++, at++) {
+      const char *panel = b->panels[i] + p * b->panel + ready.skip;
+      float *tile = w->s->tiles + (kept ? at * w->t->rows + r : at % 2 * k->rows) * k->columns;
+      prefetch_strip(w, next, at, w->t->panels);
+      if (ready.in_place)
+        k->tile_segments(tile, &ready.segments, panel, rows, add);
+      else
+        k->tile(tile, w->s->strip, panel, rows, ready.padded, add);
+      if (last) finish_tile(w, strip, &previous);
+      previous = (struct made){tile, &w->share[i], p};
+    }
+  if (last) finish_tile(w, strip, &previous);
 }
 
 static void run_task(struct gemm_scratch *s, const struct gemm *g, const struct gemm_kernels *k,
                      const struct task *t) {
-  const struct work w = {.g = g,
-                         .k = k,
-                         .t = t,
-                         .s = s,
-                         .bias = linear_bias(g->w, k) + t->panel * k->columns,
-                         .element = (int64_t)dtype_size(g->w->type),
-                         .step =
-                             (int)(ceil_div(part_of(t->rows, k->rows), k->granule) * k->granule),
-                         .block = linear_block(g->w, k),
-                         .in_place = can_stay(g, k)};
+  struct work w = {.g = g,
+                   .k = k,
+                   .t = t,
+                   .s = s,
+                   .element = (int64_t)dtype_size(g->w->type),
+                   .step = (int)(ceil_div(part_of(t->rows, k->rows), k->granule) * k->granule),
+                   .block = linear_block(g->w, k),
+                   .in_place = can_stay(g, k)};
+  find_shares(&w);
   struct block block = block_at(&w, 0);
   for (struct strip strip = strip_at(&w, 0, 0), next; strip.rows > 0; strip = next) {
     next = strip_after(&w, &strip);
-    if (strip.begin != block.begin) block = block_at(&w, strip.begin);
+    if (strip.begin != block.inputs.begin) block = block_at(&w, strip.begin);
     run_strip(&w, &block, &strip, &next);
   }
 }
@@ -264,7 +344,8 @@ static bool is_large(const struct gemm_list *list) {
   double products = 0;
   for (int i = 0; i < list->count; i++) {
     struct gemm g = list->at(list->source, i);
-    if (g.rows > 0) products += (double)g.rows * g.w->in * g.w->out;
+    for (const struct gemm *p = &g; g.rows > 0 && p; p = p->beside)
+      products += (double)g.rows * p->w->in * p->w->out;
   }
   return products > CPU_PARALLEL_PRODUCTS;
 }

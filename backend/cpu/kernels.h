@@ -132,10 +132,11 @@ struct row_kernels {
   /* sum [n] += x - center, squares [n] += (x - center)^2, over `rows` rows `stride` apart. */
   void (*moments)(double *sum, double *squares, const float *x, const float *center, int64_t rows,
                   int64_t stride, int n);
-  /* y [n] = the largest, or the mean, of the rows in a block of a compute type; NaN is the largest.
-   * y has the type of the block; of a mean, the type or f32. */
+  /* y [n] = the largest of the rows in a block of a compute type, in this type; NaN is the largest.
+   * y = their mean. y, of a compute type, = relu of the mean of rows of f32. */
   void (*largest[CPU_TYPES])(void *y, const struct cpu_block *x, int64_t n);
-  void (*mean[CPU_TYPES])(void *y, enum cpu_type type, const struct cpu_block *x, int64_t n);
+  void (*mean[CPU_TYPES])(float *y, const struct cpu_block *x, int64_t n);
+  void (*mean_relu[CPU_TYPES])(void *y, const struct cpu_block *x, int64_t n);
   /* y = (x - center) scale + bias, then silu if asked, in a compute type */
   void (*affine[CPU_TYPES])(void *y, const float *x, const float *center, const float *scale,
                             const float *bias, int n, bool silu);

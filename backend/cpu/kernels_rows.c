@@ -267,35 +267,42 @@ VEC_INLINE void largest(void *y, bool narrow, const struct cpu_block *x, int64_t
 }
 
 VEC_INLINE void mean_of(void *y, bool to_bf16, int vectors, bool narrow, const struct cpu_block *x,
-                        int64_t i, int64_t n) {
+                        int64_t i, int64_t n, vec (*f)(vec)) {
   const vec count = vec_set1((float)(x->count[0] * x->count[1]));
   vec sum[REDUCED];
   reduce(sum, vectors, x, narrow, i, n, vec_set1(0), vec_plus);
   VEC_UNROLL for (int v = 0; v < vectors; v++) {
-    vec_put(y, to_bf16, i + v * VEC_LANES, sum[v] / count, n - v * VEC_LANES);
+    vec_put(y, to_bf16, i + v * VEC_LANES, f(sum[v] / count), n - v * VEC_LANES);
   }
 }
 
-VEC_INLINE void mean(void *y, bool to_bf16, bool narrow, const struct cpu_block *x, int64_t n) {
+VEC_INLINE void mean(void *y, bool to_bf16, bool narrow, const struct cpu_block *x, int64_t n,
+                     vec (*f)(vec)) {
   int64_t i = 0;
   for (; i + REDUCED * VEC_LANES <= n; i += REDUCED * VEC_LANES)
-    mean_of(y, to_bf16, REDUCED, narrow, x, i, REDUCED * VEC_LANES);
-  for (; i < n; i += VEC_LANES) mean_of(y, to_bf16, 1, narrow, x, i, n - i);
+    mean_of(y, to_bf16, REDUCED, narrow, x, i, REDUCED * VEC_LANES, f);
+  for (; i < n; i += VEC_LANES) mean_of(y, to_bf16, 1, narrow, x, i, n - i, f);
 }
+
+VEC_INLINE vec same(vec x) { return x; }
 
 static void largest_f32(void *y, const struct cpu_block *x, int64_t n) { largest(y, false, x, n); }
 static void largest_bf16(void *y, const struct cpu_block *x, int64_t n) { largest(y, true, x, n); }
 
-static void mean_f32(void *y, enum cpu_type type, const struct cpu_block *x, int64_t n) {
-  (void)type;
-  mean(y, false, false, x, n);
+static void mean_f32(float *y, const struct cpu_block *x, int64_t n) {
+  mean(y, false, false, x, n, same);
 }
 
-static void mean_bf16(void *y, enum cpu_type type, const struct cpu_block *x, int64_t n) {
-  if (type == CPU_BF16)
-    mean(y, true, true, x, n);
-  else
-    mean(y, false, true, x, n);
+static void mean_bf16(float *y, const struct cpu_block *x, int64_t n) {
+  mean(y, false, true, x, n, same);
+}
+
+static void mean_relu_f32(void *y, const struct cpu_block *x, int64_t n) {
+  mean(y, false, false, x, n, vec_relu);
+}
+
+static void mean_relu_bf16(void *y, const struct cpu_block *x, int64_t n) {
+  mean(y, true, false, x, n, vec_relu);
 }
 
 const struct row_kernels CPU_TIERED(row_kernels) = {
@@ -316,5 +323,6 @@ const struct row_kernels CPU_TIERED(row_kernels) = {
     .moments = moments,
     .largest = {largest_f32, largest_bf16},
     .mean = {mean_f32, mean_bf16},
+    .mean_relu = {mean_relu_f32, mean_relu_bf16},
     .affine = {affine_f32, affine_bf16},
 };

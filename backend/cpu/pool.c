@@ -4,48 +4,49 @@
 
 enum { SLICE = 256 }; /* channels of a task where one image is one output */
 
-/* What images x [B, height, width, C] have in common with the 3x3 pixels from (top, left) on. */
-struct source {
-  const struct backend *be;
-  const struct act *x;
+/* [B, height, width, C] of values of `size` bytes. */
+struct images {
+  const void *data;
+  int64_t size;
   int height, width, C;
 };
 
-static struct cpu_block block_at(const struct source *s, int64_t image, int top, int left) {
+/* The pixels that image `image` has of the 3x3 from (top, left) on. */
+static struct cpu_block block_at(const struct images *x, int64_t image, int top, int left) {
   const int row = top < 0 ? 0 : top, column = left < 0 ? 0 : left;
-  const int bottom = top + 3 < s->height ? top + 3 : s->height;
-  const int right = left + 3 < s->width ? left + 3 : s->width;
-  const int64_t pixel = (image * s->height + row) * s->width + column;
-  return (struct cpu_block){.x = act_at(s->be, s->x, pixel * s->C),
+  const int bottom = top + 3 < x->height ? top + 3 : x->height;
+  const int right = left + 3 < x->width ? left + 3 : x->width;
+  const int64_t pixel = (image * x->height + row) * x->width + column;
+  return (struct cpu_block){.x = (const char *)x->data + pixel * x->C * x->size,
                             .count = {bottom - row, right - column},
-                            .stride = {(int64_t)s->width * s->C, s->C}};
+                            .stride = {(int64_t)x->width * x->C, x->C}};
 }
 
 void cpu_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at, const struct act *x,
                   int B, int height, int width, int C, int stride, int pad) {
   const int rows = pool_size(height, stride, pad), columns = pool_size(width, stride, pad);
-  const struct source source = {be, x, height, width, C};
+  const struct images images = {x, (int64_t)dtype_size(be->dtype), height, width, C};
   const int64_t lines = (int64_t)B * rows;
   CPU_PARALLEL_FOR(be, lines * columns * C)
   for (int64_t r = 0; r < lines; r++)
     for (int64_t j = 0; j < columns; j++) {
       const int top = (int)(r % rows) * stride - pad, left = (int)j * stride - pad;
-      struct cpu_block block = block_at(&source, r / rows, top, left);
+      struct cpu_block block = block_at(&images, r / rows, top, left);
       cpu_state(be)->kernels->rows->largest[cpu_type(be)](
           act_at(be, y, (r * columns + j) * ldy + at), &block, C);
     }
 }
 
-void cpu_avg_pool(struct backend *be, struct act *y, const struct act *x, int B, int height,
-                  int width, int C) {
-  const struct source source = {be, x, height, width, C};
+void cpu_avg_pool_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at, const float *x,
+                       int B, int height, int width, int C) {
+  const struct images images = {x, sizeof *x, height, width, C};
   const int64_t lines = (int64_t)B * height;
   CPU_PARALLEL_FOR(be, lines * width * C)
   for (int64_t r = 0; r < lines; r++)
     for (int j = 0; j < width; j++) {
-      struct cpu_block block = block_at(&source, r / height, (int)(r % height) - 1, j - 1);
-      cpu_state(be)->kernels->rows->mean[cpu_type(be)](act_at(be, y, (r * width + j) * C),
-                                                       cpu_type(be), &block, C);
+      struct cpu_block block = block_at(&images, r / height, (int)(r % height) - 1, j - 1);
+      cpu_state(be)->kernels->rows->mean_relu[cpu_type(be)](
+          act_at(be, y, (r * width + j) * ldy + at), &block, C);
     }
 }
 
@@ -56,7 +57,7 @@ void cpu_mean_pixels(struct backend *be, float *y, const struct act *x, int B, i
   for (int64_t i = 0; i < B * slices; i++) {
     const int64_t b = i / slices, c = i % slices * SLICE;
     struct cpu_block block = {act_at(be, x, b * pixels * C + c), {1, pixels}, {0, C}};
-    cpu_state(be)->kernels->rows->mean[cpu_type(be)](y + b * C + c, CPU_F32, &block,
+    cpu_state(be)->kernels->rows->mean[cpu_type(be)](y + b * C + c, &block,
                                                      C - c < SLICE ? C - c : SLICE);
   }
 }

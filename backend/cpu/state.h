@@ -13,6 +13,7 @@ enum {
   CPU_QUERY_VALUES = 1 << 14,      /* and their values, so fewer if heads are wide   */
   CPU_GROUPS_MAX = 64,             /* GroupNorm                                      */
   CPU_GROUP_PIECES = 256,          /* of an image, each with sums of its own         */
+  GEMM_BESIDE = CONV_BRANCHES,     /* products of one x, see struct gemm             */
 };
 
 struct gemm_scratch {
@@ -66,16 +67,22 @@ static inline void *act_at(const struct backend *be, const struct act *x, int64_
   return (char *)(uintptr_t)x + at * (int64_t)dtype_size(be->dtype);
 }
 
-/* The images that a convolution runs over, and what it makes of each: rows times columns pixels. */
+/* The images that a convolution runs over, and what it makes of each: rows times columns pixels.
+ * Strips take them column by column where the kernel lies in one row: then those that see padding
+ * are together. */
 struct window {
   const struct conv *conv;
   int64_t size; /* bytes of a value */
   int height, width, rows, columns;
+  bool down; /* column by column */
 };
 
 /* y [rows, out] = finish(x [rows, in] W^T + b); ldx and ldy elements between rows. With an index,
  * row i of x is row index[i]. With a window it is what output pixel i, of all images,
- * sees of x, and ldx is that of x's pixels. */
+ * sees of x, and ldx is that of x's pixels.
+ *
+ * `beside` is a product of the same x, of which w, finish, y and ldy count, and so on, up to
+ * GEMM_BESIDE in all: strips are then copied once for all of them. */
 struct gemm {
   const struct linear *w;
   enum cpu_finish finish;
@@ -84,15 +91,31 @@ struct gemm {
   const struct window *window;
   void *y;
   int64_t ldx, ldy, rows;
+  const struct gemm *beside;
 };
 
-/* Inputs begin .. begin + count - 1 of rows `pixel` .. to those of a strip. */
+/* Inputs begin .. begin + count - 1. */
+struct inputs {
+  int begin, count;
+};
+
+/* Of these inputs, those that are not padding for each of the rows `pixel` .. pixel + rows - 1: all
+ * that a product of finite weights needs. Begins and, but for the last of all, ends at a multiple
+ * of k->unit from the first. */
+struct inputs window_inputs(const struct gemm *g, const struct gemm_kernels *k, int64_t pixel,
+                            int rows, struct inputs all);
+
+/* Inputs of these rows to those of a strip. */
 void window_read(char *strip, const struct gemm_kernels *k, const struct gemm *g, int64_t pixel,
-                 int rows, int begin, int count);
+                 int rows, struct inputs inputs);
 
 /* The same rows where they are, if each sees values of one image alone. */
 bool window_segments(struct cpu_segments *out, const struct gemm *g, int64_t pixel, int rows,
-                     int begin, int count);
+                     struct inputs inputs);
+
+/* The row of y that `pixel` belongs to. Cuts *rows to those whose distance is the same: 1, or where
+ * pixels go down, `columns`. */
+int64_t window_place(const struct window *v, int64_t pixel, int *rows);
 
 /* A list of independent products, made on demand: product i is at(source, i). */
 struct gemm_list {
@@ -121,8 +144,8 @@ enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
   X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add) X(add_rows) X(norm_modulate)    \
   X(norm_modulate_exact) X(gated_add) X(qk_norm) X(qk_round_f16) X(attention) X(gather_rows)       \
   X(normalize_rows) X(softmax_rows) X(experts_in) X(experts_out) X(combine_rows) X(conv2d)         \
-  X(conv2d_relu) X(max_pool) X(avg_pool) X(mean_pixels) X(group_norm) X(group_moments)             \
-  X(group_norm_given) X(relu) X(upsample2x)
+  X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels) X(group_norm)                         \
+  X(group_moments) X(group_norm_given) X(relu) X(upsample2x)
 /* clang-format on */
 
 extern const struct packed_ops cpu_packed;

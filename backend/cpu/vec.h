@@ -134,6 +134,19 @@ VEC_INLINE void vec_put(void *y, bool narrow, int64_t i, vec v, int64_t n) {
   }
 }
 
+/* Two vectors, all of their lanes, to the beginning of y. */
+VEC_INLINE void vec_put_two(void *y, bool narrow, vec v0, vec v1) {
+#if defined(__AVX512BF16__)
+  const __m512bh halves = _mm512_cvtne2ps_pbh(v1, v0);
+  if (narrow) {
+    memcpy(y, &halves, sizeof halves);
+    return;
+  }
+#endif
+  vec_put(y, narrow, 0, v0, VEC_LANES);
+  vec_put(y, narrow, VEC_LANES, v1, VEC_LANES);
+}
+
 /* And from there; lanes past n become 0. */
 VEC_INLINE vec vec_get(const void *x, bool narrow, int64_t i, int64_t n) {
   const float *wide = (const float *)x + i;

@@ -62,13 +62,22 @@ void ref_conv2d(struct backend *be, float *y, const struct act *x, const struct 
       y[o] = (float)output_at(w, x, be->dtype, (int[2]){height, width}, p, o);
 }
 
-void ref_conv2d_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at,
-                     const struct act *x, const struct conv *w, int B, int height, int width) {
-  for (int64_t p = 0; p < outputs(w, B, height, width); p++, at += ldy)
+static void branch(struct backend *be, const struct conv_branch *to, const struct act *x, int B,
+                   int height, int width) {
+  const struct conv *w = to->w;
+  for (int64_t p = 0; p < outputs(w, B, height, width); p++)
     for (int o = 0; o < w->out; o++) {
       double sum = output_at(w, x, be->dtype, (int[2]){height, width}, p, o);
-      act_set(be, y, at + o, sum < 0 ? 0 : sum); /* a NaN stays one */
+      if (to->y)
+        act_set(be, to->y, p * to->ldy + to->at + o, sum < 0 ? 0 : sum); /* a NaN stays one */
+      else
+        to->sum[p * w->out + o] = (float)sum;
     }
+}
+
+void ref_conv2d_relu(struct backend *be, const struct conv_branch *branches, int count,
+                     const struct act *x, int B, int height, int width) {
+  for (int i = 0; i < count; i++) branch(be, &branches[i], x, B, height, width);
 }
 
 void ref_upsample2x(struct backend *be, struct act *y, const float *x, int B, int height, int width,

@@ -15,9 +15,9 @@
   X(qk_round_f16) X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(group_norm)                \
   X(group_moments) X(group_norm_given) X(attention) X(patchify) X(unpatchify) X(gather_rows)       \
   X(assign) X(assign_topk) X(assign_tokens) X(assign_counted) X(dispatch_order) X(experts_in)      \
-  X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool) X(mean_pixels)   \
-  X(take_channels) X(relu) X(tanh_clamp) X(upsample2x) X(channels_last) X(channels_first)          \
-  X(linear_bwd) X(norm_modulate_bwd) X(attention_bwd) X(experts_bwd)
+  X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu)             \
+  X(mean_pixels) X(take_channels) X(relu) X(tanh_clamp) X(upsample2x) X(channels_last)             \
+  X(channels_first) X(linear_bwd) X(norm_modulate_bwd) X(attention_bwd) X(experts_bwd)
 /* clang-format on */
 
 #define REF_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) ref_##op;

@@ -46,18 +46,16 @@ void ref_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at, co
       }
 }
 
-void ref_avg_pool(struct backend *be, struct act *y, const struct act *x, int B, int height,
-                  int width, int C) {
-  int64_t at = 0;
+void ref_avg_pool_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at, const float *x,
+                       int B, int height, int width, int C) {
   for (int b = 0; b < B; b++)
     for (int i = 0; i < height; i++)
-      for (int j = 0; j < width; j++)
+      for (int j = 0; j < width; j++, at += ldy)
         for (int c = 0; c < C; c++) {
           struct pool v = pool_at(b, i - 1, j - 1, height, width);
           double sum = 0;
-          for (int p = 0; p < pool_pixels(&v); p++)
-            sum += (double)act_at(be, x, pool_pixel(&v, p) * C + c);
-          act_set(be, y, at++, sum / pool_pixels(&v));
+          for (int p = 0; p < pool_pixels(&v); p++) sum += (double)x[pool_pixel(&v, p) * C + c];
+          act_set(be, y, at + c, sum < 0 ? 0 : sum / pool_pixels(&v)); /* a NaN stays one */
         }
 }
 

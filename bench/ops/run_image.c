@@ -30,13 +30,22 @@ void run_conv2d(struct trial *t) {
             s->width);
 }
 
+/* `parts` branches of one x; every other one is the sum itself. */
 void run_conv2d_relu(struct trial *t) {
   const struct shape *s = t->s;
-  const int ldy = s->ldy ? s->ldy : s->out;
-  struct conv *w = trial_conv(t);
+  const int ldy = s->ldy ? s->ldy : s->out, parts = s->parts ? s->parts : 1;
   struct act *x = trial_acts(t, image_values(s));
-  be_conv2d_relu(t->be, trial_act_results(t, conv_pixels(s, w) * ldy), ldy, s->at, x, w,
-                 (int)t->count, s->size, s->width);
+  struct conv_branch branches[CONV_BRANCHES];
+  for (int i = 0; i < parts; i++) {
+    struct conv *w = trial_conv(t);
+    const int64_t pixels = conv_pixels(s, w);
+    branches[i] = (struct conv_branch){.w = w, .ldy = ldy, .at = s->at};
+    if (i % 2)
+      branches[i].sum = trial_results(t, pixels * s->out);
+    else
+      branches[i].y = trial_act_results(t, pixels * ldy);
+  }
+  be_conv2d_branches(t->be, branches, parts, x, (int)t->count, s->size, s->width);
 }
 
 void run_max_pool(struct trial *t) {
@@ -49,11 +58,12 @@ void run_max_pool(struct trial *t) {
               s->width, s->C, s->stride, s->before);
 }
 
-void run_avg_pool(struct trial *t) {
+void run_avg_pool_relu(struct trial *t) {
   const struct shape *s = t->s;
-  struct act *x = trial_acts(t, image_values(s));
-  be_avg_pool(t->be, trial_act_results(t, image_values(s)), x, (int)t->count, s->size, s->width,
-              s->C);
+  const int ldy = s->ldy ? s->ldy : s->C;
+  float *x = trial_items(t, image_values(s));
+  be_avg_pool_relu(t->be, trial_act_results(t, (int64_t)s->size * s->width * ldy), ldy, s->at, x,
+                   (int)t->count, s->size, s->width, s->C);
 }
 
 void run_mean_pixels(struct trial *t) {

@@ -54,7 +54,7 @@ struct trial {
   int blocks, linears, convs;
   struct trial_block block[TRIAL_BLOCKS];
   struct linear *linear[TRIAL_LINEARS];
-  struct conv *conv[2];
+  struct conv *conv[CONV_BRANCHES];
 };
 
 /* A value that no operation computes, for elements of f32 or int32 that have not been written. */
