@@ -1,12 +1,10 @@
 /* The options of ditmoe-eval, and the rules between them. */
 #include "cli/eval.h"
+#include "cli/outputs.h"
 #include "cli/text.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define AT(member)        .field = offsetof(struct eval_settings, member)
 #define FLAG              .kind = OPTION_FLAG
@@ -92,73 +90,30 @@ enum ditmoe_status eval_read_environment(struct eval *eval) {
   return DITMOE_OK;
 }
 
-static bool same_file(const struct stat *a, const char *path) {
-  struct stat b;
-  return path && stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
-}
-
-/* What would fail after minutes of computing fails here. */
-static enum ditmoe_status check_output(const struct eval *eval, const char *option,
-                                       const char *path) {
-  struct stat info;
-  if (!path) return DITMOE_OK;
-  char *folder = path_folder(path);
-  int missing = access(*folder ? folder : ".", W_OK) == 0 ? 0 : errno;
-  free(folder);
-  if (missing)
-    return report_error(DITMOE_OUTPUT, "--%s %s: cannot be written: %s", option, path,
-                        strerror(missing));
-  if (stat(path, &info) != 0) return DITMOE_OK;
-  if (S_ISDIR(info.st_mode))
-    return report_error(DITMOE_OUTPUT, "--%s %s: is a folder", option, path);
-  if (same_file(&info, eval->reference.path) || same_file(&info, eval->samples.path))
-    return report_error(DITMOE_USAGE, "--%s %s: is an input", option, path);
-  if (!eval->settings.force)
-    return report_error(DITMOE_OUTPUT, "--%s %s: exists; --force replaces it", option, path);
-  return DITMOE_OK;
-}
-
 static enum ditmoe_status check_outputs(const struct eval *eval) {
   const struct eval_settings *s = &eval->settings;
-  const struct {
-    const char *option, *path;
-  } outputs[] = {{"save-stats", s->save_stats},
-                 {"make-ref", s->make_ref},
-                 {"features", s->features},
-                 {"report", s->report}};
-  enum { OUTPUTS = sizeof outputs / sizeof outputs[0] };
-  for (int i = 0; i < OUTPUTS; i++) {
-    TRY(check_output(eval, outputs[i].option, outputs[i].path));
-    for (int j = 0; j < i; j++)
-      if (outputs[i].path && outputs[j].path && strcmp(outputs[i].path, outputs[j].path) == 0)
-        return report_error(DITMOE_USAGE, "--%s and --%s name the same file", outputs[j].option,
-                            outputs[i].option);
-  }
-  return DITMOE_OK;
+  const struct output_file outputs[] = {{"save-stats", s->save_stats},
+                                        {"make-ref", s->make_ref},
+                                        {"features", s->features},
+                                        {"report", s->report}};
+  const char *const inputs[] = {eval->reference.path, eval->samples.path};
+  return outputs_check(outputs, sizeof outputs / sizeof *outputs, inputs,
+                       sizeof inputs / sizeof *inputs, s->force);
 }
 
 enum ditmoe_status eval_refuse_needless(const struct eval *eval, bool network) {
   const struct eval_settings *s = &eval->settings;
   const bool folder = eval->reference.folder || eval->samples.folder;
   const bool output = s->save_stats || s->make_ref || s->features || s->report;
-  const struct {
-    const void *field;
-    bool useful;
-    const char *why;
-  } rules[] = {{&s->inception, network, "where no features are computed"},
-               {&s->resize, network, "where no features are computed"},
-               {&s->dtype, network, "where no features are computed"},
-               {&s->backend, network, "where no features are computed"},
-               {&s->tier, network, "where no features are computed"},
-               {&s->batch_size, network, "where no features are computed"},
-               {&s->recursive, folder, "without a folder"},
-               {&s->force, output, "without an output"}};
-  for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-    const struct option *option = option_of(&eval->options, rules[i].field);
-    if (!rules[i].useful && option_source(&eval->options, option) == FROM_USER)
-      return report_error(DITMOE_USAGE, "--%s has no effect %s", option->name, rules[i].why);
-  }
-  return DITMOE_OK;
+  const struct option_use uses[] = {{&s->inception, network, "where no features are computed"},
+                                    {&s->resize, network, "where no features are computed"},
+                                    {&s->dtype, network, "where no features are computed"},
+                                    {&s->backend, network, "where no features are computed"},
+                                    {&s->tier, network, "where no features are computed"},
+                                    {&s->batch_size, network, "where no features are computed"},
+                                    {&s->recursive, folder, "without a folder"},
+                                    {&s->force, output, "without an output"}};
+  return options_refuse_needless(&eval->options, uses, sizeof uses / sizeof *uses);
 }
 
 /* One operand: no comparison. */

@@ -1,5 +1,6 @@
 /* The contact sheet: the first samples side by side, each in a cell of equal size. */
 #include "cli/eval.h"
+#include "cli/plot.h"
 #include "cli/text.h"
 
 #include <errno.h>
@@ -11,51 +12,28 @@
 enum { SHEET_IMAGES = 100, SHEET_COLUMNS = 10, CELL_MAX = 128, GAP = 2 };
 
 struct sheet {
-  int cell, columns, rows;
-  int width, height;
-  uint8_t *pixels; /* [height, width, 3] */
+  int cell, columns;
+  struct canvas canvas;
 };
 
-static void sheet_create(struct sheet *sheet, int64_t count, int width, int height) {
+static enum ditmoe_status sheet_create(struct sheet *sheet, int64_t count, int width, int height) {
   const int side = width > height ? width : height, images = (int)count;
   sheet->cell = side < CELL_MAX ? side : CELL_MAX;
   sheet->columns = images < SHEET_COLUMNS ? images : SHEET_COLUMNS;
-  sheet->rows = (images + sheet->columns - 1) / sheet->columns;
-  sheet->width = sheet->columns * (sheet->cell + GAP) - GAP;
-  sheet->height = sheet->rows * (sheet->cell + GAP) - GAP;
-  const size_t bytes = 3 * (size_t)sheet->width * (size_t)sheet->height;
-  sheet->pixels = memory_get(bytes, 1);
-  memset(sheet->pixels, 255, bytes);
-}
-
-/* The mean over the rectangle of source pixels that become one. */
-static void average(uint8_t out[3], const uint8_t *pixels, int width, const int x[2],
-                    const int y[2]) {
-  const unsigned count = (unsigned)(x[1] - x[0]) * (unsigned)(y[1] - y[0]);
-  uint64_t sum[3] = {0};
-  for (int j = y[0]; j < y[1]; j++)
-    for (int i = x[0]; i < x[1]; i++)
-      for (int c = 0; c < 3; c++)
-        sum[c] += pixels[3 * ((size_t)j * (size_t)width + (size_t)i) + (size_t)c];
-  for (int c = 0; c < 3; c++) out[c] = (uint8_t)((sum[c] + count / 2) / count);
+  const int rows = (images + sheet->columns - 1) / sheet->columns, step = sheet->cell + GAP;
+  return canvas_create(&sheet->canvas, sheet->columns * step - GAP, rows * step - GAP);
 }
 
 /* Shrunk into its cell where it is larger; never enlarged. */
-static void sheet_place(const struct sheet *sheet, int index, const uint8_t *pixels, int width,
+static void sheet_place(struct sheet *sheet, int index, const uint8_t *pixels, int width,
                         int height) {
   const int side = width > height ? width : height, cell = sheet->cell;
-  const int columns = side <= cell ? width : (int)((int64_t)width * cell / side);
-  const int rows = side <= cell ? height : (int)((int64_t)height * cell / side);
-  const int left = index % sheet->columns * (cell + GAP),
-            top = index / sheet->columns * (cell + GAP);
-  for (int j = 0; j < rows; j++)
-    for (int i = 0; i < columns; i++) {
-      const int x[] = {(int)((int64_t)i * width / columns),
-                       (int)((int64_t)(i + 1) * width / columns)};
-      const int y[] = {(int)((int64_t)j * height / rows), (int)((int64_t)(j + 1) * height / rows)};
-      average(sheet->pixels + 3 * ((size_t)(top + j) * (size_t)sheet->width + (size_t)(left + i)),
-              pixels, width, x, y);
-    }
+  const int64_t share = side <= cell ? side : cell; /* of `side` */
+  const struct area area = {.x = index % sheet->columns * (cell + GAP),
+                            .y = index / sheet->columns * (cell + GAP),
+                            .width = (int)(width * share / side),
+                            .height = (int)(height * share / side)};
+  canvas_image(&sheet->canvas, area, pixels, width, height);
 }
 
 static enum ditmoe_status sheet_fill(const struct eval *eval, struct ditmoe_images *images,
@@ -66,7 +44,7 @@ static enum ditmoe_status sheet_fill(const struct eval *eval, struct ditmoe_imag
     const uint8_t *pixels;
     int width, height;
     TRY(report_call(eval->ctx, ditmoe_images_read(eval->ctx, images, i, &pixels, &width, &height)));
-    if (i == 0) sheet_create(sheet, info.count, width, height);
+    if (i == 0) TRY(sheet_create(sheet, info.count, width, height));
     sheet_place(sheet, (int)i, pixels, width, height);
   }
   return DITMOE_OK;
@@ -99,8 +77,8 @@ static enum ditmoe_status encode(const struct eval *eval, const struct sheet *sh
   }
   char *path = text_format("%s/sheet.png", folder);
   enum ditmoe_status status =
-      report_call(eval->ctx, ditmoe_image_write(eval->ctx, path, sheet->pixels, sheet->width,
-                                                sheet->height, NULL));
+      report_call(eval->ctx, ditmoe_image_write(eval->ctx, path, sheet->canvas.pixels,
+                                                sheet->canvas.width, sheet->canvas.height, NULL));
   if (status == DITMOE_OK) status = read_back(path, bytes, size);
   unlink(path);
   rmdir(folder);
@@ -125,6 +103,6 @@ enum ditmoe_status eval_sheet(const struct eval *eval, char **bytes, size_t *siz
   enum ditmoe_status status = sheet_fill(eval, images, &sheet);
   ditmoe_images_close(images);
   if (status == DITMOE_OK) status = encode(eval, &sheet, bytes, size);
-  free(sheet.pixels);
+  canvas_free(&sheet.canvas);
   return status;
 }

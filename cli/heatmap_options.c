@@ -1,12 +1,10 @@
 /* The options of ditmoe-heatmap, and the rules between them that need no file. */
 #include "cli/heatmap.h"
+#include "cli/outputs.h"
 #include "cli/text.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define AT(member)        .field = offsetof(struct heatmap_settings, member)
 #define FLAG              .kind = OPTION_FLAG
@@ -90,54 +88,17 @@ const struct program heatmap_program = {
     .settings_size = sizeof(struct heatmap_settings),
 };
 
-static bool same_file(const struct stat *a, const char *path) {
-  struct stat b;
-  return path && stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
-}
-
-/* What would fail after the work fails here. */
-static enum ditmoe_status check_output(const struct heatmap *heatmap, const char *option,
-                                       const char *path) {
-  const struct heatmap_settings *s = &heatmap->settings;
-  const char *const inputs[] = {
-      heatmap->options.operand, s->diff, s->model, s->record, s->overlay, s->class_file};
-  struct stat info;
-  if (!path) return DITMOE_OK;
-  char *folder = path_folder(path);
-  const int missing = access(*folder ? folder : ".", W_OK) == 0 ? 0 : errno;
-  free(folder);
-  if (missing)
-    return report_error(DITMOE_OUTPUT, "--%s %s: cannot be written: %s", option, path,
-                        strerror(missing));
-  if (stat(path, &info) != 0) return DITMOE_OK;
-  if (S_ISDIR(info.st_mode))
-    return report_error(DITMOE_OUTPUT, "--%s %s: is a folder", option, path);
-  for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++)
-    if (same_file(&info, inputs[i]))
-      return report_error(DITMOE_USAGE, "--%s %s: is an input", option, path);
-  if (!s->force)
-    return report_error(DITMOE_OUTPUT, "--%s %s: exists; --force replaces it", option, path);
-  return DITMOE_OK;
-}
-
 static enum ditmoe_status check_outputs(const struct heatmap *heatmap) {
   const struct heatmap_settings *s = &heatmap->settings;
-  const struct {
-    const char *option, *path;
-  } outputs[] = {{"output", s->page},
-                 {"png", s->png},
-                 {"animation", s->animation},
-                 {"csv", s->csv},
-                 {"npz", s->npz}};
-  enum { OUTPUTS = sizeof outputs / sizeof outputs[0] };
-  for (int i = 0; i < OUTPUTS; i++) {
-    TRY(check_output(heatmap, outputs[i].option, outputs[i].path));
-    for (int j = 0; j < i; j++)
-      if (outputs[i].path && outputs[j].path && strcmp(outputs[i].path, outputs[j].path) == 0)
-        return report_error(DITMOE_USAGE, "--%s and --%s name the same file", outputs[j].option,
-                            outputs[i].option);
-  }
-  return DITMOE_OK;
+  const struct output_file outputs[] = {{"output", s->page},
+                                        {"png", s->png},
+                                        {"animation", s->animation},
+                                        {"csv", s->csv},
+                                        {"npz", s->npz}};
+  const char *const inputs[] = {
+      heatmap->options.operand, s->diff, s->model, s->record, s->overlay, s->class_file};
+  return outputs_check(outputs, sizeof outputs / sizeof *outputs, inputs,
+                       sizeof inputs / sizeof *inputs, s->force);
 }
 
 /* The library would write a JPEG. */

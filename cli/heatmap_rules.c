@@ -1,5 +1,6 @@
 /* Which options act on what: one that would change nothing is refused. */
 #include "cli/heatmap.h"
+#include "cli/outputs.h"
 
 enum ditmoe_status heatmap_refuse_needless(const struct heatmap *heatmap) {
   const struct heatmap_settings *s = &heatmap->settings;
@@ -14,11 +15,7 @@ enum ditmoe_status heatmap_refuse_needless(const struct heatmap *heatmap) {
                     no_picture[] = "without --png or --animation",
                     no_heat[] = "without a heatmap in --png, --animation or --output",
                     no_tables[] = "on what is shown";
-  const struct {
-    const void *field;
-    bool useful;
-    const char *why;
-  } rules[] = {
+  const struct option_use uses[] = {
       {&s->force, picture || table || page, "without an output"},
       {&s->by, view, no_view},
       {&s->by, kind < VIEW_MAP || heat || table, "on what --output shows first"},
@@ -46,10 +43,5 @@ enum ditmoe_status heatmap_refuse_needless(const struct heatmap *heatmap) {
       {&s->overlay_index, s->overlay, "without --overlay"},
       {&s->overlay_layer, s->overlay, "without --overlay"},
   };
-  for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-    const struct option *option = option_of(&heatmap->options, rules[i].field);
-    if (!rules[i].useful && option_source(&heatmap->options, option) == FROM_USER)
-      return report_error(DITMOE_USAGE, "--%s has no effect %s", option->name, rules[i].why);
-  }
-  return DITMOE_OK;
+  return options_refuse_needless(&heatmap->options, uses, sizeof uses / sizeof *uses);
 }

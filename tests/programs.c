@@ -112,6 +112,24 @@ struct outcome run_ranks(int ranks, const char *then, const char *command) {
              ranks - 1, ranks, command, then);
 }
 
+static unsigned draw(void) {
+  static unsigned state = 12345;
+  state = state * 1664525u + 1013904223u;
+  return state >> 16;
+}
+
+void kill_and_resume(int ranks, const char *command, const char *output) {
+  char line[2048], then[64];
+  for (int i = 0; i < 5; i++) {
+    snprintf(line, sizeof line, "%s--resume -b %u -t %u %s", command, 1 + draw() % 7,
+             1 + draw() % 2, output);
+    snprintf(then, sizeof then, "sleep 0.%03u; kill -9 $p", 100 + draw() % 300);
+    run_ranks(ranks, then, line);
+  }
+  snprintf(line, sizeof line, "%s--resume -b 4 %s", command, output);
+  assert_exit(run_ranks(ranks, ":", line), 0, "");
+}
+
 void assert_shell(const char *command) {
   struct outcome outcome = run("%s", command);
   if (outcome.code != 0) fail_msg("%s\n%s%s", command, outcome.out, outcome.err);

@@ -23,6 +23,10 @@ struct outcome run_and_signal(int signal_number, int milliseconds, int again, co
  * are the processes. The largest exit code. */
 struct outcome run_ranks(int ranks, const char *then, const char *command);
 
+/* "<command>--resume ... <output>" of ditmoe-sample is killed five times, with other batches and
+ * threads each time, and then ends. */
+void kill_and_resume(int ranks, const char *command, const char *output);
+
 /* The command ends with 0. */
 void assert_shell(const char *command);
 /* The run ended with `code`; standard error has `text`, exactly one line of an error if there was

@@ -50,29 +50,11 @@ static void assert_npz(void) {
 
 /* Killing. */
 
-static unsigned draw(void) {
-  static unsigned state = 12345;
-  state = state * 1664525u + 1013904223u;
-  return state >> 16;
-}
-
-static void kill_and_resume(int ranks, const char *output) {
-  char command[1024], then[64];
-  for (int i = 0; i < 5; i++) {
-    snprintf(command, sizeof command, RUN "--resume -b %u -t %u %s", 1 + draw() % 7, 1 + draw() % 2,
-             output);
-    snprintf(then, sizeof then, "sleep 0.%03u; kill -9 $p", 100 + draw() % 300);
-    run_ranks(ranks, then, command);
-  }
-  snprintf(command, sizeof command, RUN "--resume -b 4 %s", output);
-  assert_exit(run_ranks(ranks, ":", command), 0, "");
-}
-
 static void killed_runs_go_on(void **state) {
   (void)state;
   for (int ranks = 1; ranks <= 2; ranks++) {
     clean(state);
-    kill_and_resume(ranks, ALL);
+    kill_and_resume(ranks, RUN, ALL);
     assert_folder();
   }
 }
@@ -81,7 +63,7 @@ static void killed_npz_runs_go_on(void **state) {
   (void)state;
   for (int ranks = 1; ranks <= 2; ranks++) {
     clean(state);
-    kill_and_resume(ranks, NPZ);
+    kill_and_resume(ranks, RUN, NPZ);
     assert_npz();
   }
 }
