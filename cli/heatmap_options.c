@@ -3,7 +3,6 @@
 #include "cli/outputs.h"
 #include "cli/text.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define AT(member)        .field = offsetof(struct heatmap_settings, member)
