@@ -134,6 +134,8 @@ struct ditmoe_trace {
 /* ditmoe_trace_open of bytes that outlive the trace. */
 enum ditmoe_status trace_open_bytes(struct ditmoe_ctx *ctx, const char *path, const void *bytes,
                                     size_t size, struct ditmoe_trace **out);
+/* The first record comes next. */
+void trace_rewind(struct ditmoe_trace *trace);
 /* Goes back to a record that has been read, without looking at what it says: trace->record,
  * trace->size bytes. */
 enum ditmoe_status trace_load(struct ditmoe_ctx *ctx, struct ditmoe_trace *trace, uint64_t offset);

@@ -75,6 +75,12 @@ static enum ditmoe_status bad_record(struct ditmoe_ctx *ctx, const struct ditmoe
               (unsigned long long)trace->number, (unsigned long long)trace->file.at, what);
 }
 
+void trace_rewind(struct ditmoe_trace *trace) {
+  trace->file.at = trace->start;
+  trace->number = 0;
+  trace->ended = false;
+}
+
 void trace_rest(struct ditmoe_trace *trace) {
   if (trace->mapping.size) pages_drop(trace->mapping.data, trace->mapping.size);
   trace->touched = 0;
