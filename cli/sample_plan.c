@@ -117,7 +117,8 @@ enum ditmoe_status sample_plan(struct sample *run) {
 static uint64_t own_bytes(const struct sample *run) {
   uint64_t all = (uint64_t)run->labels.count, some = (uint64_t)run->plan.batch;
   return sample_image_bytes(run) * (some + 2 * (uint64_t)sample_grid_count(run)) +
-         sample_latent_bytes(run) * (run->settings.latents ? 2 * all : some);
+         sample_latent_bytes(run) * (run->settings.latents ? 2 * all : some) +
+         sample_routing_bytes(run);
 }
 
 enum ditmoe_status sample_print_plan(const struct sample *run) {

@@ -31,6 +31,17 @@ enum ditmoe_status sample_check_routing(const struct sample *run) {
 
 /* Tables. */
 
+/* As if every block had experts. */
+uint64_t sample_routing_bytes(const struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  const struct ditmoe_model_info *info = &run->info;
+  const uint64_t side = (uint64_t)(info->size / info->patch), depth = (uint64_t)info->depth;
+  const uint64_t bins = (uint64_t)(s->routing_bins ? s->routing_bins : run->plan.steps);
+  const uint64_t cells = depth * bins * side * side * ((uint64_t)info->experts + 1);
+  const uint64_t bytes = sizeof(uint32_t) + (s->routing_mass ? sizeof(int64_t) : 0);
+  return counts_routing(run) ? cells * bytes * (s->routing_uncond ? 2 : 1) : 0;
+}
+
 /* Of the whole run, so that its parts agree. */
 static int32_t other_label(void *user, int64_t image) {
   const struct sample *run = user;

@@ -36,6 +36,8 @@ struct sample_routing {
 
 /* The rules between its options. */
 enum ditmoe_status sample_check_routing(const struct sample *run);
+/* Memory of the tables, at most. */
+uint64_t sample_routing_bytes(const struct sample *run);
 enum ditmoe_status sample_routing_create(struct sample *run);
 void sample_routing_free(struct sample *run);
 /* Whether the files of a complete run are as they were written. */
