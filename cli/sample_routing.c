@@ -95,6 +95,7 @@ enum ditmoe_status sample_routing_create(struct sample *run) {
       report_call(run->ctx, ditmoe_routing_describe(run->ctx, r->tables, meta));
   cJSON_free(meta);
   r->parts = text_format("%s.parts/", s->routing_dump ? s->routing_dump : s->routing_trace);
+  made_create(&r->elsewhere, run->labels.first, run->labels.count);
   r->saved = clock_seconds();
   run->request.routing = r->tables;
   return status;
@@ -105,6 +106,7 @@ void sample_routing_free(struct sample *run) {
   for (size_t i = 0; i < r->replaced_count; i++) free(r->replaced[i]);
   free(r->replaced);
   ditmoe_routing_destroy(r->tables);
+  made_free(&r->elsewhere);
   free(r->parts);
   free(r->file);
 }
@@ -246,9 +248,11 @@ static enum ditmoe_status adopt(struct sample *run, const struct ditmoe_routing 
     r->replaced[r->replaced_count++] = text_copy(part->path);
     return add(run, found);
   }
-  for (int64_t i = first; i < end; i++)
-    if (ditmoe_routing_has(found, i))
-      TRY(report_call(run->ctx, ditmoe_routing_exclude(run->ctx, r->tables, i)));
+  for (int64_t i = first; i < end; i++) {
+    if (!ditmoe_routing_has(found, i)) continue;
+    made_add(&r->elsewhere, i, 1);
+    TRY(report_call(run->ctx, ditmoe_routing_exclude(run->ctx, r->tables, i)));
+  }
   return DITMOE_OK;
 }
 
@@ -317,13 +321,21 @@ bool sample_routing_is_good(const struct sample *run) {
 
 /* Batches. */
 
-/* Images that were counted before and are made again are in another trace. */
+/* Images that were counted before and are made again are in another trace, perhaps of this name. */
+static bool is_traced(const struct sample *run, int64_t first, int64_t count) {
+  const struct sample_routing *r = &run->routing;
+  int64_t counted = 0;
+  for (int64_t i = first; i < first + count; i++)
+    counted += ditmoe_routing_has(r->tables, i) || made_has(&r->elsewhere, i);
+  return counted == count;
+}
+
 enum ditmoe_status sample_routing_begin(struct sample *run, int64_t first, int64_t count) {
   struct sample_routing *r = &run->routing;
   const unsigned what = run->settings.routing_scores ? DITMOE_TRACE_SCORES : 0;
   bool made;
   if (!r->tables || !run->settings.routing_trace) return DITMOE_OK;
-  if (images_in(r->tables, first, first + count) == count) return DITMOE_OK;
+  if (is_traced(run, first, count)) return DITMOE_OK;
   TRY(folder_make(r->parts, &made));
   char *path = trace_name(run, first, count);
   enum ditmoe_status status =

@@ -7,6 +7,7 @@
 #ifndef CLI_SAMPLE_ROUTING_H
 #define CLI_SAMPLE_ROUTING_H
 
+#include "cli/run_made.h"
 #include "ditmoe_routing.h"
 
 #include <cjson/cJSON.h>
@@ -27,6 +28,7 @@ struct sample_routing {
   char *file;                    /* that the tables are written to; NULL: not yet       */
   char **replaced;               /* [replaced_count] files that it replaces             */
   size_t replaced_count;
+  struct made elsewhere;      /* images that tables of other shares have counted     */
   bool tracing;               /* a trace is open                                     */
   bool unsaved, spoiled;      /* tables have more than the file; have too much       */
   double saved, save_seconds; /* when the file was written, and what that took       */
