@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { BAND = 100, CHANNELS = 3, BAND_VALUES = BAND * CHANNELS, LEVELS = 256 };
+enum { BAND = 100, CHANNELS = 3, BAND_VALUES = BAND * CHANNELS };
 
 /* Between pixel `low` and pixel `high` of the input, `share` of the way. */
 struct place {
@@ -19,15 +19,14 @@ struct resizing {
   const uint8_t *pixels; /* [height, width, 3] */
   int height, width, side;
   enum resize_rule rule;
-  float level[LEVELS]; /* what is interpolated, by byte         */
-  float middle, scale; /* and what becomes of it: (x - middle) * scale */
+  float whole, middle, scale; /* x = byte / whole is interpolated, then (x - middle) * scale */
 };
 
 static void start(struct resizing *r) {
   const bool adm = r->rule == RESIZE_ADM;
+  r->whole = adm ? 1 : 255;
   r->middle = adm ? 128 : 0.5F;
   r->scale = adm ? 1 / 128.0F : 2;
-  for (int i = 0; i < LEVELS; i++) r->level[i] = adm ? (float)i : (float)i / 255;
 }
 
 /* Pixel i of the output along an axis of n. At n = side it is pixel i itself. */
@@ -46,21 +45,37 @@ static struct place locate(int i, int n, const struct resizing *r) {
   return p;
 }
 
-/* out [BAND, 3] of one row of the input */
-static void cross_columns(float *out, const struct resizing *r, const struct place *places,
-                          int row) {
-  const uint8_t *in = r->pixels + (int64_t)row * r->width * CHANNELS;
-  for (int j = 0; j < BAND; j++) {
-    const uint8_t *low = in + (int64_t)places[j].low * CHANNELS;
-    const uint8_t *high = in + (int64_t)places[j].high * CHANNELS;
-    for (int c = 0; c < CHANNELS; c++) {
-      const float left = r->level[low[c]], right = r->level[high[c]];
-      *out++ = left + (right - left) * places[j].share;
-    }
-  }
+/* Where the columns of a band lie: pixels, and the share of each value. */
+struct band {
+  struct place places[BAND];
+  float share[BAND_VALUES];
+};
+
+/* The loops over values have a constant length so that compilers make vectors of them. */
+static void read_levels(float *out, const uint8_t *bytes, float whole) {
+#pragma omp simd
+  for (int i = 0; i < BAND_VALUES; i++) out[i] = bytes[i];
+  if (whole == 1) return;
+#pragma omp simd
+  for (int i = 0; i < BAND_VALUES; i++) out[i] /= whole;
 }
 
-/* out [BAND, 3]. The loop has a constant length so that compilers make vectors of it. */
+/* out [BAND, 3] of one row of the input */
+static void cross_columns(float *out, const struct resizing *r, const struct band *band, int row) {
+  const uint8_t *in = r->pixels + (int64_t)row * r->width * CHANNELS;
+  uint8_t low[BAND_VALUES], high[BAND_VALUES];
+  float left[BAND_VALUES], right[BAND_VALUES];
+  for (int j = 0; j < BAND; j++) {
+    memcpy(low + j * CHANNELS, in + (int64_t)band->places[j].low * CHANNELS, CHANNELS);
+    memcpy(high + j * CHANNELS, in + (int64_t)band->places[j].high * CHANNELS, CHANNELS);
+  }
+  read_levels(left, low, r->whole);
+  read_levels(right, high, r->whole);
+#pragma omp simd
+  for (int i = 0; i < BAND_VALUES; i++) out[i] = left[i] + (right[i] - left[i]) * band->share[i];
+}
+
+/* out [BAND, 3] */
 static void cross_rows(float *out, const struct resizing *r, const float *top, const float *bottom,
                        float share) {
   const float middle = r->middle, scale = r->scale;
@@ -71,15 +86,16 @@ static void cross_rows(float *out, const struct resizing *r, const float *top, c
 /* Columns first .. first + BAND - 1 of out [side, side, 3], as far as there are any. */
 static void resize_band(float *out, const struct resizing *r, int first) {
   const int columns = r->side - first < BAND ? r->side - first : BAND;
-  struct place places[BAND];
+  struct band band;
   float rows[2][BAND_VALUES], line[BAND_VALUES]; /* an input row lies in place row % 2 */
   int held[2] = {-1, -1};
   for (int j = 0; j < BAND; j++)
-    places[j] = locate(j < columns ? first + j : r->side - 1, r->width, r);
+    band.places[j] = locate(j < columns ? first + j : r->side - 1, r->width, r);
+  for (int i = 0; i < BAND_VALUES; i++) band.share[i] = band.places[i / CHANNELS].share;
   for (int i = 0; i < r->side; i++) {
     const struct place p = locate(i, r->height, r);
     for (int row = p.low; row <= p.high; row++)
-      if (held[row % 2] != row) cross_columns(rows[row % 2], r, places, held[row % 2] = row);
+      if (held[row % 2] != row) cross_columns(rows[row % 2], r, &band, held[row % 2] = row);
     cross_rows(line, r, rows[p.low % 2], rows[p.high % 2], p.share);
     memcpy(out + ((int64_t)i * r->side + first) * CHANNELS, line,
            (size_t)columns * CHANNELS * sizeof *line);

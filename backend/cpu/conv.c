@@ -176,45 +176,117 @@ struct inputs window_inputs(const struct gemm *g, const struct gemm_kernels *k, 
   return count > 0 ? (struct inputs){all.begin + begin, count} : (struct inputs){all.begin, 0};
 }
 
-/* Whether windows of so many pixels from `site` on, in the order of the strips, lie in one line of
- * output pixels and see nothing but the image by these inputs. */
-static bool is_inside(const struct window *v, const struct site *site, int pixels,
-                      const struct inputs *inputs) {
-  const struct conv *w = v->conv;
+/* Where windows begin, padding or not: their rows and columns of pixels, and their values. */
+struct corners {
+  int top[CPU_TILE_ROWS_MAX], left[CPU_TILE_ROWS_MAX];
+  uintptr_t value[CPU_TILE_ROWS_MAX];
+  bool inside; /* they see nothing but the image */
+};
+
+/* The rows and columns of the kernel that some inputs belong to. */
+struct reach {
+  int top, bottom, left, right;
+};
+
+static struct reach reach_of(const struct conv *w, const struct inputs *inputs) {
   const int line = w->kernel[1] * w->in, last = inputs->begin + inputs->count - 1;
-  const int more = (pixels - 1) * w->stride;
-  const int above = site->row * w->stride - w->before[0];
-  const int before = site->column * w->stride - w->before[1];
-  const int top = above + inputs->begin / line, bottom = above + last / line;
-  const bool one_line = inputs->begin / line == last / line;
-  const int left = before + (one_line ? inputs->begin % line / w->in : 0);
-  const int right = before + (one_line ? last % line / w->in : w->kernel[1] - 1);
-  const int ends = v->down ? site->row + pixels : site->column + pixels;
-  return ends <= (v->down ? v->rows : v->columns) && top >= 0 &&
-         bottom + (v->down ? more : 0) < v->height && left >= 0 &&
-         right + (v->down ? 0 : more) < v->width;
+  const int top = inputs->begin / line, bottom = last / line;
+  if (top < bottom) return (struct reach){top, bottom, 0, w->kernel[1] - 1};
+  return (struct reach){top, bottom, inputs->begin % line / w->in, last % line / w->in};
+}
+
+/* The corners of `count` windows of one line, from window r on. */
+static void find_line(struct corners *out, int r, int count, const struct gemm *g,
+                      const struct site *site, const struct reach *reach) {
+  const struct window *v = g->window;
+  const struct conv *w = v->conv;
+  const int down = v->down ? w->stride : 0, right = v->down ? 0 : w->stride;
+  const int top = site->row * w->stride - w->before[0];
+  const int left = site->column * w->stride - w->before[1];
+  const int64_t pixel = (site->image * v->height + top) * v->width + left;
+  const int64_t size = w->in * v->size, step = ((int64_t)down * v->width + right) * size;
+  const uintptr_t value = (uintptr_t)g->x + (uintptr_t)(pixel * size);
+  for (int i = 0; i < count; i++) {
+    out->top[r + i] = top + i * down;
+    out->left[r + i] = left + i * right;
+    out->value[r + i] = value + (uintptr_t)(i * step);
+  }
+  out->inside = out->inside && left + reach->left >= 0 && top + reach->top >= 0 &&
+                left + (count - 1) * right + reach->right < v->width &&
+                top + (count - 1) * down + reach->bottom < v->height;
+}
+
+static void find_corners(struct corners *out, const struct gemm *g, int64_t pixel, int rows,
+                         const struct reach *reach) {
+  const struct window *v = g->window;
+  struct site site = site_of(v, pixel);
+  out->inside = true;
+  for (int r = 0, count; r < rows; r += count) {
+    const int left = v->down ? v->rows - site.row : v->columns - site.column;
+    count = rows - r < left ? rows - r : left;
+    find_line(out, r, count, g, &site, reach);
+    if (r + count < rows) site = site_of(v, pixel + r + count);
+  }
+}
+
+/* The pixels that lie `down` and `right` of the corners, zeros where they are padding: distances
+ * from the first one, which is returned. */
+static uintptr_t find_pixels(uintptr_t *away, const struct window *v, const struct corners *corners,
+                             int rows, int down, int right) {
+  static const float zeros[CPU_DEPTH_MAX];
+  const int64_t ahead = ((int64_t)down * v->width + right) * v->conv->in * v->size;
+  const unsigned height = (unsigned)v->height, width = (unsigned)v->width;
+  uintptr_t first = 0;
+  for (int r = 0; r < rows; r++) {
+    const unsigned row = (unsigned)(corners->top[r] + down);
+    const unsigned column = (unsigned)(corners->left[r] + right);
+    const uintptr_t seen = corners->value[r] + (uintptr_t)ahead;
+    const uintptr_t pixel = (row < height) & (column < width) ? seen : (uintptr_t)zeros;
+    if (r == 0) first = pixel;
+    away[r] = pixel - first;
+  }
+  return first;
+}
+
+/* Segments are rows of the kernel. */
+static bool split_lines(struct cpu_segments *out, const struct window *v,
+                        const struct corners *corners, int rows, const struct inputs *inputs) {
+  const int line = v->conv->kernel[1] * v->conv->in, end = inputs->begin + inputs->count;
+  const int64_t apart = (int64_t)v->width * v->conv->in - line;
+  for (int r = 0; r < rows; r++) out->away[0][r] = corners->value[r] - corners->value[0];
+  for (int at = inputs->begin, i = at / line, to; at < end; at = to, i++) {
+    if (out->count == CPU_SEGMENTS_MAX) return false;
+    const uintptr_t x = corners->value[0] + (uintptr_t)((at + i * apart) * v->size);
+    to = (i + 1) * line < end ? (i + 1) * line : end;
+    out->at[out->count++] = (struct cpu_segment){x, out->away[0], to - at};
+  }
+  return true;
+}
+
+/* Segments are pixels of the kernel: each may be padding to some windows. */
+static bool split_pixels(struct cpu_segments *out, const struct window *v,
+                         const struct corners *corners, int rows, const struct inputs *inputs) {
+  const int in = v->conv->in, end = inputs->begin + inputs->count;
+  if (in > CPU_DEPTH_MAX) return false;
+  for (int at = inputs->begin, i = at / in, to; at < end; at = to, i++) {
+    if (out->count == CPU_SEGMENTS_MAX) return false;
+    uintptr_t *away = out->away[out->count];
+    const int down = i / v->conv->kernel[1], right = i % v->conv->kernel[1];
+    const uintptr_t x = find_pixels(away, v, corners, rows, down, right);
+    to = (i + 1) * in < end ? (i + 1) * in : end;
+    out->at[out->count++] =
+        (struct cpu_segment){x + (uintptr_t)((at - i * in) * v->size), away, to - at};
+  }
+  return true;
 }
 
 bool window_segments(struct cpu_segments *out, const struct gemm *g, int64_t pixel, int rows,
                      struct inputs inputs) {
-  const struct window *v = g->window;
-  const struct conv *w = v->conv;
-  const int line = w->kernel[1] * w->in, end = inputs.begin + inputs.count;
-  const struct site site = site_of(v, pixel);
-  if (!is_inside(v, &site, rows, &inputs)) return false;
-  const int64_t left = site.column * w->stride - w->before[1];
-  int i = inputs.begin / line;
-  int64_t top = site.image * v->height + site.row * w->stride - w->before[0] + i;
-  out->step = w->stride * g->ldx * (v->down ? v->width : 1);
+  const struct reach reach = reach_of(g->window->conv, &inputs);
+  struct corners corners;
+  find_corners(&corners, g, pixel, rows, &reach);
   out->count = 0;
-  for (int at = inputs.begin, to; at < end; at = to, i++, top++) {
-    if (out->count == CPU_SEGMENTS_MAX) return false;
-    to = (i + 1) * line < end ? (i + 1) * line : end;
-    const int64_t value = (top * v->width + left) * w->in + at - i * line;
-    out->at[out->count].x = (const char *)g->x + value * v->size;
-    out->at[out->count++].length = to - at;
-  }
-  return true;
+  return (corners.inside ? split_lines : split_pixels)(out, g->window, &corners, rows, &inputs);
 }
 
 /* Whether every window is one pixel of the image, in the same order. */

@@ -9,34 +9,40 @@
 
 enum { DEPTH = 512, STRIDE = DEPTH + 32 };
 
-/* Adds a pair of inputs: a[i * row_step] times a row of the panel. */
-VEC_INLINE void add_pair(struct accumulators *acc, const uint32_t *a, int64_t row_step,
-                         const uint32_t *panel, int rows) {
-  __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel);
-  __m512bh b1 = (__m512bh)_mm512_loadu_si512(panel + VEC_LANES);
-  VEC_UNROLL for (int i = 0; i < rows; i++) {
-    __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a[i * row_step]);
-    acc->row[i][0] = _mm512_dpbf16_ps(acc->row[i][0], pair, b0);
-    acc->row[i][1] = _mm512_dpbf16_ps(acc->row[i][1], pair, b1);
-  }
+VEC_INLINE __m512bh load_pairs(const uint32_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
+
+/* Adds a pair of inputs times b0, b1 to a row. */
+VEC_INLINE void add_pair(vec row[2], uint32_t a, __m512bh b0, __m512bh b1) {
+  __m512bh pair = (__m512bh)_mm512_set1_epi32((int)a);
+  row[0] = _mm512_dpbf16_ps(row[0], pair, b0);
+  row[1] = _mm512_dpbf16_ps(row[1], pair, b1);
 }
 
 VEC_INLINE void product_pairs(float *c, const uint32_t *a, const uint32_t *panel, int k, int rows,
                               bool add) {
   struct accumulators acc;
   clear(&acc, rows);
-  for (int p = 0; p < k / 2; p++, a++, panel += COLUMNS) add_pair(&acc, a, STRIDE / 2, panel, rows);
+  for (int p = 0; p < k / 2; p++, a++, panel += COLUMNS) {
+    const __m512bh b0 = load_pairs(panel), b1 = load_pairs(panel + VEC_LANES);
+    VEC_UNROLL for (int i = 0; i < rows; i++) add_pair(acc.row[i], a[i * STRIDE / 2], b0, b1);
+  }
   put_tile(c, &acc, rows, add);
 }
 
 VEC_INLINE void product_segments(float *c, const struct cpu_segments *x, const uint32_t *panel,
                                  int rows, bool add) {
   struct accumulators acc;
-  const int64_t step = x->step / 2;
   clear(&acc, rows);
   for (int s = 0; s < x->count; s++) {
-    const uint32_t *a = x->at[s].x, *end = a + x->at[s].length / 2;
-    for (; a < end; a++, panel += COLUMNS) add_pair(&acc, a, step, panel, rows);
+    const uintptr_t *away = x->at[s].away;
+    uintptr_t a = x->at[s].x, end = a + (uintptr_t)x->at[s].length * sizeof(uint16_t);
+    for (; a < end; a += sizeof(uint32_t), panel += COLUMNS) {
+      const __m512bh b0 = load_pairs(panel), b1 = load_pairs(panel + VEC_LANES);
+      VEC_UNROLL for (int i = 0; i < rows; i++) {
+        const uintptr_t at = i ? a + away[i] : a;
+        add_pair(acc.row[i], *(const uint32_t *)at, b0, b1);
+      }
+    }
   }
   put_tile(c, &acc, rows, add);
 }

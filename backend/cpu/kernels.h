@@ -24,18 +24,20 @@ enum {
   CPU_ROW_BLOCK = 96,     /* rows of one task, a multiple of every tier's tile */
   CPU_KEY_BLOCK = 64,     /* keys of attention taken at a time */
   CPU_HEAD_MAX = 512,     /* largest head width of the attention kernels */
-  CPU_SEGMENTS_MAX = 8,   /* of a struct cpu_segments */
+  CPU_SEGMENTS_MAX = 20,  /* of a struct cpu_segments */
 };
 
 /* Rows of inputs as they are in memory: element i of row r is, for the segment that i is in, at
- * segment.x[r step + i - the elements of earlier segments]. */
+ * (x + away[r])[i - the elements of earlier segments], away in bytes and 0 for row 0. As one
+ * address and distances, a tile's rows fit into the registers for addresses. */
 struct cpu_segments {
-  int64_t step; /* elements */
   int count;
-  struct {
-    const void *x;
+  struct cpu_segment {
+    uintptr_t x;
+    const uintptr_t *away; /* one of those below */
     int length;
   } at[CPU_SEGMENTS_MAX];
+  uintptr_t away[CPU_SEGMENTS_MAX][CPU_TILE_ROWS_MAX];
 };
 
 enum cpu_finish { FINISH_PLAIN, FINISH_GELU, FINISH_SWIGLU, FINISH_RELU, FINISH_COUNT };
@@ -65,8 +67,8 @@ struct gemm_kernels {
   void (*load)(void *strip, const void *x, int n);
   /* c [m, columns] = strip panel, or c += strip panel; 1 <= m <= rows. */
   void (*tile)(float *c, const void *strip, const void *panel, int m, int k, bool add);
-  /* The same without a strip, to the same bits; segments and step are multiples of `group`, and all
-   * of k, of `unit`. NULL: there is none. */
+  /* The same without a strip, to the same bits; segments are multiples of `group`, and all of k, of
+   * `unit`. NULL: there is none. */
   void (*tile_segments)(float *c, const struct cpu_segments *x, const void *panel, int m, bool add);
   /* From a tile c [rows, columns] and the bias [columns] of its panel to rows of y, `stride` bytes
    * apart, of `count` values. PLAIN y = c + bias in f32; GELU and RELU y = f(c + bias) in the

@@ -21,12 +21,17 @@ VEC_INLINE void product_bf16(float *c, const float *a, const uint32_t *panel, in
 VEC_INLINE void product_segments(float *c, const struct cpu_segments *x, const float *panel,
                                  int rows, bool add) {
   struct accumulators acc;
-  const int64_t step = x->step;
   clear(&acc, rows);
   for (int s = 0; s < x->count; s++) {
-    const float *a = x->at[s].x, *end = a + x->at[s].length;
-    for (; a < end; a++, panel += COLUMNS)
-      add_input(&acc, a, step, vec_load(panel), vec_load(panel + VEC_LANES), rows);
+    const uintptr_t *away = x->at[s].away;
+    uintptr_t a = x->at[s].x, end = a + (uintptr_t)x->at[s].length * sizeof(float);
+    for (; a < end; a += sizeof(float), panel += COLUMNS) {
+      const vec b0 = vec_load(panel), b1 = vec_load(panel + VEC_LANES);
+      VEC_UNROLL for (int i = 0; i < rows; i++) {
+        const uintptr_t at = i ? a + away[i] : a;
+        add_to_row(acc.row[i], *(const float *)at, b0, b1);
+      }
+    }
   }
   put_tile(c, &acc, rows, add);
 }

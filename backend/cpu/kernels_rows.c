@@ -225,8 +225,12 @@ static void affine_bf16(void *y, const float *x, const float *center, const floa
 
 /* x if that is larger or a NaN: vec_max returns its second argument if one is NaN. */
 VEC_INLINE vec vec_larger(vec x, vec max) {
+#if defined(__AVX512F__)
+  return _mm512_mask_mov_ps(vec_max(x, max), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+#else
   vec_bits nan = (vec_bits)(x != x);
   return (vec)((nan & (vec_bits)x) | (~nan & (vec_bits)vec_max(x, max)));
+#endif
 }
 
 VEC_INLINE vec vec_plus(vec x, vec sum) { return x + sum; }

@@ -109,7 +109,7 @@ struct inputs window_inputs(const struct gemm *g, const struct gemm_kernels *k, 
 void window_read(char *strip, const struct gemm_kernels *k, const struct gemm *g, int64_t pixel,
                  int rows, struct inputs inputs);
 
-/* The same rows where they are, if each sees values of one image alone. */
+/* The same rows where they are, if that takes few enough segments; padding is zeros elsewhere. */
 bool window_segments(struct cpu_segments *out, const struct gemm *g, int64_t pixel, int rows,
                      struct inputs inputs);
 

@@ -20,14 +20,17 @@ struct accumulators {
   vec row[VEC_TILE_ROWS][2];
 };
 
+/* Adds a times b0, b1 to a row. */
+VEC_INLINE void add_to_row(vec row[2], float a, vec b0, vec b1) {
+  vec broadcast = vec_set1(a);
+  row[0] = vec_fma(broadcast, b0, row[0]);
+  row[1] = vec_fma(broadcast, b1, row[1]);
+}
+
 /* Adds one input: a[i * row_step] times b0, b1. */
 VEC_INLINE void add_input(struct accumulators *acc, const float *a, int64_t row_step, vec b0,
                           vec b1, int rows) {
-  VEC_UNROLL for (int i = 0; i < rows; i++) {
-    vec broadcast = vec_set1(a[i * row_step]);
-    acc->row[i][0] = vec_fma(broadcast, b0, acc->row[i][0]);
-    acc->row[i][1] = vec_fma(broadcast, b1, acc->row[i][1]);
-  }
+  VEC_UNROLL for (int i = 0; i < rows; i++) add_to_row(acc->row[i], a[i * row_step], b0, b1);
 }
 
 VEC_INLINE void clear(struct accumulators *acc, int rows) {
