@@ -144,7 +144,7 @@ static const struct option table[] = {
   {.name = "routing-bins", AT(routing_bins), INTEGER(1, 10000), .traits = OPTION_OF_RUN,
    .help = "Count the steps in so many bins. Default: each alone."},
   {.name = "routing-trace", AT(routing_trace), TEXT("FILE"), .traits = OPTION_OF_RUN,
-   .help = "Write every choice of every token; about 50 kB an image and step for DiT-MoE-S/2."},
+   .help = "Write every choice of every token; about 40 kB an image and step for DiT-MoE-S/2."},
   {.name = "routing-scores", AT(routing_scores), FLAG, .traits = OPTION_OF_RUN,
    .help = "With what the router compared, for every expert."},
 
