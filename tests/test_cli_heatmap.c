@@ -421,17 +421,17 @@ static void overlays(void **state) {
 /* The experts of a model, whose blocks the run has to be of. */
 static void similarity(void **state) {
   (void)state;
-#define MODEL "--model @fixtures/dit_moe/a_s_like/bare.safetensors --record record.json "
-  static int32_t blocks[] = {0, 1, 2, 3}, four[] = {4, 4, 4, 4};
+#define MODEL "--model @fixtures/dit_moe/b_mixed/bare.safetensors --record record.json "
+  static int32_t blocks[] = {0, 1}, eight[] = {8, 8};
   struct routing_shape shape = small;
-  shape.layers = 4;
-  shape.experts = 4;
+  shape.layers = 2;
+  shape.experts = 8;
   shape.uncond_expert = -1;
   shape.halves = 1;
   shape.layer = blocks;
-  shape.layer_experts = four;
+  shape.layer_experts = eight;
   make_run(&shape, IMAGES, "{\"model\":{\"sha256\":\"0123456789abcdef\"}}", "model", false);
-  write_text("record.json", "{\"objective\":\"rf\",\"heads\":4,\"top_k\":2}");
+  write_text("record.json", "{\"objective\":\"rf\",\"heads\":6,\"top_k\":1}");
   assert_exit(run("@heatmap model.npz " MODEL "--by router --csv r.csv --png r.png --npz r.npz"), 0,
               "the run was of another file, with SHA-256 0123456789");
   assert_int_equal(run("sed -n 2,3p r.csv | tr '\\n' ' ' | "
@@ -443,10 +443,10 @@ static void similarity(void **state) {
                   "@heatmap model.npz " MODEL "--by subspace --png s.png && "
                   "! cmp -s w.png s.png && ! cmp -s w.png r.png"),
               0, "");
-  assert_contains(run("@heatmap model.npz " MODEL).out, "layer 3: weights ");
+  assert_contains(run("@heatmap model.npz " MODEL).out, "layer 1: weights ");
   cJSON *json = cJSON_Parse(run("@heatmap model.npz --json " MODEL).out);
   assert_number(json, "similarity.rank", 8);
-  assert_within("itself", fabs(find(json, "similarity.layers.3.weights.2.2")->valuedouble - 1),
+  assert_within("itself", fabs(find(json, "similarity.layers.1.weights.2.2")->valuedouble - 1),
                 1e-6);
   cJSON_Delete(json);
   assert_exit(run("@heatmap run.npz " MODEL "--by router --png x.png"), DITMOE_MISMATCH,

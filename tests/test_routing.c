@@ -325,7 +325,7 @@ static void test_times(void **state) {
 static void test_routers(void **state) {
   (void)state;
   static const char *const paths[][2] = {{"promoe/promoe_ec/bare.safetensors", "promoe-ec"},
-                                         {"promoe/ecdit/bare.safetensors", "ec-dit"},
+                                         {"promoe/ecdit_swiglu_shared/bare.safetensors", "ec-dit"},
                                          {"promoe/diffmoe/bare.safetensors", "diffmoe"}};
   for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
     struct ditmoe_model *model = open_fixture(paths[i][0], paths[i][1]);
