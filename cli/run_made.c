@@ -46,12 +46,26 @@ int64_t made_count(const struct made *made, int64_t from, int64_t to) {
   return count;
 }
 
+static bool is_range(const struct made *made, int64_t first, int64_t count) {
+  const int64_t at = first - made->first;
+  return at >= 0 && count >= 1 && count <= made->count && at <= made->count - count;
+}
+
 void made_add(struct made *made, int64_t first, int64_t count) {
-  int64_t at = first - made->first;
-  if (at < 0 || count < 1 || count > made->count || at > made->count - count) return;
+  if (!is_range(made, first, count)) return;
   if (made_find(made, first, first + count, true) < first + count) return;
-  set(made->starts, at);
-  for (int64_t i = 0; i < count; i++) set(made->images, at + i);
+  set(made->starts, first - made->first);
+  for (int64_t i = first; i < first + count; i++) set(made->images, i - made->first);
+}
+
+void made_replace(struct made *made, int64_t first, int64_t count) {
+  if (!is_range(made, first, count)) return;
+  for (int64_t i; (i = made_find(made, first, first + count, true)) < first + count;) {
+    const int64_t end = made_piece_end(made, i);
+    while (!get(made->starts, i - made->first)) i--;
+    made_remove(made, i, end);
+  }
+  made_add(made, first, count);
 }
 
 void made_remove(struct made *made, int64_t first, int64_t end) {

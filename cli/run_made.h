@@ -17,6 +17,8 @@ void made_clear(struct made *made);
 
 /* Adds a piece; one that is not of this run, or has an image that is there already, is left out. */
 void made_add(struct made *made, int64_t first, int64_t count);
+/* Adds a piece in the place of all that it overlaps. */
+void made_replace(struct made *made, int64_t first, int64_t count);
 /* Takes [first, end) out again, whole pieces. */
 void made_remove(struct made *made, int64_t first, int64_t end);
 bool made_has(const struct made *made, int64_t index);

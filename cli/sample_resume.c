@@ -184,7 +184,7 @@ static void load_piece(struct load *load, const struct journal_piece *piece) {
     free(path);
     if (!good) return;
   }
-  made_add(&run->state.made, piece->first, piece->count);
+  made_replace(&run->state.made, piece->first, piece->count); /* the last one made counts */
 }
 
 static void load_failure(struct sample *run, const char *text) {

@@ -287,6 +287,15 @@ enum ditmoe_status sample_routing_resume(struct sample *run) {
   return status;
 }
 
+/* The images of a shard may be made again in others, beside which it would still seem good. */
+static void drop_shard(const struct sample *run, int64_t first, int64_t end) {
+  const struct journal_piece piece = {.shard = true, .first = first, .count = end - first};
+  if (!run->names.npz || first < run->state.share_first || first >= run->state.share_end) return;
+  char *path = sample_piece_name(run, &piece);
+  (void)unlink(path);
+  free(path);
+}
+
 enum ditmoe_status sample_routing_filter(struct sample *run) {
   struct made *made = &run->state.made;
   const int64_t last = run->labels.first + run->labels.count;
@@ -298,6 +307,7 @@ enum ditmoe_status sample_routing_filter(struct sample *run) {
     if (first == last) break;
     end = made_piece_end(made, first);
     if (made_count(&survey.counted, first, end) == end - first) continue;
+    if (!run->state.begun) drop_shard(run, first, end);
     made_remove(made, first, end);
   }
   survey_free(&survey);

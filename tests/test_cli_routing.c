@@ -157,6 +157,15 @@ static void damage_is_repaired(void **state) {
   }
 }
 
+/* Shards that are made again in others of another size stand beside them in the journal. */
+static void other_batches_replace_shards(void **state) {
+  (void)state;
+  run_ranks(2, ":", "sh -c 'ulimit -f 800; " RUN "-b 3 " NPZ "'");
+  assert_shell("test ! -e r.trace && rm r.npz.parts/*.npz x.npz.parts/*[1-9]+3.raw");
+  assert_exit(run_ranks(2, ":", RUN "--resume -b 5 " NPZ), 0, "routing was not counted");
+  assert_npz();
+}
+
 static void complete_runs_are_checked(void **state) {
   (void)state;
   assert_exit(run(RUN FOLDER), 0, "");
@@ -230,6 +239,7 @@ int main(void) {
       cmocka_unit_test_setup(killed_runs_go_on, clean),
       cmocka_unit_test_setup(ranks_may_change, clean),
       cmocka_unit_test_setup(damage_is_repaired, clean),
+      cmocka_unit_test_setup(other_batches_replace_shards, clean),
       cmocka_unit_test_setup(complete_runs_are_checked, clean),
       cmocka_unit_test_setup(parts_add_up, clean),
       cmocka_unit_test_setup(one_image, clean),
