@@ -338,11 +338,14 @@ static void test_merge_refused(void **state) {
   (void)state;
   struct ditmoe_routing *into = counted(0, 3, 3, true), *same = counted(0, 3, 3, true);
   struct ditmoe_routing *from = counted(3, 5, 2, true);
-  assert_ok(test_ctx(), ditmoe_routing_describe(test_ctx(), into, "{\"model_sha256\":\"a\"}"));
-  assert_ok(test_ctx(), ditmoe_routing_describe(test_ctx(), from, "{\"model_sha256\":\"b\"}"));
-  assert_fails(test_ctx(), DITMOE_MISMATCH, "model_sha256 differs",
+  assert_ok(test_ctx(),
+            ditmoe_routing_describe(test_ctx(), into, "{\"model\":{\"sha256\":\"a\"}}"));
+  assert_ok(test_ctx(),
+            ditmoe_routing_describe(test_ctx(), from, "{\"model\":{\"sha256\":\"b\"}}"));
+  assert_fails(test_ctx(), DITMOE_MISMATCH, "model differs",
                ditmoe_routing_merge(test_ctx(), into, from));
-  assert_ok(test_ctx(), ditmoe_routing_describe(test_ctx(), from, "{\"model_sha256\":\"a\"}"));
+  assert_ok(test_ctx(),
+            ditmoe_routing_describe(test_ctx(), from, "{\"model\":{\"sha256\":\"a\"}}"));
   from->shape.time[1] += 1;
   assert_fails(test_ctx(), DITMOE_MISMATCH, "times of the steps differ",
                ditmoe_routing_merge(test_ctx(), into, from));

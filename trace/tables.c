@@ -223,11 +223,16 @@ enum ditmoe_status ditmoe_routing_describe(struct ditmoe_ctx *ctx, struct ditmoe
 
 /* A member of both descriptions that differs though sums over both would mean nothing. */
 static const char *run_difference(const cJSON *a, const cJSON *b) {
-  static const char *const members[] = {"model_sha256", "sampler", "cfg_scale"};
+  static const struct {
+    const char *object, *name; /* object NULL: of the description itself */
+  } members[] = {{"model", "sha256"}, {NULL, "sampler"}, {NULL, "cfg_scale"}};
   for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
-    const cJSON *x = cJSON_GetObjectItemCaseSensitive(a, members[i]);
-    const cJSON *y = cJSON_GetObjectItemCaseSensitive(b, members[i]);
-    if (x && y && !cJSON_Compare(x, y, true)) return members[i];
+    const char *object = members[i].object, *name = members[i].name;
+    const cJSON *in_a = object ? cJSON_GetObjectItemCaseSensitive(a, object) : a;
+    const cJSON *in_b = object ? cJSON_GetObjectItemCaseSensitive(b, object) : b;
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(in_a, name);
+    const cJSON *y = cJSON_GetObjectItemCaseSensitive(in_b, name);
+    if (x && y && !cJSON_Compare(x, y, true)) return object ? object : name;
   }
   return NULL;
 }
