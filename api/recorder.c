@@ -106,8 +106,8 @@ static void pick_choices(struct recorder *r, int T, int b) {
   }
 }
 
-static enum ditmoe_status count_image(struct recorder *r, const struct dit_tap_data *data, int b,
-                                      const float *scores) {
+static enum ditmoe_status count_image(struct recorder *r, struct backend *be,
+                                      const struct dit_tap_data *data, int b, int scored) {
   const struct recorder_call *call = &r->call;
   const int image = b % call->count;
   const enum ditmoe_half half =
@@ -127,7 +127,7 @@ static enum ditmoe_status count_image(struct recorder *r, const struct dit_tap_d
       .first = r->image_first,
       .expert = r->image_expert,
       .weight = r->image_weight,
-      .scores = scores,
+      .scores = fetch_scores(r, be, data, b, scored),
       .scored = r->model->blocks[data->layer].moe->router.experts,
   };
   return ditmoe_routing_count(r->ctx, r->routing, &record);
@@ -139,8 +139,7 @@ static void look(void *user, struct backend *be, const struct dit_tap_data *data
   const struct router_layer *router = &r->model->blocks[data->layer].moe->router;
   fetch_plan(r, be, data->dispatch);
   for (int b = 0, scored = 0; b < data->B && r->status == DITMOE_OK; b++) {
-    const float *scores = fetch_scores(r, be, data, b, scored);
-    r->status = count_image(r, data, b, scores);
+    r->status = count_image(r, be, data, b, scored);
     scored += is_scored(r, router, b);
   }
 }
@@ -184,9 +183,8 @@ static int fixed_top_k(const struct dit *model) {
   for (int l = 0; l < model->config.depth; l++) {
     if (!model->blocks[l].moe) continue;
     const struct router_layer *router = &model->blocks[l].moe->router;
-    const bool fixed = router->router == router_find("softmax-topk") ||
-                       router->router == router_find("prototype-token-choice");
-    const int own = fixed ? router_top_k(router, &(struct router_input){0}) : 0;
+    const int own =
+        router->router->token_choice ? router_top_k(router, &(struct router_input){0}) : 0;
     if (top_k >= 0 && own != top_k) return 0;
     top_k = own;
   }

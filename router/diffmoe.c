@@ -23,4 +23,4 @@ static void route(struct backend *be, const struct router_layer *layer,
   trace->capacity = capacity;
 }
 
-const struct router router_diffmoe = {"diffmoe", true, assignments, route};
+const struct router router_diffmoe = {"diffmoe", true, false, assignments, route};

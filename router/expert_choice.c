@@ -17,4 +17,4 @@ static void route(struct backend *be, const struct router_layer *layer,
   be_assign_tokens(be, d, 0, scores, 0, in->B, in->T, layer->experts, tokens_per_expert(layer, in));
 }
 
-const struct router router_expert_choice = {"expert-choice", false, assignments, route};
+const struct router router_expert_choice = {"expert-choice", false, false, assignments, route};

@@ -98,8 +98,8 @@ static void route_tokens(struct backend *be, const struct router_layer *layer,
   route(be, layer, in, d, trace, choose_experts, false, tokens_stride(layer, in));
 }
 
-const struct router router_prototype_tokens = {"prototype-token-choice", false, tokens_assignments,
-                                               route_tokens};
+const struct router router_prototype_tokens = {"prototype-token-choice", false, true,
+                                               tokens_assignments, route_tokens};
 
 /* Expert choice. */
 
@@ -138,5 +138,5 @@ static void route_experts(struct backend *be, const struct router_layer *layer,
   route(be, layer, in, d, trace, choose_tokens, true, experts_stride(layer, in));
 }
 
-const struct router router_prototype_experts = {"prototype-expert-choice", false,
+const struct router router_prototype_experts = {"prototype-expert-choice", false, false,
                                                 experts_assignments, route_experts};

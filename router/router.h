@@ -48,7 +48,8 @@ struct router_trace {
 
 struct router {
   const char *name;
-  bool batch_coupled; /* the plan of an image depends on its batch */
+  bool batch_coupled; /* the plan of an image depends on its batch  */
+  bool token_choice;  /* every token that is routed has top_k experts */
   /* Upper bound of the assignments for a call. */
   int64_t (*assignments)(const struct router_layer *layer, const struct router_input *in);
   /* Fills d->expert, source, gate completely (expert -1 where unused). */

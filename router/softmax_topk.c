@@ -14,4 +14,4 @@ static void route(struct backend *be, const struct router_layer *layer,
                  router_skip(layer, in));
 }
 
-const struct router router_softmax_topk = {"softmax-topk", false, assignments, route};
+const struct router router_softmax_topk = {"softmax-topk", false, true, assignments, route};
