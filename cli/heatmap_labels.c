@@ -128,8 +128,8 @@ static char *similarity_subtitle(const struct heatmap *heatmap, enum view_kind k
                                  const char *layers) {
   const int rank = heatmap->similarity->rank;
   if (kind == VIEW_SUBSPACE)
-    return text_format("%s; overlap of the %d leading left singular vectors\nan expert with itself "
-                       "is left out",
+    return text_format("%s; overlap of the %d leading right singular vectors\nan expert with "
+                       "itself is left out",
                        layers, rank);
   return text_format("%s; cosine of %s\nan expert with itself is left out", layers,
                      kind == VIEW_WEIGHTS ? "all weights of each expert"

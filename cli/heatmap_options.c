@@ -3,6 +3,7 @@
 #include "cli/outputs.h"
 #include "cli/text.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define AT(member)        .field = offsetof(struct heatmap_settings, member)
@@ -94,10 +95,20 @@ static enum ditmoe_status check_outputs(const struct heatmap *heatmap) {
                                         {"animation", s->animation},
                                         {"csv", s->csv},
                                         {"npz", s->npz}};
-  const char *const inputs[] = {
-      heatmap->options.operand, s->diff, s->model, s->record, s->overlay, s->class_file};
-  return outputs_check(outputs, sizeof outputs / sizeof *outputs, inputs,
-                       sizeof inputs / sizeof *inputs, s->force);
+  enum { OTHERS = 6 };
+  size_t count = OTHERS;
+  char *list = text_copy(s->add ? s->add : ""), *rest = list;
+  const char **inputs = memory_get(OTHERS + strlen(list) + 1, sizeof *inputs);
+  memcpy(inputs,
+         (const char *const[OTHERS]){heatmap->options.operand, s->diff, s->model, s->record,
+                                     s->overlay, s->class_file},
+         OTHERS * sizeof *inputs);
+  while (rest) inputs[count++] = strsep(&rest, ",");
+  const enum ditmoe_status status =
+      outputs_check(outputs, sizeof outputs / sizeof *outputs, inputs, count, s->force);
+  free(inputs);
+  free(list);
+  return status;
 }
 
 /* The library would write a JPEG. */
