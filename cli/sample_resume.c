@@ -263,7 +263,7 @@ enum ditmoe_status sample_resume(struct sample *run) {
   TRY(sample_load(run, first, end, true, &claimed));
   if (run->names.npz && state->complete) {
     claimed = end - first;
-    state->complete = npz_is_good(run) && sample_routing_is_good(run);
+    state->complete = npz_is_good(run) && run->routing.complete;
     if (state->complete) made_add(&state->made, run->labels.first, run->labels.count);
   }
   int64_t there = made_count(&state->made, first, end);

@@ -64,7 +64,7 @@ static void add_class_names(const struct sample *run, cJSON *object) {
 }
 
 /* Nothing in it depends on ranks, batches or the time: all parts of a run have the same. */
-static char *describe(const struct sample *run) {
+static char *description(const struct sample *run) {
   cJSON *object = cJSON_CreateObject();
   sample_add_program(object);
   sample_add_model(run, object);
@@ -78,6 +78,20 @@ static char *describe(const struct sample *run) {
   return sample_print_json(object, false);
 }
 
+/* Before anything is written. It needs the hash of the model, which is still being made while the
+ * first batch is sampled. */
+static enum ditmoe_status describe(struct sample *run) {
+  struct sample_routing *r = &run->routing;
+  if (r->described) return DITMOE_OK;
+  TRY(sample_hash_finish(run));
+  char *meta = description(run);
+  enum ditmoe_status status =
+      report_call(run->ctx, ditmoe_routing_describe(run->ctx, r->tables, meta));
+  cJSON_free(meta);
+  r->described = status == DITMOE_OK;
+  return status;
+}
+
 enum ditmoe_status sample_routing_create(struct sample *run) {
   struct sample_routing *r = &run->routing;
   const struct sample_settings *s = &run->settings;
@@ -89,16 +103,11 @@ enum ditmoe_status sample_routing_create(struct sample *run) {
   if (!counts_routing(run)) return DITMOE_OK;
   TRY(report_call(
       run->ctx, ditmoe_routing_create(run->ctx, run->model, &run->request, &options, &r->tables)));
-  TRY(sample_hash_finish(run));
-  char *meta = describe(run);
-  enum ditmoe_status status =
-      report_call(run->ctx, ditmoe_routing_describe(run->ctx, r->tables, meta));
-  cJSON_free(meta);
   r->parts = text_format("%s.parts/", s->routing_dump ? s->routing_dump : s->routing_trace);
   made_create(&r->elsewhere, run->labels.first, run->labels.count);
   r->saved = clock_seconds();
   run->request.routing = r->tables;
-  return status;
+  return DITMOE_OK;
 }
 
 void sample_routing_free(struct sample *run) {
@@ -159,11 +168,22 @@ struct survey {
   size_t count;
 };
 
+/* NULL if the file is gone: another rank has just replaced it. Its images are in that rank's share,
+ * and whoever needs them looks again when the rank has ended. */
+static enum ditmoe_status read_tables(const struct sample *run, const char *path,
+                                      struct ditmoe_routing **out) {
+  *out = NULL;
+  const enum ditmoe_status status = ditmoe_routing_read(run->ctx, path, out);
+  if (status != DITMOE_OK && access(path, F_OK) != 0) return DITMOE_OK;
+  return report_call(run->ctx, status);
+}
+
 static enum ditmoe_status survey_tables(struct survey *survey, const char *path) {
   const struct sample *run = survey->run;
   const struct sample_labels *labels = &run->labels;
   struct ditmoe_routing *tables;
-  TRY(report_call(run->ctx, ditmoe_routing_read(run->ctx, path, &tables)));
+  TRY(read_tables(run, path, &tables));
+  if (!tables) return DITMOE_OK;
   struct part part = {.path = text_copy(path)};
   for (int64_t i = labels->first; i < labels->first + labels->count; i++)
     if (ditmoe_routing_has(tables, i)) {
@@ -276,9 +296,8 @@ enum ditmoe_status sample_routing_resume(struct sample *run) {
   enum ditmoe_status status = look(run, &survey);
   for (size_t i = 0; i < survey.count && status == DITMOE_OK; i++) {
     struct ditmoe_routing *found;
-    status = report_call(run->ctx, ditmoe_routing_read(run->ctx, survey.parts[i].path, &found));
-    if (status != DITMOE_OK) break;
-    status = adopt(run, found, &survey.parts[i]);
+    status = read_tables(run, survey.parts[i].path, &found);
+    if (found) status = adopt(run, found, &survey.parts[i]);
     ditmoe_routing_destroy(found);
   }
   if (status == DITMOE_OK && folder_exists(run->routing.parts))
@@ -346,6 +365,7 @@ enum ditmoe_status sample_routing_begin(struct sample *run, int64_t first, int64
   bool made;
   if (!r->tables || !run->settings.routing_trace) return DITMOE_OK;
   if (is_traced(run, first, count)) return DITMOE_OK;
+  TRY(describe(run));
   TRY(folder_make(r->parts, &made));
   char *path = trace_name(run, first, count);
   enum ditmoe_status status =
@@ -376,6 +396,7 @@ enum ditmoe_status sample_routing_save(struct sample *run, bool now) {
   bool made;
   if (!r->unsaved || r->spoiled || !run->names.journals) return DITMOE_OK;
   if (!now && r->file && r->save_seconds > SAVE_SHARE * (start - r->saved)) return DITMOE_OK;
+  TRY(describe(run));
   TRY(folder_make(r->parts, &made));
   name_tables(run);
   TRY(report_call(run->ctx,
@@ -397,8 +418,8 @@ static enum ditmoe_status add_all(struct sample *run, const struct survey *surve
   enum ditmoe_status status = DITMOE_OK;
   for (size_t i = 0; i < survey->count && status == DITMOE_OK; i++) {
     struct ditmoe_routing *found;
-    TRY(report_call(run->ctx, ditmoe_routing_read(run->ctx, survey->parts[i].path, &found)));
-    status = add(run, found);
+    status = read_tables(run, survey->parts[i].path, &found);
+    if (found) status = add(run, found);
     ditmoe_routing_destroy(found);
   }
   return status;
@@ -455,6 +476,7 @@ enum ditmoe_status sample_routing_write(struct sample *run) {
   struct sample_routing *r = &run->routing;
   struct survey survey;
   if (!r->tables || r->complete) return DITMOE_OK;
+  TRY(describe(run));
   enum ditmoe_status status = look(run, &survey);
   if (status == DITMOE_OK) status = add_all(run, &survey);
   if (status == DITMOE_OK) status = check_complete(run, &survey);

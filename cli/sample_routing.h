@@ -29,6 +29,7 @@ struct sample_routing {
   char **replaced;               /* [replaced_count] files that it replaces             */
   size_t replaced_count;
   struct made elsewhere;      /* images that tables of other shares have counted     */
+  bool described;             /* the tables say where they come from                 */
   bool tracing;               /* a trace is open                                     */
   bool unsaved, spoiled;      /* tables have more than the file; have too much       */
   double saved, save_seconds; /* when the file was written, and what that took       */

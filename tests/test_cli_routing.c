@@ -7,10 +7,11 @@
 #include <string.h>
 
 /* A model of random weights that makes 16 x 16 pixels, some milliseconds each. */
-#define MODEL                                                                                      \
-  "@sample --progress none -m @fixtures/dit_moe/b_mixed/bare.safetensors --vae none --heads 6 "    \
-  "--top-k 1 --objective ddpm "
-#define RUN     MODEL "--steps 10 -n 32 "
+#define MODEL   "@fixtures/dit_moe/b_mixed/bare.safetensors "
+#define OPTIONS "--progress none --vae none --heads 6 --top-k 1 --objective ddpm "
+#define SAMPLE  "@sample " OPTIONS "-m "
+#define REST    "--steps 10 -n 32 "
+#define RUN     SAMPLE MODEL REST
 #define ROUTING "--routing-dump r.npz --routing-trace r.trace --routing-mass --routing-uncond "
 #define FOLDER  ROUTING "-o d/ "
 #define NPZ     ROUTING "--routing-scores -o x.npz "
@@ -139,6 +140,9 @@ static void ranks_may_change(void **state) {
   assert_npz();
 }
 
+/* As a rank finds tables in a folder that another rank replaces before they are opened. */
+#define REPLACED "set r.npz.parts/*.npz && ln -s gone ${1%-*}-0.npz"
+
 /* The run ends, complete, before its last output is written. */
 static void damage_is_repaired(void **state) {
   static const char uncounted[] = "routing was not counted";
@@ -147,7 +151,8 @@ static void damage_is_repaired(void **state) {
   } cases[] = {{":", ""},
                {"rm r.npz.parts/*.npz", uncounted},
                {"rm d/000003.png d/000004.png", "2 images are missing"},
-               {"rm d/000003.png && rm -r r.npz.parts", uncounted}};
+               {"rm d/000003.png && rm -r r.npz.parts", uncounted},
+               {REPLACED, ""}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     clean(state);
     assert_exit(run("ulimit -f 800; " RUN "-b 4 " FOLDER), DITMOE_OUTPUT, "r.");
@@ -188,13 +193,21 @@ static void parts_add_up(void **state) {
   assert_shell("@heatmap r.a.npz --add r.b.npz | tail -n +2 >r.parts && "
                "@heatmap full.r.npz | tail -n +2 >r.whole && cmp r.parts r.whole");
   assert_exit(run("@heatmap r.a.npz --add r.b.npz,r.a.npz"), DITMOE_MISMATCH, "image 0");
+  assert_exit(run("@heatmap r.a.npz --add r.b.npz --force --csv r.b.npz"), DITMOE_USAGE,
+              "r.b.npz: is an input");
+  assert_shell("rm r.b.npz && @convert " MODEL "--dtype f16 -o r.other.safetensors");
+  assert_exit(
+      run(SAMPLE "r.other.safetensors " REST "--index-range 12:32 --routing-dump r.b.npz -o r.d/"),
+      0, "");
+  assert_exit(run("@heatmap r.a.npz --add r.b.npz"), DITMOE_MISMATCH, "model differs");
 }
 
 /* One image has no journal. */
 static void one_image(void **state) {
   (void)state;
-  assert_exit(run(MODEL "--steps 4 -n 1 -o x.png --routing-dump r.npz --routing-trace r.trace"), 0,
-              "");
+  assert_exit(
+      run(SAMPLE MODEL "--steps 4 -n 1 -o x.png --routing-dump r.npz --routing-trace r.trace"), 0,
+      "");
   struct ditmoe_routing *routing = read_dump("r.npz");
   struct ditmoe_routing_info info;
   ditmoe_routing_info(routing, &info);
