@@ -1,50 +1,71 @@
 /* Convolutions, as matrix products over windows: row i of x is what the kernel sees around output
  * pixel i, in the order (row, column, channel) of the kernel, and is gathered strip by strip when
  * gemm.c asks for it. So they share the products' speed, and their bits depend on no other pixel,
- * thread or image.
+ * thread or image. Kernels of 3 x 3 pixels go another way where that is faster: winograd.c.
  *
  * Steps of the kernel that are padding for all pixels of a strip are left out: adding 0 times a
  * finite weight changes no sum. A kernel of seven rows over an image of 17 has 10% of these.
  *
  * (oneDNN's convolution adds in an order that depends on its number of threads, and the format it
  * wants for the weights depends on the size of the image.) */
-#include "backend/cpu/state.h"
+#include "backend/cpu/winograd.h"
 
 #include <string.h>
 
-/* dst [out, area of the kernel, in] of weight [out, in, area], through `row`, one output of
- * it. */
-static void permute(float *dst, float *row, const struct tensor *weight, const struct conv *w) {
-  const int64_t area = (int64_t)w->kernel[0] * w->kernel[1], values = area * w->in;
-  for (int64_t o = 0; o < w->out; o++, dst += values) {
-    tensor_read_f32(row, weight, o * values, values);
-    for (int64_t at = 0; at < area; at++)
-      for (int64_t c = 0; c < w->in; c++) dst[at * w->in + c] = row[c * area + at];
+/* out [area of the kernel, in] = weight [in, area]^T */
+static void windows_weights(float *out, const float *weight, const struct conv *w) {
+  const int64_t area = (int64_t)w->kernel[0] * w->kernel[1];
+  for (int64_t at = 0; at < area; at++)
+    for (int64_t c = 0; c < w->in; c++) out[at * w->in + c] = weight[c * area + at];
+}
+
+/* matrix [count, out, columns] of weight [out, in, area], through `values`, as many as it has. */
+static void transform(struct backend *be, float *matrix, float *values, const struct tensor *weight,
+                      const struct conv *w, int count) {
+  const int64_t each = weight->elements / w->out, apart = (int64_t)w->out * w->in;
+  CPU_PARALLEL_FOR(be, weight->elements)
+  for (int64_t o = 0; o < w->out; o++) {
+    float *own = values + o * each;
+    tensor_read_f32(own, weight, o * each, each);
+    if (count == 1) windows_weights(matrix + o * each, own, w);
+    for (int64_t c = 0; count > 1 && c < w->in; c++)
+      winograd_weights(matrix + o * w->in + c, apart, own + c * each / w->in);
   }
 }
 
-/* w->data = the matrix of the windows as a linear layer. */
-static enum ditmoe_status pack(struct backend *be, struct conv *w, const struct tensor *weight,
-                               const struct tensor *bias) {
-  float *matrix;
-  struct linear *linear;
-  const int64_t values = weight->elements / w->out;
-  TRY(mem_alloc(be->ctx, (size_t)(weight->elements + values), sizeof *matrix, weight->name,
-                &matrix));
-  permute(matrix, matrix + weight->elements, weight, w);
+/* Matrix i of them as a linear layer; the first one has the bias. */
+static enum ditmoe_status pack(struct backend *be, struct cpu_conv *out, int i, const float *matrix,
+                               const struct tensor *weight, const struct tensor *bias) {
+  const int64_t rows = weight->shape[0];
+  const int64_t columns = out->count > 1 ? weight->shape[1] : weight->elements / rows;
   struct tensor tensor = {.name = weight->name,
                           .dtype = DT_F32,
                           .rank = 2,
-                          .shape = {w->out, values},
-                          .elements = weight->elements,
-                          .data = matrix};
-  enum ditmoe_status status = cpu_linear_create(
-      be, &(struct linear_source){.parts = 1, .weight = {&tensor}, .bias = {bias}}, &linear);
+                          .shape = {rows, columns},
+                          .elements = rows * columns,
+                          .data = matrix + i * rows * columns};
+  return cpu_linear_create(
+      be, &(struct linear_source){.parts = 1, .weight = {&tensor}, .bias = {i == 0 ? bias : NULL}},
+      &out->matrix[i]);
+}
+
+static enum ditmoe_status make(struct backend *be, struct conv *w, const struct tensor *weight,
+                               const struct tensor *bias) {
+  struct cpu_conv *made = w->data;
+  float *matrix;
+  made->count = winograd_fits(be, w) ? WINOGRAD_PLACES : 1;
+  const int64_t elements =
+      made->count > 1 ? made->count * (int64_t)w->out * w->in : weight->elements;
+  TRY(mem_alloc(be->ctx, (size_t)(elements + weight->elements), sizeof *matrix, weight->name,
+                &matrix));
+  transform(be, matrix, matrix + elements, weight, w, made->count);
+  enum ditmoe_status status = DITMOE_OK;
+  for (int i = 0; i < made->count && status == DITMOE_OK; i++) {
+    status = pack(be, made, i, matrix, weight, bias);
+    if (status == DITMOE_OK) w->bytes += made->matrix[i]->bytes;
+  }
   mem_free(be->ctx, matrix);
-  TRY(status);
-  w->data = linear;
-  w->bytes = linear->bytes;
-  return DITMOE_OK;
+  return status;
 }
 
 enum ditmoe_status cpu_conv_create(struct backend *be, const struct tensor *weight,
@@ -53,18 +74,22 @@ enum ditmoe_status cpu_conv_create(struct backend *be, const struct tensor *weig
   struct conv shape, *w;
   TRY(conv_source_shape(be->ctx, weight, bias, window, &shape));
   TRY(mem_alloc(be->ctx, 1, sizeof *w, "a convolution", &w));
-  enum ditmoe_status status = pack(be, &shape, weight, bias);
+  *w = shape;
+  enum ditmoe_status status =
+      mem_zalloc(be->ctx, 1, sizeof(struct cpu_conv), "a convolution", &w->data);
+  if (status == DITMOE_OK) status = make(be, w, weight, bias);
   if (status != DITMOE_OK) {
-    mem_free(be->ctx, w);
+    cpu_conv_destroy(be, w);
     return status;
   }
-  *w = shape;
   *out = w;
   return DITMOE_OK;
 }
 
 void cpu_conv_destroy(struct backend *be, struct conv *conv) {
-  if (conv) cpu_linear_destroy(be, conv->data);
+  struct cpu_conv *made = conv ? conv->data : NULL;
+  for (int i = 0; made && i < made->count; i++) cpu_linear_destroy(be, made->matrix[i]);
+  mem_free(be->ctx, made);
   mem_free(be->ctx, conv);
 }
 
@@ -295,10 +320,14 @@ static bool is_linear(const struct conv *w) {
   return w->kernel[0] == 1 && w->kernel[1] == 1 && w->stride == 1 && padding == 0;
 }
 
+static const struct linear *matrix_of(const struct conv *w) {
+  return ((const struct cpu_conv *)w->data)->matrix[0];
+}
+
 static void convolve(struct backend *be, const struct window *window, const struct act *x, int B,
                      struct gemm *g) {
   const struct conv *w = window->conv;
-  g->w = w->data;
+  g->w = matrix_of(w);
   g->x = x;
   g->rows = (int64_t)B * window->rows * window->columns;
   g->ldx = w->in;
@@ -307,9 +336,8 @@ static void convolve(struct backend *be, const struct window *window, const stru
 }
 
 static struct window window_over(const struct conv *w, int height, int width) {
-  const int64_t size = (int64_t)dtype_size(((const struct linear *)w->data)->type);
   return (struct window){.conv = w,
-                         .size = size,
+                         .size = (int64_t)dtype_size(matrix_of(w)->type),
                          .height = height,
                          .width = width,
                          .rows = conv_size(w, 0, height),
@@ -318,23 +346,46 @@ static struct window window_over(const struct conv *w, int height, int width) {
                                  w->before[1] + w->after[1] > 0};
 }
 
+static bool is_winograd(const struct conv *w) {
+  return ((const struct cpu_conv *)w->data)->count > 1;
+}
+
+/* Where a branch goes to, as a product. */
+static struct gemm product_of(const struct backend *be, const struct conv_branch *b) {
+  struct gemm g = {.w = matrix_of(b->w), .finish = FINISH_PLAIN, .y = b->sum, .ldy = b->w->out};
+  if (b->y) g.finish = FINISH_RELU, g.y = act_at(be, b->y, b->at), g.ldy = b->ldy;
+  return g;
+}
+
+static void run_winograd(struct backend *be, const struct conv_branch *b, const struct act *x,
+                         int B, int height, int width) {
+  const struct gemm g = product_of(be, b);
+  winograd_run(be, &(struct winograd_call){.conv = b->w,
+                                           .x = x,
+                                           .B = B,
+                                           .height = height,
+                                           .width = width,
+                                           .relu = g.finish == FINISH_RELU,
+                                           .y = g.y,
+                                           .ldy = g.ldy});
+}
+
 void cpu_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
                 int height, int width) {
-  const struct window window = window_over(w, height, width);
-  convolve(be, &window, x, B, &(struct gemm){.finish = FINISH_PLAIN, .y = y, .ldy = w->out});
+  cpu_conv2d_relu(be, &(struct conv_branch){.w = w, .sum = y}, 1, x, B, height, width);
 }
 
 void cpu_conv2d_relu(struct backend *be, const struct conv_branch *branches, int count,
                      const struct act *x, int B, int height, int width) {
   const struct window window = window_over(branches->w, height, width);
   struct gemm g[CONV_BRANCHES];
+  if (is_winograd(branches->w)) {
+    for (int i = 0; i < count; i++) run_winograd(be, &branches[i], x, B, height, width);
+    return;
+  }
   for (int i = 0; i < count; i++) {
-    const struct conv_branch *b = &branches[i];
-    g[i] = (struct gemm){.w = b->w->data, .beside = i + 1 < count ? &g[i + 1] : NULL};
-    if (b->y)
-      g[i].finish = FINISH_RELU, g[i].y = act_at(be, b->y, b->at), g[i].ldy = b->ldy;
-    else
-      g[i].finish = FINISH_PLAIN, g[i].y = b->sum, g[i].ldy = b->w->out;
+    g[i] = product_of(be, &branches[i]);
+    g[i].beside = i + 1 < count ? &g[i + 1] : NULL;
   }
   convolve(be, &window, x, B, g);
 }

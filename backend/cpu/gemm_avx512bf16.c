@@ -6,6 +6,7 @@
  * broadcast a pair at a time. */
 #include "backend/cpu/finish.h"
 #include "backend/cpu/tile.h"
+#include "backend/cpu/winograd_tile.h"
 
 enum { DEPTH = 512, STRIDE = DEPTH + 32 };
 
@@ -70,6 +71,10 @@ static void load(void *strip, const void *x, int n) {
   memcpy(strip, x, (size_t)n * sizeof(uint16_t));
 }
 
+WINOGRAD_LOAD(winograd_load_pairs, true, true)
+WINOGRAD_FINISH(winograd_plain, false, false)
+WINOGRAD_FINISH(winograd_relu, true, true)
+
 const struct gemm_kernels gemm_bf16_avx512bf16 = {
     .rows = VEC_TILE_ROWS,
     .columns = COLUMNS,
@@ -84,4 +89,6 @@ const struct gemm_kernels gemm_bf16_avx512bf16 = {
     .tile = tile,
     .tile_segments = tile_segments,
     .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16},
+    .winograd_load = winograd_load_pairs,
+    .winograd_finish = {winograd_plain, winograd_relu},
 };

@@ -25,6 +25,9 @@ enum {
   CPU_KEY_BLOCK = 64,     /* keys of attention taken at a time */
   CPU_HEAD_MAX = 512,     /* largest head width of the attention kernels */
   CPU_SEGMENTS_MAX = 20,  /* of a struct cpu_segments */
+  WINOGRAD_SIDE = 4,      /* see winograd.c: pixels that a tile sees along an axis, */
+  WINOGRAD_PLACES = 16,   /* and in all, and its outputs */
+  WINOGRAD_OUTPUTS = 4,
 };
 
 /* Rows of inputs as they are in memory: element i of row r is, for the segment that i is in, at
@@ -76,6 +79,14 @@ struct gemm_kernels {
    * the compute type, at most `lanes` values. */
   void (*finish[FINISH_COUNT])(void *y, int64_t stride, const float *c, const float *bias, int rows,
                                int count);
+  /* Of convolutions by winograd.c, or NULL: inputs first .. first + count - 1 of the pixels x that
+   * a tile of it sees, transformed, to elements of strips that are `apart` bytes apart. */
+  void (*winograd_load)(void *strip, int64_t apart, const void *const x[WINOGRAD_PLACES], int first,
+                        int count);
+  /* y = its outputs from sums that are `apart` floats apart, [0] in f32, [1] relu of them in the
+   * compute type. y NULL: not needed. */
+  void (*winograd_finish[2])(void *const y[WINOGRAD_OUTPUTS], const float *sums, int64_t apart,
+                             const float *bias, int count);
 };
 
 /* One head of one image; rows of q, k and v are `stride` floats apart; those of o, ldo elements of

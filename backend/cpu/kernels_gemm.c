@@ -3,6 +3,7 @@
  * half of a 32-bit word after a shift, the second one is there already. */
 #include "backend/cpu/finish.h"
 #include "backend/cpu/tile.h"
+#include "backend/cpu/winograd_tile.h"
 
 VEC_INLINE void product_bf16(float *c, const float *a, const uint32_t *panel, int k, int rows,
                              bool add) {
@@ -74,6 +75,12 @@ static void load_bf16(void *strip, const void *x, int n) {
   for (; i < n; i++) wide[i] = f32_from_bf16(half[i]);
 }
 
+WINOGRAD_LOAD(winograd_load_f32, false, false)
+WINOGRAD_LOAD(winograd_load_bf16, false, true)
+WINOGRAD_FINISH(winograd_plain, false, false)
+WINOGRAD_FINISH(winograd_relu_f32, false, true)
+WINOGRAD_FINISH(winograd_relu_bf16, true, true)
+
 const struct gemm_kernels CPU_TIERED(gemm_f32) = {
     .rows = VEC_TILE_ROWS,
     .columns = COLUMNS,
@@ -88,6 +95,8 @@ const struct gemm_kernels CPU_TIERED(gemm_f32) = {
     .tile = tile_f32,
     .tile_segments = tile_segments_f32,
     .finish = {finish_plain, finish_gelu_f32, finish_swiglu_f32, finish_relu_f32},
+    .winograd_load = winograd_load_f32,
+    .winograd_finish = {winograd_plain, winograd_relu_f32},
 };
 
 const struct gemm_kernels CPU_TIERED(gemm_bf16) = {
@@ -103,4 +112,6 @@ const struct gemm_kernels CPU_TIERED(gemm_bf16) = {
     .load = load_bf16,
     .tile = tile_bf16,
     .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16},
+    .winograd_load = winograd_load_bf16,
+    .winograd_finish = {winograd_plain, winograd_relu_bf16},
 };

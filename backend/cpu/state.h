@@ -14,6 +14,9 @@ enum {
   CPU_GROUPS_MAX = 64,             /* GroupNorm                                      */
   CPU_GROUP_PIECES = 256,          /* of an image, each with sums of its own         */
   GEMM_BESIDE = CONV_BRANCHES,     /* products of one x, see struct gemm             */
+  WINOGRAD_INPUTS_MAX = 2048,      /* of a convolution by winograd.c,                */
+  WINOGRAD_TILES = 96,             /* tiles of its tasks,                            */
+  WINOGRAD_SCRATCH = 1792 << 10,   /* and bytes that their inputs take               */
 };
 
 struct gemm_scratch {
@@ -37,11 +40,18 @@ struct attention_bf16_scratch {
   float max[CPU_QUERIES], sum[CPU_QUERIES];
 };
 
+/* Of winograd.c: inputs of tiles as strips, and sums of one panel. */
+struct winograd_scratch {
+  _Alignas(64) char values[WINOGRAD_SCRATCH];
+  float sums[WINOGRAD_PLACES * WINOGRAD_TILES * CPU_TILE_COLUMNS_MAX];
+};
+
 /* Working memory of one thread. */
 union cpu_scratch {
   _Alignas(64) struct gemm_scratch gemm;
   struct attention_scratch attention;
   struct attention_bf16_scratch attention_bf16;
+  struct winograd_scratch winograd;
 };
 
 /* Of one group in one piece of an image. */
@@ -66,6 +76,13 @@ static inline enum cpu_type cpu_type(const struct backend *be) {
 static inline void *act_at(const struct backend *be, const struct act *x, int64_t at) {
   return (char *)(uintptr_t)x + at * (int64_t)dtype_size(be->dtype);
 }
+
+/* Weights of a convolution: one matrix over windows, conv.c, or WINOGRAD_PLACES over tiles,
+ * winograd.c. */
+struct cpu_conv {
+  int count;
+  struct linear *matrix[WINOGRAD_PLACES];
+};
 
 /* The images that a convolution runs over, and what it makes of each: rows times columns pixels.
  * Strips take them column by column where the kernel lies in one row: then those that see padding

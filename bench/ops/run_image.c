@@ -30,6 +30,8 @@ void run_conv2d(struct trial *t) {
             s->width);
 }
 
+void run_conv2d_3x3(struct trial *t) { run_conv2d(t); }
+
 /* `parts` branches of one x; every other one is the sum itself. */
 void run_conv2d_relu(struct trial *t) {
   const struct shape *s = t->s;
@@ -47,6 +49,8 @@ void run_conv2d_relu(struct trial *t) {
   }
   be_conv2d_branches(t->be, branches, parts, x, (int)t->count, s->size, s->width);
 }
+
+void run_conv2d_3x3_relu(struct trial *t) { run_conv2d_relu(t); }
 
 void run_max_pool(struct trial *t) {
   const struct shape *s = t->s;
