@@ -67,8 +67,9 @@ struct cut {
   const struct winograd_call *call;
   const struct gemm_kernels *k;
   struct linear *const *matrix;
+  int threads;
   int rows, columns, down, across; /* of an image: outputs, tiles */
-  int block, blocks;               /* inputs that go through a product at a time */
+  int block;                       /* inputs that go through a product at a time */
   int64_t tiles, strips, panels;
   int64_t row_blocks, column_blocks; /* tasks */
   int64_t place, slot;               /* bytes between places, between strips of a place */
@@ -76,13 +77,34 @@ struct cut {
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static struct cut cut_for(const struct cpu_state *cpu, const struct winograd_call *call,
-                          int threads) {
-  enum { CACHED = 512 << 10 }; /* half of a second-level cache */
+/* Strips whose inputs stay in the second-level cache, at least two, so that weights are not read
+ * for one strip alone. */
+static int64_t strips_at_a_time(const struct cut *cut) {
+  enum { CACHED = 512 << 10, LEAST = 2 };
+  const struct gemm_kernels *k = cut->k;
+  const int64_t strip = (int64_t)PLACES * k->rows * cut->matrix[0]->in * k->element;
+  const int64_t room = WINOGRAD_SCRATCH / (PLACES * cut->slot), sums = WINOGRAD_TILES / k->rows;
+  const int64_t most = room < sums ? room : sums, cached = CACHED / strip;
+  const int64_t strips = cached > LEAST ? cached : LEAST;
+  return strips < most ? strips : most;
+}
+
+/* Into as many blocks of tiles as the threads can share evenly. Only where these are too few are
+ * the outputs cut too, as every task transforms its tiles anew. */
+static void choose_tasks(struct cut *cut) {
+  const int64_t blocks = ceil_div(cut->strips, strips_at_a_time(cut));
+  const int64_t even = ceil_div(blocks, cut->threads) * cut->threads;
+  cut->row_blocks = even < cut->strips ? even : cut->strips;
+  const int64_t columns = ceil_div(cut->threads, cut->row_blocks);
+  cut->column_blocks = columns < cut->panels ? columns : cut->panels;
+  cut->place = ceil_div(cut->strips, cut->row_blocks) * cut->slot;
+}
+
+static struct cut cut_for(const struct backend *be, const struct winograd_call *call) {
   const struct conv *w = call->conv;
   const struct cpu_conv *weights = w->data;
   const struct linear *first = weights->matrix[0];
-  const struct gemm_kernels *k = linear_kernels(first, cpu->kernels);
+  const struct gemm_kernels *k = linear_kernels(first, cpu_state(be)->kernels);
   struct cut cut = {.call = call,
                     .k = k,
                     .matrix = weights->matrix,
@@ -91,21 +113,13 @@ static struct cut cut_for(const struct cpu_state *cpu, const struct winograd_cal
                     .block = linear_block(first, k),
                     .panels = linear_panels(first, k),
                     .slot = slot_bytes(first, k)};
-  cut.blocks = (int)ceil_div(first->in, cut.block);
   cut.down = (cut.rows + 1) / 2;
   cut.across = (cut.columns + 1) / 2;
   cut.tiles = (int64_t)call->B * cut.down * cut.across;
   cut.strips = ceil_div(cut.tiles, k->rows);
-  const int64_t room = WINOGRAD_SCRATCH / (PLACES * cut.slot);
-  const int64_t cached = CACHED / ((int64_t)PLACES * k->rows * first->in * k->element);
-  int64_t most = cached > 2 ? cached : 2;
-  if (most > room) most = room;
-  if (most > WINOGRAD_TILES / k->rows) most = WINOGRAD_TILES / k->rows;
-  const int64_t even = ceil_div(ceil_div(cut.strips, most), threads) * threads;
-  cut.row_blocks = even < cut.strips ? even : cut.strips;
-  cut.column_blocks = ceil_div(threads, cut.row_blocks);
-  if (cut.column_blocks > cut.panels) cut.column_blocks = cut.panels;
-  cut.place = ceil_div(cut.strips, cut.row_blocks) * cut.slot;
+  const double products = (double)PLACES * (double)cut.tiles * w->in * w->out;
+  cut.threads = products > CPU_PARALLEL_PRODUCTS ? be->threads : 1;
+  choose_tasks(&cut);
   return cut;
 }
 
@@ -180,21 +194,16 @@ static void transform_tiles(const struct cut *cut, const struct task *t, char *s
   }
 }
 
-/* sums [PLACES, tiles, columns] of one panel */
-static void multiply(const struct cut *cut, const struct task *t, int64_t panel,
-                     struct winograd_scratch *s) {
+/* sums [tiles, columns] of one panel at one place */
+static void multiply(const struct cut *cut, const struct task *t, int64_t panel, int place,
+                     const char *values, float *sums) {
   const struct gemm_kernels *k = cut->k;
-  float *c = s->sums;
-  for (int place = 0; place < PLACES; place++) {
-    const struct linear *w = cut->matrix[place];
-    for (int r = 0; r < t->tiles; r += k->rows) {
-      const int rows = t->tiles - r < k->rows ? t->tiles - r : k->rows;
-      const char *v = s->values + place * cut->place + r / k->rows * cut->slot;
-      for (int b = 0; b < w->in; b += cut->block, v += (int64_t)k->rows * k->stride)
-        k->tile(c + (int64_t)r * k->columns, v, linear_panel(w, k, b, panel), rows,
-                linear_depth(w, k, b), b > 0);
-    }
-    c += (int64_t)t->tiles * k->columns;
+  const struct linear *w = cut->matrix[place];
+  for (int r = 0; r < t->tiles; r += k->rows, sums += k->rows * k->columns) {
+    const int rows = t->tiles - r < k->rows ? t->tiles - r : k->rows;
+    const char *v = values + place * cut->place + r / k->rows * cut->slot;
+    for (int b = 0; b < w->in; b += cut->block, v += (int64_t)k->rows * k->stride)
+      k->tile(sums, v, linear_panel(w, k, b, panel), rows, linear_depth(w, k, b), b > 0);
   }
 }
 
@@ -216,18 +225,19 @@ static void put_outputs(const struct cut *cut, const struct task *t, int64_t pan
 static void run_task(const struct cut *cut, const struct task *t, struct winograd_scratch *s) {
   transform_tiles(cut, t, s->values);
   for (int64_t panel = t->panel; panel < t->panel + t->panels; panel++) {
-    multiply(cut, t, panel, s);
+    for (int place = 0; place < PLACES; place++)
+      multiply(cut, t, panel, place, s->values,
+               s->sums + (int64_t)place * t->tiles * cut->k->columns);
     put_outputs(cut, t, panel, s);
   }
 }
 
 void winograd_run(struct backend *be, const struct winograd_call *call) {
-  const struct cpu_state *cpu = cpu_state(be);
-  const struct cut cut = cut_for(cpu, call, be->threads);
+  const struct cut cut = cut_for(be, call);
   const int64_t tasks = cut.row_blocks * cut.column_blocks;
-#pragma omp parallel num_threads(tasks > 1 ? be->threads : 1)
+#pragma omp parallel num_threads(cut.threads)
   {
-    struct winograd_scratch *scratch = &cpu->scratch[omp_get_thread_num()].winograd;
+    struct winograd_scratch *scratch = &cpu_state(be)->scratch[omp_get_thread_num()].winograd;
     if (cut.k->enter) cut.k->enter();
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tasks; i++) {
