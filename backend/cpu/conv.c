@@ -22,46 +22,46 @@ static void windows_weights(float *out, const float *weight, const struct conv *
 /* matrix [count, out, columns] of weight [out, in, area], through `values`, as many as it has. */
 static void transform(struct backend *be, float *matrix, float *values, const struct tensor *weight,
                       const struct conv *w, int count) {
-  const int64_t each = weight->elements / w->out, apart = (int64_t)w->out * w->in;
+  const int64_t each = weight->elements / w->out;
   CPU_PARALLEL_FOR(be, weight->elements)
   for (int64_t o = 0; o < w->out; o++) {
     float *own = values + o * each;
     tensor_read_f32(own, weight, o * each, each);
-    if (count == 1) windows_weights(matrix + o * each, own, w);
-    for (int64_t c = 0; count > 1 && c < w->in; c++)
-      winograd_weights(matrix + o * w->in + c, apart, own + c * each / w->in);
+    if (count == 1)
+      windows_weights(matrix + o * each, own, w);
+    else
+      winograd_weights(matrix + o * w->in, (int64_t)w->out * w->in, own, w->in);
   }
 }
 
-/* Matrix i of them as a linear layer; the first one has the bias. */
-static enum ditmoe_status pack(struct backend *be, struct cpu_conv *out, int i, const float *matrix,
-                               const struct tensor *weight, const struct tensor *bias) {
+/* A matrix [out, columns] as a linear layer. */
+static enum ditmoe_status pack(struct backend *be, const float *matrix, int64_t columns,
+                               const struct tensor *weight, const struct tensor *bias,
+                               struct linear **out) {
   const int64_t rows = weight->shape[0];
-  const int64_t columns = out->count > 1 ? weight->shape[1] : weight->elements / rows;
   struct tensor tensor = {.name = weight->name,
                           .dtype = DT_F32,
                           .rank = 2,
                           .shape = {rows, columns},
                           .elements = rows * columns,
-                          .data = matrix + i * rows * columns};
+                          .data = matrix};
   return cpu_linear_create(
-      be, &(struct linear_source){.parts = 1, .weight = {&tensor}, .bias = {i == 0 ? bias : NULL}},
-      &out->matrix[i]);
+      be, &(struct linear_source){.parts = 1, .weight = {&tensor}, .bias = {bias}}, out);
 }
 
+/* The first matrix has the bias. */
 static enum ditmoe_status make(struct backend *be, struct conv *w, const struct tensor *weight,
                                const struct tensor *bias) {
   struct cpu_conv *made = w->data;
   float *matrix;
   made->count = winograd_fits(be, w) ? WINOGRAD_PLACES : 1;
-  const int64_t elements =
-      made->count > 1 ? made->count * (int64_t)w->out * w->in : weight->elements;
-  TRY(mem_alloc(be->ctx, (size_t)(elements + weight->elements), sizeof *matrix, weight->name,
-                &matrix));
-  transform(be, matrix, matrix + elements, weight, w, made->count);
+  const int64_t columns = made->count > 1 ? w->in : weight->elements / w->out;
+  const int64_t each = w->out * columns, all = made->count * each;
+  TRY(mem_alloc(be->ctx, (size_t)(all + weight->elements), sizeof *matrix, weight->name, &matrix));
+  transform(be, matrix, matrix + all, weight, w, made->count);
   enum ditmoe_status status = DITMOE_OK;
   for (int i = 0; i < made->count && status == DITMOE_OK; i++) {
-    status = pack(be, made, i, matrix, weight, bias);
+    status = pack(be, matrix + i * each, columns, weight, i == 0 ? bias : NULL, &made->matrix[i]);
     if (status == DITMOE_OK) w->bytes += made->matrix[i]->bytes;
   }
   mem_free(be->ctx, matrix);
@@ -324,17 +324,6 @@ static const struct linear *matrix_of(const struct conv *w) {
   return ((const struct cpu_conv *)w->data)->matrix[0];
 }
 
-static void convolve(struct backend *be, const struct window *window, const struct act *x, int B,
-                     struct gemm *g) {
-  const struct conv *w = window->conv;
-  g->w = matrix_of(w);
-  g->x = x;
-  g->rows = (int64_t)B * window->rows * window->columns;
-  g->ldx = w->in;
-  if (!is_linear(w)) g->window = window;
-  gemm_run_one(be, g);
-}
-
 static struct window window_over(const struct conv *w, int height, int width) {
   return (struct window){.conv = w,
                          .size = (int64_t)dtype_size(matrix_of(w)->type),
@@ -346,28 +335,19 @@ static struct window window_over(const struct conv *w, int height, int width) {
                                  w->before[1] + w->after[1] > 0};
 }
 
-static bool is_winograd(const struct conv *w) {
-  return ((const struct cpu_conv *)w->data)->count > 1;
-}
-
-/* Where a branch goes to, as a product. */
-static struct gemm product_of(const struct backend *be, const struct conv_branch *b) {
-  struct gemm g = {.w = matrix_of(b->w), .finish = FINISH_PLAIN, .y = b->sum, .ldy = b->w->out};
+/* A branch as a product of the windows over B images x. */
+static struct gemm product_of(const struct backend *be, const struct conv_branch *b,
+                              const struct window *window, const struct act *x, int B) {
+  struct gemm g = {.w = matrix_of(b->w),
+                   .finish = FINISH_PLAIN,
+                   .x = x,
+                   .y = b->sum,
+                   .ldx = b->w->in,
+                   .ldy = b->w->out,
+                   .rows = (int64_t)B * window->rows * window->columns};
   if (b->y) g.finish = FINISH_RELU, g.y = act_at(be, b->y, b->at), g.ldy = b->ldy;
+  if (!is_linear(b->w)) g.window = window;
   return g;
-}
-
-static void run_winograd(struct backend *be, const struct conv_branch *b, const struct act *x,
-                         int B, int height, int width) {
-  const struct gemm g = product_of(be, b);
-  winograd_run(be, &(struct winograd_call){.conv = b->w,
-                                           .x = x,
-                                           .B = B,
-                                           .height = height,
-                                           .width = width,
-                                           .relu = g.finish == FINISH_RELU,
-                                           .y = g.y,
-                                           .ldy = g.ldy});
 }
 
 void cpu_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
@@ -377,15 +357,14 @@ void cpu_conv2d(struct backend *be, float *y, const struct act *x, const struct 
 
 void cpu_conv2d_relu(struct backend *be, const struct conv_branch *branches, int count,
                      const struct act *x, int B, int height, int width) {
-  const struct window window = window_over(branches->w, height, width);
+  const bool tiles = ((const struct cpu_conv *)branches->w->data)->count > 1;
+  struct window windows[CONV_BRANCHES];
   struct gemm g[CONV_BRANCHES];
-  if (is_winograd(branches->w)) {
-    for (int i = 0; i < count; i++) run_winograd(be, &branches[i], x, B, height, width);
-    return;
-  }
   for (int i = 0; i < count; i++) {
-    g[i] = product_of(be, &branches[i]);
+    windows[i] = window_over(branches[i].w, height, width);
+    g[i] = product_of(be, &branches[i], &windows[i], x, B);
     g[i].beside = i + 1 < count ? &g[i + 1] : NULL;
+    if (tiles) winograd_run(be, &g[i]);
   }
-  convolve(be, &window, x, B, g);
+  if (!tiles) gemm_run_one(be, g);
 }

@@ -10,6 +10,7 @@
  *
  * Each element is the sum, in ascending order, of one partial sum per block of inputs: neither the
  * cut into tasks nor the other rows matter. */
+#include "backend/cpu/grid.h"
 #include "backend/cpu/linear.h"
 #include "backend/cpu/state.h"
 
@@ -21,14 +22,6 @@
 struct cut {
   int rows, columns, multiple;
 };
-
-/* A product as tasks: `strips` of a tile's rows in so many blocks, panels in so many. Blocks
- * differ by one strip, or one panel, at most. */
-struct grid {
-  int64_t strips, panels, row_blocks, column_blocks;
-};
-
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static const struct gemm_kernels *kernels_of(const struct cpu_state *cpu, const struct gemm *g) {
   return linear_kernels(g->w, cpu->kernels);
@@ -77,24 +70,10 @@ static struct cut choose_cut(const struct cpu_state *cpu, const struct gemm_list
   return cut;
 }
 
-/* The part of a product that is one task: its first row and panel, and how many. */
-struct task {
-  int64_t row, panel;
-  int rows, panels;
-};
-
 static struct task task_at(const struct gemm *g, const struct gemm_kernels *k, struct cut most,
                            int64_t index) {
   const struct grid grid = grid_of(g, k, most);
-  const int64_t i = index % grid.row_blocks, j = index / grid.row_blocks;
-  const int64_t row = i * grid.strips / grid.row_blocks * k->rows;
-  const int64_t end = (i + 1) * grid.strips / grid.row_blocks * k->rows;
-  const int64_t panel = j * grid.panels / grid.column_blocks;
-  const int64_t last = (j + 1) * grid.panels / grid.column_blocks;
-  return (struct task){.row = row,
-                       .panel = panel,
-                       .rows = (int)((end < g->rows ? end : g->rows) - row),
-                       .panels = (int)(last - panel)};
+  return grid_task(&grid, g->rows, k->rows, index);
 }
 
 /* n in equal parts of at most `most`: the size of all but the last. */
