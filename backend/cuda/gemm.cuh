@@ -6,8 +6,10 @@
 #include "backend/cuda/device.cuh"
 #include "backend/cuda/kernels_moe.h"
 
-enum { PRODUCT_EXPERTS = 256, /* of one launch */
-       GROUP_ROWS = 2048 };
+enum {
+  PRODUCT_EXPERTS = 256, /* of one launch */
+  GROUP_ROWS = 2048
+};
 
 static inline __host__ __device__ int product_total(const struct cuda_product *p) {
   int blocks = (p->out + CUDA_PAIR - 1) / CUDA_PAIR;
@@ -103,26 +105,31 @@ DEVICE void transpose_quad(uint32_t w[4], int q) {
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
     uint32_t got = __shfl_xor_sync(0xffffffffu, q & 1 ? w[i] : w[i + 1], 1);
-    if (q & 1) w[i] = got;
-    else w[i + 1] = got;
+    if (q & 1)
+      w[i] = got;
+    else
+      w[i + 1] = got;
   }
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     uint32_t got = __shfl_xor_sync(0xffffffffu, q & 2 ? w[i] : w[i + 2], 2);
-    if (q & 2) w[i] = got;
-    else w[i + 2] = got;
+    if (q & 2)
+      w[i] = got;
+    else
+      w[i + 2] = got;
   }
 }
 
 /* Where the results of one row go. */
 template <typename Y> struct row_out {
-  Y *y;       /* the row */
-  int out;    /* its columns */
+  Y *y;    /* the row */
+  int out; /* its columns */
   bool valid, aligned;
 };
 
 /* Eight columns from `column`, as 16-bit pairs in w. */
-template <typename Y> DEVICE void store_eight(const struct row_out<Y> &to, int column, uint32_t w[4]) {
+template <typename Y>
+DEVICE void store_eight(const struct row_out<Y> &to, int column, uint32_t w[4]) {
   if (!to.valid) return;
   if (to.aligned && column + 8 <= to.out) {
     *(uint4 *)(to.y + column) = make_uint4(w[0], w[1], w[2], w[3]);
@@ -214,10 +221,13 @@ DEVICE void store_accumulators(const struct cuda_product &p, const struct tile &
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     int r = row + lane / 4 + 8 * half;
-    struct row_out<Y> to = {(Y *)p.y + r * p.ldy, p.out, r < tile.end,
-                            p.ldy % (16 / (int)sizeof(Y)) == 0};
-    if constexpr (PAIRED) store_pairs<BLOCKS>(to, acc, half, column, q);
-    else store_row<BLOCKS>(to, acc, half, column, q, p.activation);
+    struct row_out<Y> to = {
+      (Y *)p.y + r *p.ldy, p.out, r < tile.end, p.ldy % (16 / (int)sizeof(Y)) == 0
+    };
+    if constexpr (PAIRED)
+      store_pairs<BLOCKS>(to, acc, half, column, q);
+    else
+      store_row<BLOCKS>(to, acc, half, column, q, p.activation);
   }
 }
 

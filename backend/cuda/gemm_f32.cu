@@ -9,9 +9,7 @@ enum { BK = 8, THREADS = 256, FEW_ROWS = 4, FEW_COLUMNS = 8, FEW_MAX = 32 };
 /* A block's tile of 64 G x 64 G. Thread (tx, ty) of 16 x 16 has in each of G x G squares of 64 the
  * rows 4 ty .. 4 ty + 3 and the columns 16 (tx / 4) + 2 (tx % 4) + {0, 1, 8, 9}: of packed pairs,
  * two gates and the factors to them. */
-template <int G> struct pieces {
-  float x[BK][64 * G + 4], weight[BK][64 * G + 4];
-};
+template <int G> struct pieces { float x[BK][64 * G + 4], weight[BK][64 * G + 4]; };
 
 /* The elements that a thread brings: input thread % 8 of rows thread / 8 + 32 i. */
 template <int G> struct bringer {
@@ -142,7 +140,7 @@ __global__ void __launch_bounds__(THREADS, 2) product_fma(const struct cuda_prod
 __global__ void product_few(const struct cuda_product p) {
   int lane = threadIdx.x % 32;
   int64_t row = ((int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32) * FEW_ROWS;
-  int count = (int)(p.rows - row < FEW_ROWS ? p.rows - row : FEW_ROWS);
+  int count = static_cast<int>(min(p.rows - row, (int64_t)FEW_ROWS));
   for (int n = 0; n < p.out && count > 0; n += FEW_COLUMNS) {
     float acc[FEW_ROWS][FEW_COLUMNS] = {};
     for (int k = lane * 4; k < p.in; k += 128) {
@@ -218,20 +216,24 @@ cudaError_t product_simt(cudaStream_t stream, const struct cuda_product *p) {
                               : launch_narrow<__half>(stream, p);
 }
 
-cudaError_t cuda_product_by(cudaStream_t stream, const struct cuda_product *p,
-                            enum cuda_product_kernel kernel) {
+cudaError_t cuda_multiply_by(cudaStream_t stream, const struct cuda_product *p,
+                             enum cuda_product_kernel kernel) {
   if (p->rows == 0) return cudaSuccess;
   switch (kernel) {
-  case CUDA_PRODUCT_SIMT: return product_simt(stream, p);
-  case CUDA_PRODUCT_SM80: return product_sm80(stream, p);
-  case CUDA_PRODUCT_SM90: return product_sm90(stream, p);
-  default: break;
+  case CUDA_PRODUCT_SIMT:
+    return product_simt(stream, p);
+  case CUDA_PRODUCT_SM80:
+    return product_sm80(stream, p);
+  case CUDA_PRODUCT_SM90:
+    return product_sm90(stream, p);
+  default:
+    break;
   }
   cudaError_t error = product_sm90(stream, p);
   if (error == cudaErrorNotSupported) error = product_sm80(stream, p);
   return error == cudaErrorNotSupported ? product_simt(stream, p) : error;
 }
 
-cudaError_t cuda_product(cudaStream_t stream, const struct cuda_product *p) {
-  return cuda_product_by(stream, p, CUDA_PRODUCT_BEST);
+cudaError_t cuda_multiply(cudaStream_t stream, const struct cuda_product *p) {
+  return cuda_multiply_by(stream, p, CUDA_PRODUCT_BEST);
 }

@@ -6,8 +6,17 @@
 #include "backend/cuda/gemm.cuh"
 #include "backend/cuda/gemm_kernels.h"
 
-enum { BM = 128, BN = 128, BK = 32, STAGES = 4, WARPS = 4, THREADS = 32 * WARPS,
-       ROW_BYTES = BK * 2, STAGE_BYTES = (BM + BN) * ROW_BYTES, COPIES = BM * 4 / THREADS };
+enum {
+  BM = 128,
+  BN = 128,
+  BK = 32,
+  STAGES = 4,
+  WARPS = 4,
+  THREADS = 32 * WARPS,
+  ROW_BYTES = BK * 2,
+  STAGE_BYTES = (BM + BN) * ROW_BYTES,
+  COPIES = BM * 4 / THREADS
+};
 
 DEVICE unsigned char *chunk_at(unsigned char *piece, int row, int chunk) {
   return piece + row * ROW_BYTES + ((chunk ^ (row / 2 % 4)) << 4);
@@ -61,13 +70,12 @@ DEVICE void multiply_piece(float (&acc)[4][32], unsigned char *piece, int row, i
       ldmatrix_x4(a[m], chunk_at(piece, row + m * 16 + lane % 16, k * 2 + lane / 16));
 #pragma unroll
     for (int n = 0; n < 4; n++)
-      ldmatrix_x4(b[n], chunk_at(piece + BM * ROW_BYTES,
-                                 column + n * 16 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
+      ldmatrix_x4(b[n], chunk_at(piece + BM * ROW_BYTES, column + n * 16 + lane / 16 * 8 + lane % 8,
+                                 k * 2 + lane / 8 % 2));
 #pragma unroll
     for (int m = 0; m < 4; m++)
 #pragma unroll
-      for (int n = 0; n < 8; n++)
-        mma_m16n8k16<T>(acc[m] + 4 * n, a[m], b[n / 2] + n % 2 * 2);
+      for (int n = 0; n < 8; n++) mma_m16n8k16<T>(acc[m] + 4 * n, a[m], b[n / 2] + n % 2 * 2);
   }
 }
 
@@ -129,7 +137,8 @@ static cudaError_t launch(cudaStream_t stream, const struct cuda_product *p) {
 template <typename T>
 static cudaError_t launch_of(cudaStream_t stream, const struct cuda_product *p) {
   if (p->y_type == DT_F32)
-    return p->activation == CUDA_PAIRED ? cudaErrorNotSupported : launch<T, float, false>(stream, p);
+    return p->activation == CUDA_PAIRED ? cudaErrorNotSupported
+                                        : launch<T, float, false>(stream, p);
   return p->activation == CUDA_PAIRED ? launch<T, T, true>(stream, p)
                                       : launch<T, T, false>(stream, p);
 }

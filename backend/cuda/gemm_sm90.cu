@@ -15,8 +15,15 @@
 #include "backend/cuda/gemm_kernels.h"
 #include "backend/cuda/hopper.cuh"
 
-enum { BK = 64, STAGES = 4, STAGGER = 2, CONSUMERS = 2, GROUP = 128, /* threads of a warpgroup */
-       ROW_BYTES = BK * 2, STAGE_BYTES = (128 + 256) * ROW_BYTES };
+enum {
+  BK = 64,
+  STAGES = 4,
+  STAGGER = 2,
+  CONSUMERS = 2,
+  GROUP = 128, /* threads of a warpgroup */
+  ROW_BYTES = BK * 2,
+  STAGE_BYTES = (128 + 256) * ROW_BYTES
+};
 
 struct ring {
   uint64_t full[STAGES], empty[STAGES], late;
@@ -34,57 +41,54 @@ DEVICE void advance(struct place *place) {
   place->phase ^= place->stage == 0;
 }
 
-/* A warp's rows of x are written by generic copies; wgmma reads through the async proxy. */
-DEVICE void publish(uint64_t *full) {
-  async_proxy_fence();
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) mbarrier_arrive(full);
-}
-
-/* Eight threads copy a row's 128 bytes, each its chunk of rows thread / 8 + 16 i. */
+/* A warp brings the rows of x of a stage: eight lanes copy 128 bytes, lane l the chunk l % 8 of
+ * rows l / 8 + 4 i. source[j] of lane l is the row of x for row l + 32 j, or -1. wgmma reads
+ * through the async proxy what generic copies wrote. */
 template <typename T, int BM>
 DEVICE void gather(unsigned char *a, const struct cuda_product &p, const int32_t *source, int k) {
-  int chunk = threadIdx.x % 8, column = k + chunk * 8;
+  int lane = threadIdx.x % 32, chunk = lane % 8, column = k + chunk * 8;
+  const T *x = (const T *)p.x + column;
 #pragma unroll
-  for (int i = 0; i < BM / 16; i++) {
-    int r = threadIdx.x / 8 + 16 * i;
-    bool valid = source[i] >= 0 && column < p.in;
-    const T *from = (const T *)p.x + (valid ? (int64_t)source[i] * p.in + column : 0);
-    copy_async16(a + r * ROW_BYTES + ((chunk ^ (r % 8)) << 4), from, valid);
+  for (int i = 0; i < BM / 4; i++) {
+    int r = lane / 8 + 4 * i, from = __shfl_sync(0xffffffffu, source[i / 8], r % 32);
+    bool valid = from >= 0 && column < p.in;
+    copy_async16(a + r * ROW_BYTES + ((chunk ^ (r % 8)) << 4),
+                 valid ? x + (int64_t)from * p.in : (const T *)p.x, valid);
   }
   copy_async_commit();
+  copy_async_wait<0>();
+  async_proxy_fence();
+  __syncwarp();
 }
 
+/* The warp of each stage: copies of one do not wait for those of another. */
 template <typename T, int BM, int BN>
 DEVICE void produce_gathered(unsigned char *memory, struct ring *ring, const struct cuda_product &p,
                              const CUtensorMap *weights) {
+  static_assert(STAGES == GROUP / 32, "a warp for each stage");
+  int stage = threadIdx.x / 32, lane = threadIdx.x % 32;
+  unsigned char *a = memory + stage * STAGE_BYTES;
+  uint64_t *full = &ring->full[stage];
   struct place to = {0, 0};
   struct tile tile = {};
-  uint64_t *before = NULL; /* stage whose copies are under way */
   for (int t = blockIdx.x; walk_at<BM, BN>(&ring->walk, p, t, &tile); t += gridDim.x) {
-    int32_t source[BM / 16];
+    int32_t source[BM / 32];
 #pragma unroll
-    for (int i = 0; i < BM / 16; i++) {
-      int r = tile.row + threadIdx.x / 8 + 16 * i;
-      source[i] = r < tile.end ? p.token[r] : -1;
+    for (int j = 0; j < BM / 32; j++) {
+      int r = tile.row + lane + 32 * j;
+      source[j] = r < tile.end ? p.token[r] : -1;
     }
-    for (int k = 0; k < p.in; k += BK) {
-      unsigned char *a = memory + to.stage * STAGE_BYTES;
-      uint64_t *full = &ring->full[to.stage];
-      mbarrier_wait(&ring->empty[to.stage], to.phase ^ 1);
-      if (threadIdx.x == 0) {
+    for (int k = 0; k < p.in; k += BK, advance(&to)) {
+      if (to.stage != stage) continue;
+      mbarrier_wait(&ring->empty[stage], to.phase ^ 1);
+      if (lane == 0) {
         mbarrier_expect(full, BN * ROW_BYTES);
         tensor_load_3d(a + BM * ROW_BYTES, weights, full, k, tile.column, tile.expert);
       }
       gather<T, BM>(a, p, source, k);
-      copy_async_wait<1>();
-      if (before) publish(before);
-      before = full;
-      advance(&to);
+      if (lane == 0) mbarrier_arrive(full);
     }
   }
-  copy_async_wait<0>();
-  if (before) publish(before);
 }
 
 template <int BM, int BN>
@@ -120,12 +124,13 @@ DEVICE void multiply(float (&acc)[M64][BN / 2], unsigned char *memory, struct ri
     for (int k = 0; k < BK / 16; k++)
 #pragma unroll
       for (int m = 0; m < M64; m++)
-        warpgroup_mma<BN, T>(acc[m], rows + (m * 64 * ROW_BYTES + k * 32) / 16, weights + k * 32 / 16,
-                  step + k > 0);
+        warpgroup_mma<BN, T>(acc[m], rows + (m * 64 * ROW_BYTES + k * 32) / 16,
+                             weights + k * 32 / 16, step + k > 0);
     warpgroup_commit();
     warpgroup_wait<1>();
     if (lead && step > 0) mbarrier_arrive(&ring->empty[(from->stage + STAGES - 1) % STAGES]);
-    if (first && group == 0 && lead && step == min(STAGGER, steps) - 1) mbarrier_arrive(&ring->late);
+    if (first && group == 0 && lead && step == min(STAGGER, steps) - 1)
+      mbarrier_arrive(&ring->late);
     advance(from);
   }
   warpgroup_wait<0>();
@@ -153,14 +158,15 @@ DEVICE void consume(unsigned char *memory, struct ring *ring, const struct cuda_
 
 template <typename T, typename Y, int M64, bool GATHER, bool PAIRED>
 __global__ void __launch_bounds__((CONSUMERS + 1) * GROUP, 1)
-    product_sm90(const __grid_constant__ CUtensorMap rows, const __grid_constant__ CUtensorMap weights,
+    product_sm90(const __grid_constant__ CUtensorMap rows,
+                 const __grid_constant__ CUtensorMap weights,
                  const __grid_constant__ struct cuda_product p) {
   constexpr int BM = 128 * M64, BN = 256 / M64;
   SHARED_MEMORY(memory);
   struct ring *ring = (struct ring *)(memory + STAGES * STAGE_BYTES);
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; s++) {
-      mbarrier_init(&ring->full[s], GATHER ? 1 + GROUP / 32 : 1);
+      mbarrier_init(&ring->full[s], GATHER ? 2 : 1);
       mbarrier_init(&ring->empty[s], CONSUMERS * GROUP / 32);
     }
     mbarrier_init(&ring->late, GROUP / 32);
@@ -170,8 +176,10 @@ __global__ void __launch_bounds__((CONSUMERS + 1) * GROUP, 1)
   int group = threadIdx.x / GROUP - 1;
   if (group < 0) {
     registers_lower<72>();
-    if constexpr (GATHER) produce_gathered<T, BM, BN>(memory, ring, p, &weights);
-    else produce<BM, BN>(memory, ring, p, &rows, &weights);
+    if constexpr (GATHER)
+      produce_gathered<T, BM, BN>(memory, ring, p, &weights);
+    else
+      produce<BM, BN>(memory, ring, p, &rows, &weights);
   } else {
     registers_raise<216>();
     consume<T, Y, M64, BN, PAIRED>(memory, ring, p, group);
@@ -182,8 +190,8 @@ __global__ void __launch_bounds__((CONSUMERS + 1) * GROUP, 1)
 static cudaError_t map_rows(CUtensorMap *map, const struct cuda_product *p, const void *data,
                             int64_t rows, int matrices, int box) {
   uint64_t in = (uint64_t)p->in, n = (uint64_t)rows;
-  struct tensor_shape shape = {matrices ? 3 : 2, {in, n, (uint64_t)matrices}, 2 * in, 2 * in * n,
-                               {BK, (uint32_t)box}};
+  struct tensor_shape shape = {
+      matrices ? 3 : 2, {in, n, (uint64_t)matrices}, 2 * in, 2 * in * n, {BK, (uint32_t)box}};
   return tensor_map_create(map, (void *)data, &shape);
 }
 
@@ -193,8 +201,7 @@ static cudaError_t launch(cudaStream_t stream, const struct cuda_product *p, int
   int bytes = STAGES * STAGE_BYTES + (int)sizeof(struct ring);
   int64_t tiles = walk_bound<BM, BN>(p);
   CUtensorMap rows = {}, weights = {};
-  cudaError_t error =
-      map_rows(&weights, p, p->weight, product_total(p), p->experts, BN);
+  cudaError_t error = map_rows(&weights, p, p->weight, product_total(p), p->experts, BN);
   if (!error && !GATHER) error = map_rows(&rows, p, p->x, p->x_rows, 0, BM);
   if (!error)
     error = cudaFuncSetAttribute(product_sm90<T, Y, M64, GATHER, PAIRED>,

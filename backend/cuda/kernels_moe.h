@@ -40,11 +40,16 @@ struct cuda_product {
 
 /* Which kernel. BEST is what backends use; the others are for tests and benchmarks, which ask for
  * one and get cudaErrorNotSupported where it cannot do the product. */
-enum cuda_product_kernel { CUDA_PRODUCT_BEST, CUDA_PRODUCT_SIMT, CUDA_PRODUCT_SM80, CUDA_PRODUCT_SM90 };
+enum cuda_product_kernel {
+  CUDA_PRODUCT_BEST,
+  CUDA_PRODUCT_SIMT,
+  CUDA_PRODUCT_SM80,
+  CUDA_PRODUCT_SM90
+};
 
-cudaError_t cuda_product(cudaStream_t stream, const struct cuda_product *product);
-cudaError_t cuda_product_by(cudaStream_t stream, const struct cuda_product *product,
-                            enum cuda_product_kernel kernel);
+cudaError_t cuda_multiply(cudaStream_t stream, const struct cuda_product *product);
+cudaError_t cuda_multiply_by(cudaStream_t stream, const struct cuda_product *product,
+                             enum cuda_product_kernel kernel);
 
 /* Rows of weights of a pair: blocks of CUDA_PAIR gate rows and CUDA_PAIR up rows in turn, so that
  * one thread holds both factors of a SwiGLU. */
@@ -75,8 +80,8 @@ cudaError_t cuda_assign_topk(cudaStream_t stream, const struct cuda_plan *plan, 
                              int skip);
 /* `stride` slots for each image, of which this fills the first E * K and empties the others. */
 cudaError_t cuda_assign_tokens(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
-                               const float *scores, int32_t first_token, int B, int T, int E,
-                               int K, int64_t stride);
+                               const float *scores, int32_t first_token, int B, int T, int E, int K,
+                               int64_t stride);
 cudaError_t cuda_assign_counted(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
                                 const float *scores, const float *capacity, const float *threshold,
                                 int64_t S, int E);

@@ -11,7 +11,9 @@ template <int V> struct values { float at[V]; };
 
 /* V consecutive values as one access. */
 template <typename T, int V> DEVICE struct values<V> load(const T *from) {
-  struct alignas(V * sizeof(T)) packed { T at[V]; } got = *(const struct packed *)from;
+  struct alignas(V * sizeof(T)) packed {
+    T at[V];
+  } got = *(const struct packed *)from;
   struct values<V> to;
 #pragma unroll
   for (int i = 0; i < V; i++) to.at[i] = static_cast<float>(got.at[i]);
@@ -20,7 +22,8 @@ template <typename T, int V> DEVICE struct values<V> load(const T *from) {
 
 /* A thread for V columns of a token. */
 template <typename R, int V>
-__global__ void combine(float *y, const R *rows, const struct cuda_plan d, const float *add, int D) {
+__global__ void combine(float *y, const R *rows, const struct cuda_plan d, const float *add,
+                        int D) {
   int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   int t = static_cast<int>(i / (D / V)), c = static_cast<int>(i % (D / V)) * V;
   if (t >= d.tokens) return;
@@ -39,7 +42,9 @@ __global__ void combine(float *y, const R *rows, const struct cuda_plan d, const
 #pragma unroll
     for (int k = 0; k < V; k++) sum.at[k] += more.at[k];
   }
-  struct alignas(V * sizeof(float)) packed { float at[V]; } out;
+  struct alignas(V * sizeof(float)) packed {
+    float at[V];
+  } out;
 #pragma unroll
   for (int k = 0; k < V; k++) out.at[k] = sum.at[k];
   *(struct packed *)(y + (int64_t)t * D + c) = out;
@@ -60,9 +65,12 @@ static void launch_combine(cudaStream_t stream, float *y, const void *rows,
 cudaError_t cuda_combine_rows(cudaStream_t stream, float *y, const void *rows, enum dtype rows_type,
                               const struct cuda_plan *plan, const float *add, int D) {
   if (plan->tokens == 0) return cudaSuccess;
-  if (rows_type == DT_F32) launch_combine<float>(stream, y, rows, plan, add, D);
-  else if (rows_type == DT_BF16) launch_combine<__nv_bfloat16>(stream, y, rows, plan, add, D);
-  else launch_combine<__half>(stream, y, rows, plan, add, D);
+  if (rows_type == DT_F32)
+    launch_combine<float>(stream, y, rows, plan, add, D);
+  else if (rows_type == DT_BF16)
+    launch_combine<__nv_bfloat16>(stream, y, rows, plan, add, D);
+  else
+    launch_combine<__half>(stream, y, rows, plan, add, D);
   return cudaGetLastError();
 }
 
@@ -73,7 +81,8 @@ __global__ void rows_copy(R *rows, const T *x, const int32_t *offset, int expert
   int64_t step = (int64_t)gridDim.x * blockDim.x;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
     int64_t r = begin + i / D;
-    rows[begin * D + i] = static_cast<R>(x ? static_cast<float>(x[token[r] * (int64_t)D + i % D]) : 0);
+    rows[begin * D + i] =
+        static_cast<R>(x ? static_cast<float>(x[token[r] * (int64_t)D + i % D]) : 0);
   }
 }
 
@@ -104,10 +113,10 @@ cudaError_t cuda_rows_copy(cudaStream_t stream, void *rows, enum dtype rows_type
   return cudaGetLastError();
 }
 
-template <typename T>
-__global__ void pack_paired(T *dst, const float *src, int out, int in) {
+template <typename T> __global__ void pack_paired(T *dst, const float *src, int out, int in) {
   int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, n = i / in;
-  int64_t pair = n / (2 * CUDA_PAIR), part = n / CUDA_PAIR % 2, o = pair * CUDA_PAIR + n % CUDA_PAIR;
+  int64_t pair = n / (2 * CUDA_PAIR), part = n / CUDA_PAIR % 2,
+          o = pair * CUDA_PAIR + n % CUDA_PAIR;
   if (pair * CUDA_PAIR >= out) return;
   dst[i] = static_cast<T>(o < out ? src[(part * out + o) * in + i % in] : 0.0f);
 }

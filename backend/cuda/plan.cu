@@ -1,5 +1,6 @@
-/* Choices of routers as assignments (expert, token, weight): the kernels to backend/ref/ref_route.c.
- * Candidates have one total order: larger score first, then the lower index; NaN after all numbers.
+/* Choices of routers as assignments (expert, token, weight): the kernels to
+ * backend/ref/ref_route.c. Candidates have one total order: larger score first, then the lower
+ * index; NaN after all numbers.
  */
 #include "backend/cuda/device.cuh"
 #include "backend/cuda/kernels_moe.h"
@@ -19,7 +20,9 @@ DEVICE bool precedes(float a, int a_index, float b, int b_index) {
   return a != b ? a > b : a_index < b_index;
 }
 
-static unsigned blocks_for(int64_t n, int threads) { return (unsigned)((n + threads - 1) / threads); }
+static unsigned blocks_for(int64_t n, int threads) {
+  return (unsigned)((n + threads - 1) / threads);
+}
 
 __global__ void assign(const struct cuda_plan d, int64_t at, int32_t first_token, int64_t n,
                        int32_t expert, float gate) {
@@ -184,8 +187,8 @@ __global__ void assign_tokens(const struct cuda_plan d, int64_t at, const float 
 }
 
 cudaError_t cuda_assign_tokens(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
-                               const float *scores, int32_t first_token, int B, int T, int E,
-                               int K, int64_t stride) {
+                               const float *scores, int32_t first_token, int B, int T, int E, int K,
+                               int64_t stride) {
   if (B == 0) return cudaSuccess;
   LAUNCH(assign_tokens, dim3((unsigned)E, (unsigned)B), THREADS, 0, stream, *plan, at, scores,
          first_token, T, E, K, stride);
@@ -223,8 +226,10 @@ __global__ void assign_by_label(const struct cuda_plan d, int64_t at, const int3
   int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (labels[b] != label || i >= stride) return;
   at += b * stride + i;
-  if (i < T) set(d, at, expert, b * T + static_cast<int32_t>(i), 1.0f);
-  else set(d, at, -1, 0, 0.0f);
+  if (i < T)
+    set(d, at, expert, b * T + static_cast<int32_t>(i), 1.0f);
+  else
+    set(d, at, -1, 0, 0.0f);
 }
 
 cudaError_t cuda_assign_by_label(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,

@@ -14,8 +14,11 @@
 
 DEVICE bool is_nan(float x) { return x != x; }
 
-enum { COUNT_THREADS = 1024, CHUNK = 128 /* tokens, one a thread */,
-       COUNTERS = 2 /* of blocks that finished, before the counts of chunks */ };
+enum {
+  COUNT_THREADS = 1024,
+  CHUNK = 128 /* tokens, one a thread */,
+  COUNTERS = 2 /* of blocks that finished, before the counts of chunks */
+};
 
 static int chunks_of(int tokens) { return (tokens + CHUNK - 1) / CHUNK; }
 
@@ -57,7 +60,8 @@ DEVICE void counts_to_ends(const struct cuda_plan &d) {
   for (int from = 0; from <= d.tokens; from += COUNT_THREADS * EACH) {
     int at = from + static_cast<int>(threadIdx.x) * EACH, count[EACH], own = 0;
 #pragma unroll
-    for (int i = 0; i < EACH; i++) own += count[i] = at + i < d.tokens ? __ldcg(d.first + at + i) : 0;
+    for (int i = 0; i < EACH; i++)
+      own += count[i] = at + i < d.tokens ? __ldcg(d.first + at + i) : 0;
     int through = warp_scan(own), before = base;
     if (threadIdx.x % 32 == 31) sums[warp] = through;
     __syncthreads();
@@ -206,8 +210,8 @@ cudaError_t cuda_dispatch_order(cudaStream_t stream, const struct cuda_plan *pla
   unsigned chunks = (unsigned)chunks_of(plan->tokens > 0 ? plan->tokens : 1);
   unsigned blocks = (unsigned)((plan->capacity + COUNT_THREADS - 1) / COUNT_THREADS);
   int bytes = plan->experts * (int)sizeof(int32_t);
-  cudaError_t error = cudaFuncSetAttribute(order_rank, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           bytes * CHUNK);
+  cudaError_t error =
+      cudaFuncSetAttribute(order_rank, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes * CHUNK);
   if (error) return error;
   if (blocks == 0) blocks = 1; /* without assignments there are offsets, too */
   LAUNCH(order_clear, (unsigned)(plan->tokens / COUNT_THREADS + 1), COUNT_THREADS, 0, stream, *plan,

@@ -1,10 +1,11 @@
 /* Checks of backend/cuda/kernels_moe.h against plain definitions in float64, on the emulated device
- * (test_cuda_moe) and on a real one (bench_moe). */
+ * (test_cuda_moe) and on a real one (bench/cuda/bench_moe.cu). */
 #ifndef TESTS_CUDA_MOE_CHECKS_H
 #define TESTS_CUDA_MOE_CHECKS_H
 
 #include "backend/cuda/kernels_moe.h"
 
+#ifdef __cplusplus
 #include <vector>
 
 /* An array in device memory; failed calls end the program. */
@@ -27,10 +28,17 @@ float widen_bits(uint16_t bits, enum dtype type);
 void must(cudaError_t error, const char *what);
 double activation_of(enum cuda_activation activation, double first, double up);
 
-/* Returns how many checks failed; prints a line for each that did, and all if `verbose`. Kernels
- * that the device lacks are left out. */
-int check_products(bool verbose);
-int check_plans(bool verbose);
-int check_rows(bool verbose);
+extern "C" {
+#endif
+
+/* Return how many checks failed; print a line for each that did, and all if `verbose`. Kernels that
+ * the device lacks are left out. */
+int check_products(int verbose);
+int check_plans(int verbose);
+int check_rows(int verbose);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -19,7 +19,7 @@ static bool precedes(float a, int a_index, float b, int b_index) {
 
 static bool same(float a, float b) { return memcmp(&a, &b, sizeof a) == 0; }
 
-static int report(const char *what, bool good, bool verbose) {
+static int report(const char *what, bool good, int verbose) {
   if (!good || verbose) printf("%s %s\n", good ? "ok" : "FAILED", what);
   return !good;
 }
@@ -33,9 +33,9 @@ struct plan_memory {
       : expert((size_t)capacity), source((size_t)capacity), offset((size_t)experts + 1),
         token((size_t)capacity), first((size_t)tokens + 1), row((size_t)capacity),
         work((size_t)cuda_dispatch_work(tokens, experts)), gate((size_t)capacity),
-        weight((size_t)capacity),
-        plan{experts,    tokens,     capacity,     expert.data, source.data, gate.data,
-             offset.data, token.data, weight.data, first.data,  row.data} {}
+        weight((size_t)capacity), plan{experts,     tokens,     capacity,    expert.data,
+                                       source.data, gate.data,  offset.data, token.data,
+                                       weight.data, first.data, row.data} {}
   std::vector<assignment> assignments() const {
     std::vector<int32_t> e = expert.host(), s = source.host();
     std::vector<float> g = gate.host();
@@ -58,14 +58,13 @@ static std::vector<float> some_scores(size_t n, uint64_t seed, int nans) {
 static bool equal(const std::vector<assignment> &got, const std::vector<assignment> &want) {
   for (size_t i = 0; i < want.size(); i++) {
     if (got[i].expert != want[i].expert) return false;
-    if (want[i].expert >= 0 &&
-        (got[i].token != want[i].token || !same(got[i].gate, want[i].gate)))
+    if (want[i].expert >= 0 && (got[i].token != want[i].token || !same(got[i].gate, want[i].gate)))
       return false;
   }
   return got.size() == want.size();
 }
 
-static int check_topk(int rows, int E, int K, int skip, int nans, bool verbose) {
+static int check_topk(int rows, int E, int K, int skip, int nans, int verbose) {
   std::vector<float> scores = some_scores((size_t)rows * E, (uint64_t)rows + E, nans);
   device_array<float> device(scores);
   plan_memory memory(E, rows, (int64_t)rows * K + 3);
@@ -92,11 +91,12 @@ static void take(std::vector<assignment> *to, const float *scores, int n, int E,
   });
   k = std::min(k, n);
   std::sort(order.begin(), order.begin() + k);
-  for (int i = 0; i < k; i++) to->push_back({e, first + order[i], scores[(size_t)order[i] * E + e]});
+  for (int i = 0; i < k; i++)
+    to->push_back({e, first + order[i], scores[(size_t)order[i] * E + e]});
   for (int i = k; i < slots; i++) to->push_back({-1, 0, 0});
 }
 
-static int check_tokens(int B, int T, int E, int K, int nans, bool verbose) {
+static int check_tokens(int B, int T, int E, int K, int nans, int verbose) {
   std::vector<float> scores = some_scores((size_t)B * T * E, (uint64_t)T * E + K, nans);
   std::vector<int32_t> labels(B);
   int stride = std::max(T, E * K) + 2;
@@ -108,8 +108,7 @@ static int check_tokens(int B, int T, int E, int K, int nans, bool verbose) {
        "assign_tokens");
   std::vector<assignment> got = memory.assignments(), want, null;
   for (int b = 0; b < B; b++) {
-    for (int e = 0; e < E; e++)
-      take(&want, &scores[(size_t)b * T * E], T, E, e, b * T, K, K);
+    for (int e = 0; e < E; e++) take(&want, &scores[(size_t)b * T * E], T, E, e, b * T, K, K);
     while ((int)want.size() < (b + 1) * stride) want.push_back({-1, 0, 0});
   }
   int failed = report("assign_tokens", equal(got, want), verbose);
@@ -117,11 +116,12 @@ static int check_tokens(int B, int T, int E, int K, int nans, bool verbose) {
        "assign_by_label");
   for (int i = 0; i < B * stride; i++)
     if (labels[i / stride] == 1000)
-      want[i] = i % stride < T ? assignment{E, i / stride * T + i % stride, 1} : assignment{-1, 0, 0};
+      want[i] =
+          i % stride < T ? assignment{E, i / stride * T + i % stride, 1} : assignment{-1, 0, 0};
   return failed + report("assign_by_label", equal(memory.assignments(), want), verbose);
 }
 
-static int check_counted(int S, int E, int nans, bool verbose) {
+static int check_counted(int S, int E, int nans, int verbose) {
   std::vector<float> scores = some_scores((size_t)S * E, (uint64_t)S + 7, nans), threshold(E),
                      capacity = some_scores((size_t)S * E, (uint64_t)S + 9, 0);
   for (int e = 0; e < E; e++) threshold[e] = 6 - 12 * (float)e / (float)(E - 1);
@@ -194,22 +194,24 @@ static void random_plan(plan_memory *memory, std::vector<assignment> *all, int n
 }
 
 template <class T> static bool begins(const std::vector<T> &got, const std::vector<T> &want) {
-  return got.size() >= want.size() && (want.empty() || !memcmp(got.data(), want.data(), want.size() * sizeof(T)));
+  return got.size() >= want.size() &&
+         (want.empty() || !memcmp(got.data(), want.data(), want.size() * sizeof(T)));
 }
 
-static int check_order(int E, int tokens, int capacity, int nans, bool verbose) {
+static int check_order(int E, int tokens, int capacity, int nans, int verbose) {
   plan_memory memory(E, tokens, capacity);
   std::vector<assignment> all;
   random_plan(&memory, &all, nans);
   must(cuda_dispatch_order(nullptr, &memory.plan, memory.work.data), "dispatch_order");
   expected_plan want = plan_of(all, E, tokens);
-  bool good = begins(memory.offset.host(), want.offset) && begins(memory.token.host(), want.token) &&
+  bool good = begins(memory.offset.host(), want.offset) &&
+              begins(memory.token.host(), want.token) &&
               begins(memory.weight.host(), want.weight) &&
               begins(memory.first.host(), want.first) && begins(memory.row.host(), want.row);
   return report("dispatch_order", good, verbose);
 }
 
-int check_plans(bool verbose) {
+int check_plans(int verbose) {
   int failed = 0;
   failed += check_topk(300, 8, 2, 0, 0, verbose);
   failed += check_topk(33, 16, 3, 2, 20, verbose);
@@ -228,7 +230,7 @@ int check_plans(bool verbose) {
   return failed;
 }
 
-static int check_combine(enum dtype type, int D, bool add, bool verbose) {
+static int check_combine(enum dtype type, int D, bool add, int verbose) {
   const int E = 5, tokens = 70, capacity = 200;
   plan_memory memory(E, tokens, capacity);
   std::vector<assignment> all;
@@ -247,8 +249,9 @@ static int check_combine(enum dtype type, int D, bool add, bool verbose) {
   for (float &m : more) m = random_value(&state);
   device_array<float> wide_rows(rows), device_more(more), y((size_t)tokens * D);
   device_array<uint16_t> narrow_rows(narrow);
-  must(cuda_combine_rows(nullptr, y.data, type == DT_F32 ? (void *)wide_rows.data : narrow_rows.data,
-                         type, &memory.plan, add ? device_more.data : nullptr, D),
+  must(cuda_combine_rows(nullptr, y.data,
+                         type == DT_F32 ? (void *)wide_rows.data : narrow_rows.data, type,
+                         &memory.plan, add ? device_more.data : nullptr, D),
        "combine_rows");
   std::vector<float> got = y.host();
   double error = 0, norm = 0;
@@ -264,7 +267,7 @@ static int check_combine(enum dtype type, int D, bool add, bool verbose) {
   return report("combine_rows", sqrt(error / norm) < 1e-6, verbose);
 }
 
-static int check_copy(bool copy, bool verbose) {
+static int check_copy(bool copy, int verbose) {
   const int D = 37, E = 2;
   std::vector<int32_t> offset = {3, 3, 9}, token(12, 1);
   for (int r = 3; r < 9; r++) token[r] = 10 - r;
@@ -287,7 +290,7 @@ static int check_copy(bool copy, bool verbose) {
   return report("rows_copy", good, verbose);
 }
 
-int check_rows(bool verbose) {
+int check_rows(int verbose) {
   int failed = 0;
   failed += check_combine(DT_F32, 72, true, verbose);
   failed += check_combine(DT_BF16, 72, false, verbose);
