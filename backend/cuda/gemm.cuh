@@ -221,8 +221,9 @@ DEVICE void store_accumulators(const struct cuda_product &p, const struct tile &
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     int r = row + lane / 4 + 8 * half;
+    Y *y = static_cast<Y *>(p.y) + r * p.ldy;
     struct row_out<Y> to = {
-      (Y *)p.y + r *p.ldy, p.out, r < tile.end, p.ldy % (16 / (int)sizeof(Y)) == 0
+      y, p.out, r < tile.end, p.ldy % (16 / (int)sizeof(Y)) == 0
     };
     if constexpr (PAIRED)
       store_pairs<BLOCKS>(to, acc, half, column, q);

@@ -1,8 +1,8 @@
 /* Launchers of products and of the steps of a mixture-of-experts layer on CUDA.
  *
- * All arrays are device memory. Sizes given here bound the launch; how many rows there really are
- * stays on the device, in offset[]. Nothing here waits for the device. A row's result depends on no
- * other row and on no size but its own, and every sum has one order. */
+ * All arrays are device memory, aligned to 16 bytes. Sizes given here bound the launch; how many
+ * rows there really are stays on the device, in offset[]. Nothing here waits for the device. A
+ * row's result depends on no other row and on no size but its own, and every sum has one order. */
 #ifndef BACKEND_CUDA_KERNELS_MOE_H
 #define BACKEND_CUDA_KERNELS_MOE_H
 
