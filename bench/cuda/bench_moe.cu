@@ -1,5 +1,5 @@
 /* Checks and times the products and the plan of mixture-of-experts layers on a GPU, beside dense
- * products of equal size by cuBLASLt; a line of JSON each. Built by `make cuda-bench`; needs
+ * products of equal size by cuBLASLt; a line of JSON each. Built by scripts/cuda_bench.sh; needs
  * nothing but a driver, and libcublasLt for the comparison. Exit code 1 if a result is wrong. */
 #include "bench/cuda/peer_lt.h"
 #include "tests/cuda/moe_checks.h"
