@@ -6,10 +6,10 @@
 #include "backend/backend.h"
 
 struct expert_store {
-  /* NULL after a failure, which is recorded in `be`. */
-  const struct expert *(*acquire)(struct expert_store *self, struct backend *be, int layer,
+  /* NULL after a failure, which is recorded in `ex`. */
+  const struct expert *(*acquire)(struct expert_store *self, struct exec *ex, int layer,
                                   int expert);
-  void (*release)(struct expert_store *self, struct backend *be, int layer, int expert);
+  void (*release)(struct expert_store *self, struct exec *ex, int layer, int expert);
 };
 
 /* All experts in memory, all the time. */

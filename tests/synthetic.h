@@ -32,7 +32,7 @@ void synthetic_write(const struct synthetic *spec, const char *path);
 
 /* A model opened by a backend of its own. */
 struct opened {
-  struct backend be;
+  struct exec ex;
   struct dit *model;
 };
 void model_open(struct opened *out, const char *path, const char *backend, const char *tier,

@@ -118,12 +118,12 @@ static void check_invariance(int width, int size, const struct arithmetic *arith
 
 static void test_invariance(void **state) {
   const struct arithmetic *arithmetic = *state;
-  struct backend probe;
-  if (backend_init(&probe, test_ctx(), "cpu", arithmetic->tier, 1) != DITMOE_OK) {
+  struct exec probe;
+  if (backend_open(&probe, test_ctx(), "cpu", arithmetic->tier, 1) != DITMOE_OK) {
     print_message("tier %s is not on this machine\n", arithmetic->tier);
     skip();
   }
-  backend_fini(&probe);
+  exec_close(&probe);
   check_invariance(384, 8, arithmetic);
 #ifndef __SANITIZE_ADDRESS__ /* which takes minutes, and sees the same code */
   check_invariance(1152, 4, arithmetic);
@@ -243,9 +243,9 @@ struct zero_gate_check {
   int seen;
 };
 
-static void check_zero_gate(void *user, struct backend *be, const struct dit_tap_data *tap) {
+static void check_zero_gate(void *user, struct exec *ex, const struct dit_tap_data *tap) {
   struct zero_gate_check *check = user;
-  (void)be;
+  (void)ex;
   if (tap->point != TAP_EXPERT_ROWS) return;
   const struct dispatch *d = tap->dispatch;
   const int E = 6, k = 2, tokens = tap->B * tap->T;
@@ -275,14 +275,14 @@ static void test_zero_gate(void **state) {
   const struct dit_tap tap = {&check, check_zero_gate};
   const int32_t label = 0;
   const struct dit_input in = {.labels = &label, .B = 1, .tap = &tap};
-  assert_ok(test_ctx(), backend_arena(&o.be, dit_predict_bytes(&o.be, o.model, 1), false));
-  const struct act *acts = be_narrowed(&o.be, u, T * D);
-  moe_forward(&o.be, o.model, 0, y, u, &in);
+  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, 1)));
+  struct act acts = be_narrowed(&o.ex, DT_F32, u, T * D);
+  moe_forward(&o.ex, o.model, 0, y, u, &in);
   for (int e = 0; e < 2; e++) {
-    ffn_forward(&o.be, &o.model->resident.layers[0][e], one, acts, T);
+    ffn_forward(&o.ex, &o.model->resident.layers[0][e], one, acts, T);
     for (int i = 0; i < T * D; i++) mean[i] += (double)one[i] / 2;
   }
-  assert_ok(test_ctx(), o.be.status);
+  assert_ok(test_ctx(), o.ex.status);
   assert_int_equal(check.seen, 1);
   assert_within("weights", check.worst, 1e-7);
   for (int i = 0; i < T * D; i++)
@@ -328,18 +328,18 @@ struct guard_store {
 static struct guard_store *guard;
 static const struct backend_ops *guarded_ops;
 
-static const struct expert *guard_acquire(struct expert_store *self, struct backend *be, int layer,
+static const struct expert *guard_acquire(struct expert_store *self, struct exec *ex, int layer,
                                           int expert) {
   struct guard_store *g = (struct guard_store *)self;
-  const struct expert *given = g->inner->acquire(g->inner, be, layer, expert);
+  const struct expert *given = g->inner->acquire(g->inner, ex, layer, expert);
   g->held[expert] = g->forgetful ? NULL : given;
   g->acquired++;
   return given;
 }
 
-static void guard_release(struct expert_store *self, struct backend *be, int layer, int expert) {
+static void guard_release(struct expert_store *self, struct exec *ex, int layer, int expert) {
   struct guard_store *g = (struct guard_store *)self;
-  g->inner->release(g->inner, be, layer, expert);
+  g->inner->release(g->inner, ex, layer, expert);
   g->held[expert] = NULL;
   g->released++;
 }
@@ -349,18 +349,17 @@ static void check_held(const struct dispatch *d, const struct expert *const *exp
     if (d->offset[e + 1] > d->offset[e] && guard->held[e] != experts[e]) guard->violations++;
 }
 
-static void guarded_in(struct backend *be, struct act *h, const struct act *x,
-                       const struct dispatch *d, const struct expert *const *experts, int D,
-                       int F) {
+static void guarded_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
+                       const struct expert *const *experts, int D, int F) {
   check_held(d, experts);
-  guarded_ops->experts_in(be, h, x, d, experts, D, F);
+  guarded_ops->experts_in(ex, h, x, d, experts, D, F);
 }
 
-static void guarded_out(struct backend *be, float *rows, const struct act *h, const struct act *x,
+static void guarded_out(struct exec *ex, float *rows, struct act h, struct act x,
                         const struct dispatch *d, const struct expert *const *experts, int D,
                         int F) {
   check_held(d, experts);
-  guarded_ops->experts_out(be, rows, h, x, d, experts, D, F);
+  guarded_ops->experts_out(ex, rows, h, x, d, experts, D, F);
 }
 
 static void run_guarded(bool forgetful, struct guard_store *g) {
@@ -371,16 +370,19 @@ static void run_guarded(bool forgetful, struct guard_store *g) {
   *g = (struct guard_store){
       .store = {guard_acquire, guard_release}, .inner = o.model->store, .forgetful = forgetful};
   guard = g;
-  guarded_ops = o.be.ops;
-  struct backend_ops ops = *o.be.ops;
+  guarded_ops = o.ex.device->ops;
+  struct backend_ops ops = *o.ex.device->ops;
+  struct device device = *o.ex.device;
+  const struct device *own = o.ex.device;
   ops.experts_in = guarded_in;
   ops.experts_out = guarded_out;
-  o.be.ops = &ops;
+  device.ops = &ops;
+  o.ex.device = &device;
   o.model->store = &g->store;
   float *out = malloc(model_output_size(&o) * sizeof *out);
   assert_non_null(out);
   model_predict(&o, out, 0, 1, 0, NULL);
-  o.be.ops = guarded_ops;
+  o.ex.device = own;
   free(out);
   model_close(&o);
 }

@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-void cpu_gather_rows(struct backend *be, float *dst, const float *src, const int32_t *index,
-                     int64_t n, int D) {
-  CPU_PARALLEL_FOR(be, n * D)
+void cpu_gather_rows(struct exec *ex, float *dst, const float *src, const int32_t *index, int64_t n,
+                     int D) {
+  CPU_PARALLEL_FOR(ex, n * D)
   for (int64_t i = 0; i < n; i++)
     memcpy(dst + i * D, src + (int64_t)index[i] * D, (size_t)D * sizeof *dst);
 }
@@ -16,11 +16,10 @@ static bool has_weights(const struct expert *expert) {
 
 /* What the products of the experts read and write: tokens x [tokens, D], h [R, F], rows [R, D]. */
 struct grouped {
-  const struct backend *be;
   const struct dispatch *d;
   const struct expert *const *experts;
-  const struct act *x;
-  struct act *h;
+  struct act x;
+  struct act h;
   float *rows;
   int D, F;
 };
@@ -35,9 +34,9 @@ static struct gemm expert_in(const void *source, int e) {
   const int64_t first = g->d->offset[e];
   return (struct gemm){.w = expert->in,
                        .finish = expert->kind == EXPERT_SWIGLU ? FINISH_SWIGLU : FINISH_GELU,
-                       .x = g->x,
+                       .x = g->x.data,
                        .index = g->d->token + first,
-                       .y = act_at(g->be, g->h, first * g->F),
+                       .y = act_at(g->h, first * g->F),
                        .ldx = g->D,
                        .ldy = g->F,
                        .rows = rows_of(g, e)};
@@ -47,37 +46,37 @@ static struct gemm expert_out(const void *source, int e) {
   const struct grouped *g = source;
   const int64_t first = g->d->offset[e];
   return (struct gemm){.w = g->experts[e]->out,
-                       .x = act_at(g->be, g->h, first * g->F),
+                       .x = act_at(g->h, first * g->F),
                        .y = g->rows + first * g->D,
                        .ldx = g->F,
                        .ldy = g->D,
                        .rows = rows_of(g, e)};
 }
 
-void cpu_experts_in(struct backend *be, struct act *h, const struct act *x,
-                    const struct dispatch *d, const struct expert *const *experts, int D, int F) {
-  struct grouped g = {be, d, experts, x, h, NULL, D, F};
-  gemm_run(be, &(struct gemm_list){d->experts, expert_in, &g});
+void cpu_experts_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
+                    const struct expert *const *experts, int D, int F) {
+  struct grouped g = {d, experts, x, h, NULL, D, F};
+  gemm_run(ex, &(struct gemm_list){d->experts, expert_in, &g});
 }
 
-void cpu_experts_out(struct backend *be, float *rows, const struct act *h, const struct act *x,
+void cpu_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
                      const struct dispatch *d, const struct expert *const *experts, int D, int F) {
-  struct grouped g = {be, d, experts, NULL, (struct act *)(uintptr_t)h, rows, D, F};
-  gemm_run(be, &(struct gemm_list){d->experts, expert_out, &g});
+  struct grouped g = {d, experts, x, h, rows, D, F};
+  gemm_run(ex, &(struct gemm_list){d->experts, expert_out, &g});
   for (int e = 0; e < d->experts; e++) {
     if (has_weights(experts[e])) continue;
     for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
       if (experts[e]->kind == EXPERT_COPY)
-        be_widen(be, rows + r * D, act_at(be, x, (int64_t)d->token[r] * D), D);
+        cpu_widen(ex, rows + r * D, act_from(x, (int64_t)d->token[r] * D), D);
       else
         memset(rows + r * D, 0, (size_t)D * sizeof *rows);
   }
 }
 
-void cpu_combine_rows(struct backend *be, float *y, const float *rows, const struct dispatch *d,
+void cpu_combine_rows(struct exec *ex, float *y, const float *rows, const struct dispatch *d,
                       const float *add, int D) {
-  const struct row_kernels *kernels = cpu_state(be)->kernels->rows;
-  CPU_PARALLEL_FOR(be, (int64_t)d->tokens * D)
+  const struct row_kernels *kernels = cpu_kernels(ex)->rows;
+  CPU_PARALLEL_FOR(ex, (int64_t)d->tokens * D)
   for (int64_t t = 0; t < d->tokens; t++) {
     float *sum = y + t * D;
     int32_t i = d->first[t], end = d->first[t + 1];

@@ -55,8 +55,8 @@ static void sort_by_weight(int32_t *row, int64_t n, const float *weight) {
   }
 }
 
-void ref_dispatch_order(struct backend *be, struct dispatch *d) {
-  (void)be;
+void ref_dispatch_order(struct exec *ex, struct dispatch *d) {
+  (void)ex;
   sort_by_token(d, d->row); /* row is free until its own turn */
   sort_by_expert(d, d->row);
   for (int32_t r = 0; r < d->offset[d->experts]; r++) d->row[d->first[d->token[r]]++] = r;
@@ -65,31 +65,33 @@ void ref_dispatch_order(struct backend *be, struct dispatch *d) {
     sort_by_weight(d->row + d->first[t], d->first[t + 1] - d->first[t], d->weight);
 }
 
-static double hidden_at(const struct expert *expert, int64_t f, const struct act *x,
-                        int64_t first) {
+static double hidden_at(const struct expert *expert, int64_t f, struct act x, int64_t first) {
   const struct linear *w = expert->in;
   double value = ref_linear_at(w, f, x, first);
   if (expert->kind == EXPERT_GELU) return gelu_of(value);
   return silu_of(value) * ref_linear_at(w, w->out + f, x, first);
 }
 
-void ref_hidden(struct backend *be, struct act *h, const struct act *x, const struct expert *expert,
+void ref_hidden(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                 int64_t rows) {
+  (void)ex;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t f = 0; f < expert->hidden; f++)
-      act_set(be, h, r * expert->hidden + f, hidden_at(expert, f, x, r * expert->in->in));
+      act_set(h, r * expert->hidden + f, hidden_at(expert, f, x, r * expert->in->in));
 }
 
-void ref_experts_in(struct backend *be, struct act *h, const struct act *x,
-                    const struct dispatch *d, const struct expert *const *experts, int D, int F) {
+void ref_experts_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
+                    const struct expert *const *experts, int D, int F) {
+  (void)ex;
   for (int e = 0; e < d->experts; e++)
     for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
       for (int64_t f = 0; f < experts[e]->hidden; f++)
-        act_set(be, h, r * F + f, hidden_at(experts[e], f, x, (int64_t)d->token[r] * D));
+        act_set(h, r * F + f, hidden_at(experts[e], f, x, (int64_t)d->token[r] * D));
 }
 
-void ref_experts_out(struct backend *be, float *rows, const struct act *h, const struct act *x,
+void ref_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
                      const struct dispatch *d, const struct expert *const *experts, int D, int F) {
+  (void)ex;
   for (int e = 0; e < d->experts; e++)
     for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
       for (int64_t c = 0; c < D; c++) {
@@ -98,13 +100,13 @@ void ref_experts_out(struct backend *be, float *rows, const struct act *h, const
         if (expert->hidden > 0)
           *value = (float)ref_linear_at(expert->out, c, h, r * F);
         else
-          *value = expert->kind == EXPERT_COPY ? act_at(be, x, (int64_t)d->token[r] * D + c) : 0;
+          *value = expert->kind == EXPERT_COPY ? act_at(x, (int64_t)d->token[r] * D + c) : 0;
       }
 }
 
-void ref_combine_rows(struct backend *be, float *y, const float *rows, const struct dispatch *d,
+void ref_combine_rows(struct exec *ex, float *y, const float *rows, const struct dispatch *d,
                       const float *add, int D) {
-  (void)be;
+  (void)ex;
   for (int64_t t = 0; t < d->tokens; t++)
     for (int64_t c = 0; c < D; c++) {
       double sum = 0;
