@@ -91,12 +91,10 @@ struct options {
   const char *operand, *second; /* second: NULL if it was left out */
 };
 
-/* Reads the command line into `settings` (settings_size bytes) and serves --help, --version and the
- * hidden --emit options. Returns an exit code if the program is done, else -1. */
-int options_read(struct options *options, const struct program *program, void *settings, int argc,
-                 char **argv);
+/* options.c */
+/* Presets go into `settings` (settings_size bytes); options_free in the end. */
+void options_create(struct options *options, const struct program *program, void *settings);
 void options_free(struct options *options);
-
 /* The program's own options, then the common ones; NULL after the last. */
 const struct option *option_at(const struct program *program, size_t index);
 /* NULL if there is none of that name; `length` characters of it count. */
@@ -113,9 +111,16 @@ bool option_given(const struct options *options, const void *field);
 /* The value as text that option_set reads back, or NULL if it is unset; free(). */
 char *option_value(const struct options *options, const struct option *option);
 
+/* option_help.c */
 void options_print_help(const struct program *program, FILE *out);
 void options_print_man(const struct program *program, FILE *out);
 /* shell: "bash", "zsh" or "fish". */
 void options_print_completion(const struct program *program, const char *shell, FILE *out);
+
+/* command_line.c */
+/* Reads the command line into `settings` (settings_size bytes) and serves --help, --version and the
+ * hidden --emit options. Returns an exit code if the program is done, else -1. */
+int options_read(struct options *options, const struct program *program, void *settings, int argc,
+                 char **argv);
 
 #endif

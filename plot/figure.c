@@ -149,6 +149,12 @@ static int64_t step_y(const struct layout *layout) {
          (layout->same_columns ? GAP / 2 : GAP / 2 + layout->bottom);
 }
 
+int figure_full_rows(int count) {
+  int across = 1;
+  while (across * across < count || count % across != 0) across++;
+  return across * across <= 2 * count ? across : 0;
+}
+
 /* Panels in a row: nearest to a page of 3 : 2 without holes in the last row. */
 static int choose_across(const struct layout *layout) {
   const int count = layout->figure->count;

@@ -37,4 +37,7 @@ struct figure {
  * over CANVAS_SIDE_MAX. */
 enum ditmoe_status figure_draw(const struct figure *figure, struct canvas *out);
 
+/* So many panels side by side that `count` of them fill their rows; 0 if that would be a strip. */
+int figure_full_rows(int count);
+
 #endif

@@ -50,12 +50,6 @@ static struct panel *make_panels(const struct view *view, const struct range *ra
   return panels;
 }
 
-int heatmap_full_rows(int count) {
-  int across = 1;
-  while (across * across < count || count % across != 0) across++;
-  return across * across <= 2 * count ? across : 0;
-}
-
 /* A row of a map is a layer. */
 static int panels_across(const struct heatmap *heatmap, const struct view *view) {
   int across = 1;
@@ -66,7 +60,7 @@ static int panels_across(const struct heatmap *heatmap, const struct view *view)
       across++;
     return across <= ACROSS_MAX ? across : 0;
   }
-  return heatmap_full_rows(view->count);
+  return figure_full_rows(view->count);
 }
 
 static enum ditmoe_status draw(const struct heatmap *heatmap, const struct view *view,

@@ -3,13 +3,13 @@
  *   options.c   the option table, checks across options
  *   rules.c     which options act on what
  *   open.c      dumps, traces, the second run, the model
+ *   image.c     the image of --overlay, and its index in the run
  *   names.c     names of classes; text of files made safe to show
- *   overlay.c   its experts drawn over it
  *   view.c      the selection as tables of numbers
  *   labels.c    titles, axes and labels of these tables
+ *   overlay.c   the experts drawn over the image
  *   figure.c    PNG, and APNG over the steps
  *   csv.c, npz.c
- *   image.c     the image of --overlay, and its index in the run
  *   findings.c  the published findings, checked
  *   json.c, print.c  the numbers as JSON and as text
  *   page.c      the HTML page */
@@ -164,21 +164,16 @@ char *heatmap_steps_title(const struct ditmoe_routing_info *info, int first_bin,
 /* "layer 3", "layers 3-7", numbers of blocks; free(). */
 char *heatmap_layers_title(const struct ditmoe_routing_info *info, int first, int last);
 
-/* overlay.c */
-/* The expert most often chosen at each position, -1 where none was. chosen: [T] */
-void heatmap_chosen(const struct heatmap *heatmap, int half, int layer, int first_bin, int last_bin,
-                    int *chosen);
+/* image.c */
 /* The image and its index, before the run is read. */
 enum ditmoe_status heatmap_read_overlay(struct heatmap *heatmap);
 /* Whether the run has it. */
 enum ditmoe_status heatmap_check_overlay(const struct heatmap *heatmap);
+
+/* overlay.c */
 /* Draws the experts of bins first .. last - 1 over the image. */
 enum ditmoe_status heatmap_draw_overlay(const struct heatmap *heatmap, int first_bin, int last_bin,
                                         struct canvas *out);
-
-/* figure.c */
-/* So many panels side by side that `count` of them fill their rows; 0 if that would be a strip. */
-int heatmap_full_rows(int count);
 
 /* The outputs; each does nothing if its option is not given. */
 enum ditmoe_status heatmap_write_figure(struct heatmap *heatmap);

@@ -2,6 +2,7 @@
  * a panel a layer, and the image alone before them. */
 #include "cli/heatmap/heatmap.h"
 #include "cli/text.h"
+#include "plot/figure.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,10 +20,9 @@ enum {
 static const double ALPHA = 0.45;
 static const color ink = {0x22, 0x22, 0x22}, faint = {0x66, 0x66, 0x66};
 
-/* Choices of every expert at every position: the largest of each position. */
-
-void heatmap_chosen(const struct heatmap *heatmap, int half, int layer, int first_bin, int last_bin,
-                    int *chosen) {
+/* The expert most often chosen at each position, -1 where none was. chosen: [T] */
+static void find_chosen(const struct heatmap *heatmap, int half, int layer, int first_bin,
+                        int last_bin, int *chosen) {
   const struct ditmoe_routing_info *info = &heatmap->run.info;
   const struct ditmoe_routing *routing =
       heatmap->image_routing ? heatmap->image_routing : heatmap->run.routing;
@@ -73,7 +73,7 @@ static struct overlay plan(const struct heatmap *heatmap, int first_bin, int las
     }
   o.panels = 1 + (o.last_layer - o.first_layer) * (heatmap->last_half - heatmap->first_half);
   o.across = (int)s->columns;
-  if (!o.across) o.across = o.panels < 5 ? o.panels : heatmap_full_rows(o.panels);
+  if (!o.across) o.across = o.panels < 5 ? o.panels : figure_full_rows(o.panels);
   if (!o.across) o.across = (int)ceil(sqrt(1.3 * o.panels));
   o.cell = (int)s->cell;
   if (!o.cell) o.cell = info->side * CELL_LEAST < IMAGE_SIDE ? IMAGE_SIDE / info->side : CELL_LEAST;
@@ -218,7 +218,7 @@ enum ditmoe_status heatmap_draw_overlay(const struct heatmap *heatmap, int first
   for (int half = heatmap->first_half; half < heatmap->last_half; half++)
     for (int layer = o.first_layer; layer < o.last_layer; layer++) {
       char *title = layer_title(&o, half, layer);
-      heatmap_chosen(heatmap, half, layer, first_bin, last_bin, chosen);
+      find_chosen(heatmap, half, layer, first_bin, last_bin, chosen);
       draw_panel(&o, out, index++, title, chosen);
       free(title);
     }

@@ -1,6 +1,7 @@
 /* Classes by id, name or WordNet id. */
 #include "cli/sample/classes.h"
 
+#include "base/edit_distance.h"
 #include "cli/report.h"
 #include "cli/text.h"
 
@@ -145,7 +146,7 @@ static int spelling_distance(const char *names, const char *text) {
   int nearest = INT_MAX;
   for (size_t length; (length = next_name(&names, &name)) > 0;) {
     char *one = text_copy_part(name, length);
-    int distance = text_distance(one, text);
+    int distance = edit_distance(one, text);
     if (distance < nearest) nearest = distance;
     free(one);
   }
