@@ -130,6 +130,20 @@ enum ditmoe_status option_set(struct options *options, const struct option *opti
   return status;
 }
 
+enum ditmoe_status options_read_environment(struct options *options,
+                                            const struct option_variable *variables, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    const char *value = getenv(variables[i].name), *end = variables[i].end;
+    if (!value || !*value || option_given(options, variables[i].field)) continue;
+    char *text = text_copy_part(value, strcspn(value, end ? end : ""));
+    enum ditmoe_status status = option_set(options, option_of(options, variables[i].field), text,
+                                           variables[i].name, FROM_ENVIRONMENT);
+    free(text);
+    TRY(status);
+  }
+  return DITMOE_OK;
+}
+
 static bool same_name(const char *name, size_t size, const char *given, size_t length) {
   if (size != length) return false;
   for (size_t i = 0; i < size; i++)

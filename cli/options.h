@@ -102,6 +102,15 @@ const struct option *option_find(const struct program *program, const char *name
 /* Parses text into the option's field; `what` begins the message ("--steps", "DITMOE_THREADS"). */
 enum ditmoe_status option_set(struct options *options, const struct option *option,
                               const char *text, const char *what, enum option_source source);
+struct option_variable { /* of the environment */
+  const char *name;
+  const void *field; /* of the settings                                     */
+  const char *end;   /* the value ends before one of these; NULL: it does not */
+};
+
+/* Settings that the command line does not give; of variables for one field the first counts. */
+enum ditmoe_status options_read_environment(struct options *options,
+                                            const struct option_variable *variables, size_t count);
 /* The option of a field of the settings. */
 const struct option *option_of(const struct options *options, const void *field);
 enum option_source option_source(const struct options *options, const struct option *option);

@@ -76,18 +76,9 @@ const struct program eval_program = {
 };
 
 enum ditmoe_status eval_read_environment(struct eval *eval) {
-  struct eval_settings *s = &eval->settings;
-  const struct {
-    const char *variable;
-    const void *field;
-  } variables[] = {{"DITMOE_INCEPTION", &s->inception}, {"DITMOE_THREADS", &s->threads}};
-  for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {
-    const char *text = getenv(variables[i].variable);
-    if (!text || !*text || option_given(&eval->options, variables[i].field)) continue;
-    TRY(option_set(&eval->options, option_of(&eval->options, variables[i].field), text,
-                   variables[i].variable, FROM_ENVIRONMENT));
-  }
-  return DITMOE_OK;
+  const struct option_variable variables[] = {{"DITMOE_INCEPTION", &eval->settings.inception, NULL},
+                                              {"DITMOE_THREADS", &eval->settings.threads, NULL}};
+  return options_read_environment(&eval->options, variables, sizeof variables / sizeof *variables);
 }
 
 static enum ditmoe_status check_outputs(const struct eval *eval) {

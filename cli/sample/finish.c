@@ -9,13 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
-static enum ditmoe_status write_outputs(struct sample *run, const float *latents) {
+static enum ditmoe_status write_outputs(struct sample *run) {
   const struct sample_settings *s = &run->settings;
   bool new_grid = s->grid && (!run->state.complete || !file_exists(s->grid));
   if (run->names.npz && !run->state.complete) TRY(sample_pack(run));
   TRY(sample_routing_write(run));
   if (new_grid) TRY(sample_write_grid(run));
-  return latents ? sample_write_latents(run, latents) : DITMOE_OK;
+  return run->batches.latents ? sample_write_latents(run) : DITMOE_OK;
 }
 
 static enum ditmoe_status write_manifest(struct sample *run, enum ditmoe_status status) {
@@ -109,13 +109,12 @@ static enum ditmoe_status finish_rank(struct sample *run, enum ditmoe_status sta
   return status;
 }
 
-enum ditmoe_status sample_finish(struct sample *run, enum ditmoe_status status,
-                                 const float *latents) {
+enum ditmoe_status sample_finish(struct sample *run, enum ditmoe_status status) {
   bool was_complete = run->state.complete && file_exists(run->names.manifest);
   if (status != DITMOE_OK && sample_undo(run)) return status;
   if (run->settings.rank > 0) return finish_rank(run, status);
   if (status == DITMOE_OK && run->settings.ranks > 1) status = sample_wait_for_ranks(run);
-  if (status == DITMOE_OK) status = write_outputs(run, latents);
+  if (status == DITMOE_OK) status = write_outputs(run);
   if (status == DITMOE_CANCELLED) say_stopped(run);
   if (status == DITMOE_OK && was_complete && !run->wrote_grid)
     status = show_manifest(run);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_SAMPLES = 100 };
+enum { DEFAULT_SAMPLES = 100, GAP = 2, MAX_SIDE = 65535 };
 
 /* Whole units, so that the grid's settings make the same images again. */
 int64_t sample_grid_count(const struct sample *run) {
@@ -19,20 +19,41 @@ int64_t sample_grid_count(const struct sample *run) {
   return count < run->labels.count ? count : run->labels.count;
 }
 
-void sample_grid_create(struct sample *run) {
-  struct sample_grid *grid = &run->grid;
-  grid->count = sample_grid_count(run);
-  if (grid->count == 0 || run->settings.rank > 0) return;
-  grid->pixels = memory_get((size_t)grid->count, sample_image_bytes(run));
-  grid->have = memory_get((size_t)grid->count, sizeof *grid->have);
-}
-
-int sample_grid_columns(const struct sample *run) {
+static int columns_of(const struct sample *run) {
   int64_t count = run->grid.count, columns = 1;
   if (run->settings.grid_columns)
     return (int)(run->settings.grid_columns < count ? run->settings.grid_columns : count);
   while (columns * columns < count) columns++;
   return (int)columns;
+}
+
+static enum ditmoe_status check_size(const struct sample *run) {
+  int64_t columns = columns_of(run), cell = run->side + GAP;
+  int64_t rows = (run->grid.count + columns - 1) / columns;
+  if (columns * cell <= MAX_SIDE && rows * cell <= MAX_SIDE) return DITMOE_OK;
+  return report_error(DITMOE_USAGE,
+                      "--grid: %lld images are too many for one; a side has at most %d pixels",
+                      (long long)run->grid.count, MAX_SIDE);
+}
+
+/* Images that this process did not make are read again, so nothing may be lost in their files. */
+static enum ditmoe_status check_source(const struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  bool exact = run->names.npz || sample_is_png(run->names.after);
+  if (!s->grid || exact || (!s->resume && s->ranks == 1)) return DITMOE_OK;
+  return report_error(DITMOE_USAGE, "--grid with --resume or --ranks needs PNG files or an .npz");
+}
+
+enum ditmoe_status sample_grid_create(struct sample *run) {
+  struct sample_grid *grid = &run->grid;
+  grid->count = sample_grid_count(run);
+  if (grid->count == 0) return DITMOE_OK;
+  TRY(check_size(run));
+  TRY(check_source(run));
+  if (run->settings.rank > 0) return DITMOE_OK;
+  grid->pixels = memory_get((size_t)grid->count, sample_image_bytes(run));
+  grid->have = memory_get((size_t)grid->count, sizeof *grid->have);
+  return DITMOE_OK;
 }
 
 void sample_grid_add(struct sample *run, int64_t index, const uint8_t *pixels) {
@@ -94,9 +115,8 @@ static enum ditmoe_status read_missing(struct sample *run) {
 
 /* Rows of images on white. */
 enum ditmoe_status sample_write_grid(struct sample *run) {
-  enum { GAP = SAMPLE_GRID_GAP };
   TRY(read_missing(run));
-  size_t side = (size_t)run->side, columns = (size_t)sample_grid_columns(run);
+  size_t side = (size_t)run->side, columns = (size_t)columns_of(run);
   size_t count = (size_t)run->grid.count, rows = (count + columns - 1) / columns;
   size_t width = columns * (side + GAP) - GAP, height = rows * (side + GAP) - GAP;
   uint8_t *grid = memory_get(width * height, 3);

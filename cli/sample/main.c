@@ -1,17 +1,8 @@
-/* ditmoe-sample: read the command line, open the model, choose classes, plan, sample, finish. */
+/* ditmoe-sample: the steps of a run in their order. Each is a file of this folder. */
 #include "cli/sample/work.h"
 #include "cli/stop.h"
 
 #include <stdlib.h>
-
-static enum ditmoe_status prepare(struct sample *run) {
-  if (run->settings.reproduce) TRY(sample_read_image(run));
-  TRY(sample_read_environment(run));
-  TRY(sample_read_ranks(run));
-  TRY(sample_check_options(run));
-  sample_show_sources(run);
-  return DITMOE_OK;
-}
 
 /* Without a model the names are those of ImageNet. */
 static enum ditmoe_status list_classes(struct sample *run) {
@@ -20,35 +11,32 @@ static enum ditmoe_status list_classes(struct sample *run) {
   return classes_print(&run->classes, run->settings.list_classes, run->settings.common.json);
 }
 
-static enum ditmoe_status make_images(struct sample *run) {
-  float *latents = NULL;
-  TRY(sample_name_outputs(run));
-  TRY(sample_routing_create(run));
-  enum ditmoe_status status = sample_start(run);
-  if (status != DITMOE_OK) {
-    (void)sample_undo(run);
-    return status;
+/* What is missing of this rank's share, batch after batch, until the end or a signal. */
+static enum ditmoe_status make_batches(struct sample *run) {
+  int64_t first = run->state.share_first, count = sample_next_batch(run, &first);
+  stop_on_signals();
+  if (count == 0) return DITMOE_OK;
+  enum ditmoe_status status = sample_open_session(run);
+  while (status == DITMOE_OK && (count = sample_next_batch(run, &first)) > 0) {
+    status = sample_batch(run, first, count);
+    first += count;
   }
-  report_note("%lld images, sampler %s, %d steps, guidance %g, seed %llu",
-              (long long)run->labels.count, run->plan.sampler, run->plan.steps,
-              run->settings.cfg_scale, (unsigned long long)run->settings.seed);
-  status = sample_images(run, &latents);
-  status = sample_finish(run, status, latents);
-  free(latents);
-  return status;
+  return sample_close_session(run, status);
 }
 
 static enum ditmoe_status sample(struct sample *run) {
-  TRY(prepare(run));
+  TRY(sample_read_settings(run));
   if (run->settings.list_classes) return list_classes(run);
   TRY(sample_open(run));
-  if (run->settings.reproduce) {
-    TRY(sample_hash_finish(run));
-    TRY(sample_verify_origin(run));
-  }
+  if (run->settings.reproduce) TRY(sample_verify_origin(run));
   TRY(sample_choose_labels(run));
   TRY(sample_plan(run));
-  return run->settings.dry_run ? sample_print_plan(run) : make_images(run);
+  if (run->settings.dry_run) return sample_print_plan(run);
+  TRY(sample_name_outputs(run));
+  TRY(sample_grid_create(run));
+  TRY(sample_routing_create(run));
+  TRY(sample_start(run));
+  return sample_finish(run, make_batches(run));
 }
 
 static void free_names(struct sample_names *names) {
@@ -80,6 +68,7 @@ static void clean_up(struct sample *run) {
   free_state(&run->state);
   free(run->grid.pixels);
   free(run->grid.have);
+  free(run->batches.latents);
   free(run->record);
   free(run->vae_path);
   options_free(&run->options);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_DIGITS = 20, MAX_GRID_SIDE = 65535 };
+enum { MAX_DIGITS = 20 };
 
 static enum ditmoe_status bad_pattern(const char *pattern) {
   return report_error(
@@ -52,6 +52,11 @@ int64_t sample_file_index(const struct sample_names *names, const char *path) {
 char *sample_journal_name(const struct sample_names *names, int64_t rank) {
   return rank ? text_format("%s.%lld.journal", names->journals, (long long)rank)
               : text_format("%s.journal", names->journals);
+}
+
+char *sample_piece_name(const struct sample *run, const struct journal_piece *piece) {
+  if (!piece->shard) return sample_file_name(&run->names, piece->first);
+  return text_format("%s%012lld+%lld.raw", run->names.parts, piece->first, piece->count);
 }
 
 static bool ends_with(const char *path, const char *ending) {
@@ -177,24 +182,6 @@ static enum ditmoe_status check_free(const struct sample *run, const char *path)
   return report_error(DITMOE_OUTPUT, "%s: exists; --force replaces it", path);
 }
 
-static enum ditmoe_status check_grid_size(const struct sample *run) {
-  if (!run->settings.grid) return DITMOE_OK;
-  int64_t columns = sample_grid_columns(run), cell = run->side + SAMPLE_GRID_GAP;
-  int64_t rows = (run->grid.count + columns - 1) / columns;
-  if (columns * cell <= MAX_GRID_SIDE && rows * cell <= MAX_GRID_SIDE) return DITMOE_OK;
-  return report_error(DITMOE_USAGE,
-                      "--grid: %lld images are too many for one; a side has at most %d pixels",
-                      (long long)run->grid.count, MAX_GRID_SIDE);
-}
-
-/* Images that this process did not make are read again, so nothing may be lost in their files. */
-static enum ditmoe_status check_grid_source(const struct sample *run) {
-  const struct sample_settings *s = &run->settings;
-  bool exact = run->names.npz || ends_with(run->names.after, ".png");
-  if (!s->grid || exact || (!s->resume && s->ranks == 1)) return DITMOE_OK;
-  return report_error(DITMOE_USAGE, "--grid with --resume or --ranks needs PNG files or an .npz");
-}
-
 static bool is_image(const struct sample *run, const char *path) {
   const struct sample_labels *labels = &run->labels;
   int64_t index = sample_file_index(&run->names, path);
@@ -244,8 +231,5 @@ enum ditmoe_status sample_name_outputs(struct sample *run) {
   if (s->show && !isatty(STDERR_FILENO) && strcmp(s->common.color, "always") != 0)
     return report_error(DITMOE_USAGE,
                         "--show: standard error is not a terminal; --color always draws anyway");
-  sample_grid_create(run);
-  TRY(check_grid_size(run));
-  TRY(check_grid_source(run));
   return check_files(run);
 }

@@ -1,4 +1,5 @@
 /* Model and decoder: which files, and what the command line says about them. */
+#include "cli/outputs.h"
 #include "cli/sample/sample.h"
 #include "cli/text.h"
 #include "cli/text_file.h"
@@ -96,28 +97,26 @@ static enum ditmoe_status find_vae(struct sample *run) {
 
 /* Opening. */
 
-/* Overrides of the record that this kind of model has no use for. */
+/* Options about what this model and its decoder do not have. */
 static enum ditmoe_status refuse_needless(const struct sample *run) {
   const struct sample_settings *s = &run->settings;
-  const struct {
-    const void *field;
-    const char *kinds;
-  } rules[] = {{&s->top_k, " dit-moe promoe-tc promoe-ec tc-dit "},
-               {&s->capacity, " ec-dit "},
-               {&s->uncond_label, " promoe-tc promoe-ec "},
-               {&s->router_weight_mode, " promoe-tc promoe-ec "}};
-  char *why = text_format("on a model of kind %s", run->info.kind);
-  char *kind = text_format(" %s ", run->info.kind);
-  enum ditmoe_status status = DITMOE_OK;
-  for (size_t i = 0; i < sizeof rules / sizeof rules[0] && status == DITMOE_OK; i++)
-    status = sample_needless(run, rules[i].field, strstr(rules[i].kinds, kind), why);
+  const char *kind = run->info.kind;
+  const bool promoe = strncmp(kind, "promoe-", 7) == 0;
+  const bool top_k = promoe || strcmp(kind, "dit-moe") == 0 || strcmp(kind, "tc-dit") == 0;
+  char *why = text_format("on a model of kind %s", kind);
+  const struct option_use uses[] = {
+      {&s->top_k, top_k, why},
+      {&s->capacity, strcmp(kind, "ec-dit") == 0, why},
+      {&s->uncond_label, promoe, why},
+      {&s->router_weight_mode, promoe, why},
+      {&s->qk_norm_eps, run->info.qk_norm, "on a model without norms of q and k"},
+      {&s->latent_scale, run->vae_path, "with --vae none"},
+      {&s->latent_shift, run->vae_path, "with --vae none"},
+  };
+  enum ditmoe_status status =
+      options_refuse_needless(&run->options, uses, sizeof uses / sizeof *uses);
   free(why);
-  free(kind);
-  TRY(status);
-  TRY(sample_needless(run, &s->qk_norm_eps, run->info.qk_norm,
-                      "on a model without norms of q and k"));
-  TRY(sample_needless(run, &s->latent_scale, run->vae_path, "with --vae none"));
-  return sample_needless(run, &s->latent_shift, run->vae_path, "with --vae none");
+  return status;
 }
 
 static enum ditmoe_status expect(const char *option, int64_t wanted, int64_t found) {
@@ -165,6 +164,15 @@ static enum ditmoe_status open_model(struct sample *run,
     return report_error(DITMOE_MISMATCH, "--num-experts %lld: the model has %d",
                         (long long)run->settings.num_experts, info->experts);
   return DITMOE_OK;
+}
+
+size_t sample_image_bytes(const struct sample *run) {
+  return 3 * (size_t)run->side * (size_t)run->side;
+}
+
+size_t sample_latent_bytes(const struct sample *run) {
+  size_t size = (size_t)run->info.size;
+  return (size_t)run->info.channels * size * size * sizeof(float);
 }
 
 enum ditmoe_status sample_open(struct sample *run) {

@@ -9,7 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-void sample_draw(const struct sample *run, const uint8_t *pixels, int width, int height) {
+static void draw(const struct sample *run, const uint8_t *pixels, int width, int height) {
   struct winsize window = {0};
   int columns =
       ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col ? window.ws_col : 80;
@@ -29,17 +29,11 @@ enum ditmoe_status sample_write_picture(struct sample *run, const char *path, in
   cJSON_free(json);
   if (status != DITMOE_OK) return status;
   if (!run->settings.common.json) report_file(path);
-  if (run->settings.show && (index < 0 || !run->settings.grid))
-    sample_draw(run, pixels, width, height);
+  if (run->settings.show && (index < 0 || !run->settings.grid)) draw(run, pixels, width, height);
   return status;
 }
 
 /* Pieces. */
-
-char *sample_piece_name(const struct sample *run, const struct journal_piece *piece) {
-  if (!piece->shard) return sample_file_name(&run->names, piece->first);
-  return text_format("%s%012lld+%lld.raw", run->names.parts, piece->first, piece->count);
-}
 
 /* The file is read again, so that the line is about what the disk has. */
 static enum ditmoe_status note_piece(struct sample *run, struct journal_piece piece) {
@@ -106,7 +100,6 @@ static void add_pieces(struct sample *run, int64_t first, int64_t end) {
 enum ditmoe_status sample_write_batch(struct sample *run, int64_t first, int64_t count,
                                       const uint8_t *pixels) {
   struct journal *journal = &run->state.journal;
-  size_t bytes = sample_image_bytes(run);
   double start = clock_seconds();
   int64_t end = first + count;
   enum ditmoe_status status = run->names.npz ? write_shard(run, first, &end, pixels)
@@ -115,8 +108,6 @@ enum ditmoe_status sample_write_batch(struct sample *run, int64_t first, int64_t
   if (cause && status == DITMOE_OK)
     status = report_error(DITMOE_OUTPUT, "%s: %s", journal->path, strerror(cause));
   if (!cause) add_pieces(run, first, end);
-  for (int64_t i = 0; i < end - first; i++)
-    sample_grid_add(run, first + i, pixels + (size_t)i * bytes);
   run->seconds_write += clock_seconds() - start;
   return status;
 }
@@ -124,7 +115,7 @@ enum ditmoe_status sample_write_batch(struct sample *run, int64_t first, int64_t
 /* Latents. */
 
 /* A safetensors file: 8 bytes of header length, the header, "latents" f32 and "labels" i32. */
-enum ditmoe_status sample_write_latents(struct sample *run, const float *latents) {
+enum ditmoe_status sample_write_latents(struct sample *run) {
   const struct ditmoe_model_info *info = &run->info;
   size_t count = (size_t)run->labels.count;
   size_t split = count * (size_t)sample_latent_bytes(run), end = split + count * sizeof(int32_t);
@@ -138,7 +129,7 @@ enum ditmoe_status sample_write_latents(struct sample *run, const float *latents
   for (int i = 0; i < 8; i++) bytes[i] = (char)(padded >> 8 * i);
   memset(bytes + 8, ' ', padded);
   memcpy(bytes + 8, header, length);
-  memcpy(bytes + 8 + padded, latents, split);
+  memcpy(bytes + 8 + padded, run->batches.latents, split);
   memcpy(bytes + 8 + padded + split, labels, count * sizeof *labels);
   const char *path = run->settings.latents;
   enum ditmoe_status status =

@@ -1,4 +1,5 @@
 /* The request, what it needs, and --dry-run. */
+#include "cli/outputs.h"
 #include "cli/sample/work.h"
 #include "cli/text.h"
 
@@ -50,10 +51,10 @@ static enum ditmoe_status settle_number(struct sample *run, const char *name, in
 
 static enum ditmoe_status refuse_needless(const struct sample *run) {
   const struct sample_settings *s = &run->settings;
-  TRY(sample_needless(run, &s->eta, strcmp(run->plan.sampler, "ddim") == 0,
-                      "except on sampler ddim"));
-  return sample_needless(run, &s->fixed_variance, run->info.learned_variance,
-                         "on a model without learned variance");
+  const struct option_use uses[] = {
+      {&s->eta, strcmp(run->plan.sampler, "ddim") == 0, "except on sampler ddim"},
+      {&s->fixed_variance, run->info.learned_variance, "on a model without learned variance"}};
+  return options_refuse_needless(&run->options, uses, sizeof uses / sizeof *uses);
 }
 
 /* A part of a run must not cut a block in two: its images depend on each other. */
@@ -76,15 +77,6 @@ static enum ditmoe_status plan_request(struct sample *run) {
   run->request.labels = NULL;
   free(labels);
   return status;
-}
-
-size_t sample_image_bytes(const struct sample *run) {
-  return 3 * (size_t)run->side * (size_t)run->side;
-}
-
-uint64_t sample_latent_bytes(const struct sample *run) {
-  return (uint64_t)run->info.channels * (uint64_t)run->info.size * (uint64_t)run->info.size *
-         sizeof(float);
 }
 
 /* Latents are kept in memory until the end. */

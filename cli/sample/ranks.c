@@ -5,86 +5,12 @@
 #include "cli/stop.h"
 #include "cli/text.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum { POLL_MICROSECONDS = 200000 };
-
-/* Which rank. */
-
-static const struct launcher { /* the first whose rank is set counts */
-  const char *rank, *ranks;
-} launchers[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-                 {"PMI_RANK", "PMI_SIZE"},
-                 {"SLURM_PROCID", "SLURM_NTASKS"},
-                 {"RANK", "WORLD_SIZE"}};
-
-static const char *environment(const char *name) {
-  const char *value = getenv(name);
-  return value && *value ? value : NULL;
-}
-
-static enum ditmoe_status set(struct sample *run, const void *field, const char *value,
-                              const char *what, enum option_source source) {
-  return option_set(&run->options, option_of(&run->options, field), value, what, source);
-}
-
-static enum ditmoe_status read_launcher(struct sample *run) {
-  for (size_t i = 0; i < sizeof launchers / sizeof launchers[0]; i++) {
-    const struct launcher *l = &launchers[i];
-    const char *rank = environment(l->rank), *ranks = environment(l->ranks);
-    if (!rank) continue;
-    if (!ranks) return report_error(DITMOE_USAGE, "%s is set, but %s is not", l->rank, l->ranks);
-    TRY(set(run, &run->settings.ranks, ranks, l->ranks, FROM_ENVIRONMENT));
-    return set(run, &run->settings.rank, rank, l->rank, FROM_ENVIRONMENT);
-  }
-  TRY(set(run, &run->settings.ranks, "1", "ranks", FROM_PRESET));
-  return set(run, &run->settings.rank, "0", "rank", FROM_PRESET);
-}
-
-/* Ranks of this host; 0 if the launcher does not say. SLURM's form is "8" or "8(x2),3". */
-static long local_ranks(void) {
-  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS",
-                                      "SLURM_NTASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE",
-                                      "LOCAL_WORLD_SIZE"};
-  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-    if (environment(names[i])) return strtol(environment(names[i]), NULL, 10);
-  return 0;
-}
-
-/* A launcher that binds ranks to processors has divided them already. */
-static enum ditmoe_status choose_threads(struct sample *run) {
-  const struct sample_settings *s = &run->settings;
-  long ranks = local_ranks(), processors = sysconf(_SC_NPROCESSORS_ONLN);
-  cpu_set_t set_of_cpus;
-  if (s->threads || ranks < 2) return DITMOE_OK;
-  long threads = processors / ranks < 1 ? 1 : processors / ranks;
-  if (sched_getaffinity(0, sizeof set_of_cpus, &set_of_cpus) == 0 &&
-      CPU_COUNT(&set_of_cpus) < threads)
-    threads = CPU_COUNT(&set_of_cpus);
-  report_detail("%ld threads: %ld processors, %ld ranks on this host", threads, processors, ranks);
-  char *text = text_format("%ld", threads);
-  enum ditmoe_status status = set(run, &s->threads, text, "threads", FROM_PRESET);
-  free(text);
-  return status;
-}
-
-enum ditmoe_status sample_read_ranks(struct sample *run) {
-  const struct sample_settings *s = &run->settings;
-  bool rank = option_given(&run->options, &s->rank), ranks = option_given(&run->options, &s->ranks);
-  if (rank && !ranks) return report_error(DITMOE_USAGE, "--rank needs --ranks");
-  if (ranks && !rank && s->ranks > 1) return report_error(DITMOE_USAGE, "--ranks needs --rank");
-  if (!ranks) TRY(read_launcher(run));
-  if (s->rank >= s->ranks)
-    return report_error(DITMOE_USAGE, "rank %lld: of %lld ranks the last is %lld",
-                        (long long)s->rank, (long long)s->ranks, (long long)s->ranks - 1);
-  if (s->ranks == 1) return DITMOE_OK;
-  if (s->rank > 0 && !s->common.verbose) report_style(REPORT_QUIET, s->common.color);
-  return choose_threads(run);
-}
 
 void sample_share(const struct sample *run, int64_t rank, int64_t *first, int64_t *end) {
   const struct sample_labels *labels = &run->labels;

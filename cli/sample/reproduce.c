@@ -188,7 +188,8 @@ static enum ditmoe_status same_file(const struct sample *run, const char *path,
                       expected ? expected : "none");
 }
 
-enum ditmoe_status sample_verify_origin(const struct sample *run) {
+enum ditmoe_status sample_verify_origin(struct sample *run) {
+  TRY(sample_hash_finish(run));
   TRY(same_file(run, run->settings.model, run->origin.model_sha256, run->model_sha256));
   return same_file(run, run->vae_path ? run->vae_path : "--vae none", run->origin.vae_sha256,
                    run->vae_sha256);

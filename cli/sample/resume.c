@@ -7,56 +7,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 enum { MANIFEST_MAX_BYTES = 64 << 20 };
 
 /* Identity. */
-
-static void add(cJSON *identity, const char *name, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void add(cJSON *identity, const char *name, const char *format, ...) {
-  char text[160];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(text, sizeof text, format, arguments);
-  va_end(arguments);
-  cJSON_AddStringToObject(identity, name, text);
-}
-
-static unsigned crc_of_classes(const struct sample_labels *labels) {
-  uLong crc = crc32(0, NULL, 0);
-  for (int64_t i = 0; i < labels->class_count; i++) {
-    char text[16];
-    int length = snprintf(text, sizeof text, "%d,", labels->classes[i]);
-    crc = crc32(crc, (const Bytef *)text, (uInt)length);
-  }
-  return (unsigned)crc;
-}
-
-cJSON *sample_identity(const struct sample *run) {
-  const struct sample_labels *labels = &run->labels;
-  const char *record = ditmoe_model_record(run->model);
-  int64_t end = labels->first + labels->count;
-  char *name = sample_file_name(&run->names, labels->first);
-  cJSON *identity = sample_options_json(run, OPTION_DECIDES | OPTION_IN_RECORD | OPTION_OF_RUN);
-  add(identity, "version", "%s", DITMOE_VERSION);
-  add(identity, "model-sha256", "%s", run->model_sha256);
-  add(identity, "vae-sha256", "%s", run->decoder ? run->vae_sha256 : "none");
-  add(identity, "record-crc32", "%08x",
-      (unsigned)crc32(0, (const Bytef *)record, (uInt)strlen(record)));
-  add(identity, "num-samples", "%lld", (long long)labels->total);
-  add(identity, "index-range", "%lld:%lld", (long long)labels->first, (long long)end);
-  add(identity, "label-sampling", "%s", sample_label_rule(run));
-  add(identity, "classes", "%lld", (long long)labels->class_count);
-  add(identity, "classes-crc32", "%08x", crc_of_classes(labels));
-  add(identity, "output", "%s", strrchr(name, '.') + 1);
-  if (!run->names.npz)
-    add(identity, "image-metadata", "%s", run->settings.disable_image_metadata ? "false" : "true");
-  free(name);
-  return identity;
-}
 
 static const char *text_at(const cJSON *object, const char *name) {
   const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));

@@ -17,18 +17,6 @@ static bool counts_routing(const struct sample *run) {
   return run->settings.routing_dump || run->settings.routing_trace;
 }
 
-enum ditmoe_status sample_check_routing(const struct sample *run) {
-  const struct sample_settings *s = &run->settings;
-  static const char no_dump[] = "without --routing-dump";
-  TRY(sample_needless(run, &s->routing_bins, s->routing_dump, no_dump));
-  TRY(sample_needless(run, &s->routing_mass, s->routing_dump, no_dump));
-  TRY(sample_needless(run, &s->routing_scores, s->routing_trace, "without --routing-trace"));
-  TRY(sample_needless(run, &s->routing_uncond, counts_routing(run),
-                      "without --routing-dump or --routing-trace"));
-  return sample_needless(run, &s->routing_uncond, s->cfg_scale > 1,
-                         "without guidance (--cfg-scale)");
-}
-
 /* Tables. */
 
 /* As if every block had experts. */

@@ -37,8 +37,6 @@ struct sample_routing {
   struct routing_file dump, trace;
 };
 
-/* The rules between its options. */
-enum ditmoe_status sample_check_routing(const struct sample *run);
 /* Memory of the tables, at most. */
 uint64_t sample_routing_bytes(const struct sample *run);
 enum ditmoe_status sample_routing_create(struct sample *run);

@@ -1,8 +1,7 @@
 /* ditmoe-sample: what its parts share. In the order of a run:
  *
  *   options.c    the option table
- *   settings.c   checks across options, the environment
- *   ranks.c      which rank of how many this is, its images, waiting for the others
+ *   settings.c   settings from the environment and a launcher; the rules between them
  *   reproduce.c  settings out of an image
  *   open.c       model, decoder, record
  *   hash.c       their SHA-256
@@ -11,11 +10,12 @@
  *   names.c      names of the outputs
  *   start.c      a new run, or one that goes on; refusing both
  *   resume.c     what is there: identity, journals, checked files
- *   run.c        batches, progress, signals
+ *   batch.c      batch after batch: sampled, counted, written
  *   output.c     the files of a batch
  *   shards.c     batches of an .npz, and the .npz of them
  *   grid.c       images side by side
  *   routing.c    which experts worked on the images
+ *   ranks.c      the images of a rank, waiting for the others
  *   finish.c     what follows the last batch
  *   metadata.c   the settings in an image
  *   manifest.c   run.json and --json */
@@ -125,6 +125,16 @@ struct sample_state {
   size_t process_count;
 };
 
+struct sample_batches { /* while they are made */
+  struct ditmoe_session *session;
+  uint8_t *pixels; /* [plan.batch, side, side, 3]                                       */
+  float *latents;  /* of a batch; with --latents of all of labels.count, until the end */
+  struct progress progress;
+  double started;
+  int64_t done; /* images before this batch */
+  bool told;    /* that the run will stop   */
+};
+
 struct sample_hash {
   struct ditmoe_ctx *ctx; /* of the thread; NULL: nothing to wait for */
   pthread_t thread;
@@ -160,6 +170,7 @@ struct sample {
   struct sample_grid grid;
   struct sample_state state;
   struct sample_routing routing;
+  struct sample_batches batches;
   bool wrote_grid, wrote_latents;
 
   char started[32];
@@ -170,18 +181,10 @@ struct sample {
 extern const struct program sample_program;
 
 /* settings.c */
-enum ditmoe_status sample_read_environment(struct sample *run);
-enum ditmoe_status sample_check_options(const struct sample *run);
-/* DITMOE_USAGE if the option of a field was given although it is not useful: "--zoom has no effect
- * <why>". */
-enum ditmoe_status sample_needless(const struct sample *run, const void *field, bool useful,
-                                   const char *why);
-/* With -v: every setting that is not a default, and where it came from. */
-void sample_show_sources(const struct sample *run);
+/* All settings from wherever they come, checked against each other. */
+enum ditmoe_status sample_read_settings(struct sample *run);
 
 /* ranks.c */
-/* From the options or the launcher's environment; also the threads of a rank. */
-enum ditmoe_status sample_read_ranks(struct sample *run);
 /* The images of a rank: whole units, [first, end). */
 void sample_share(const struct sample *run, int64_t rank, int64_t *first, int64_t *end);
 /* Rank 0: until every other rank has made its share. DITMOE_INCOMPLETE names those that ended
@@ -196,11 +199,14 @@ bool sample_selected(const struct sample *run, int64_t index);
 int64_t sample_selected_count(const struct sample *run);
 enum ditmoe_status sample_read_image(struct sample *run);
 /* Model and decoder must be those of the image. */
-enum ditmoe_status sample_verify_origin(const struct sample *run);
+enum ditmoe_status sample_verify_origin(struct sample *run);
 void sample_origin_free(struct sample_origin *origin);
 
 /* open.c */
 enum ditmoe_status sample_open(struct sample *run);
+/* Bytes of an image, of a latent. */
+size_t sample_image_bytes(const struct sample *run);
+size_t sample_latent_bytes(const struct sample *run);
 
 /* hash.c */
 enum ditmoe_status sample_hash_start(struct sample *run);
@@ -215,15 +221,10 @@ int32_t *sample_label_list(const struct sample *run, int64_t first, int64_t coun
 const char *sample_label_rule(const struct sample *run);
 
 /* plan.c */
-/* Bytes of an image. */
-size_t sample_image_bytes(const struct sample *run);
 enum ditmoe_status sample_plan(struct sample *run);
 enum ditmoe_status sample_print_plan(const struct sample *run);
-/* Bytes of a latent. */
-uint64_t sample_latent_bytes(const struct sample *run);
 
 /* names.c */
-enum { SAMPLE_GRID_GAP = 2 }; /* pixels between the images of a grid */
 enum ditmoe_status sample_name_outputs(struct sample *run);
 /* File name of an index; free(). */
 char *sample_file_name(const struct sample_names *names, int64_t index);
@@ -231,5 +232,7 @@ char *sample_file_name(const struct sample_names *names, int64_t index);
 int64_t sample_file_index(const struct sample_names *names, const char *path);
 char *sample_journal_name(const struct sample_names *names, int64_t rank);
 bool sample_is_png(const char *path);
+/* The file of a piece; free(). */
+char *sample_piece_name(const struct sample *run, const struct journal_piece *piece);
 
 #endif

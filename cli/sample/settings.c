@@ -1,51 +1,98 @@
-/* Settings that do not come from the command line, and the rules between options. */
+/* Settings from wherever they come: the command line has been read, an image, the environment and a
+ * launcher of ranks follow; then the rules between them. */
+#include "cli/outputs.h"
 #include "cli/sample/sample.h"
 #include "cli/text.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* Environment. */
-
-enum ditmoe_status sample_read_environment(struct sample *run) {
-  static const struct {
-    const char *variable, *option, *end;
-  } variables[] = {{"DITMOE_MODEL", "model", ""},
-                   {"DITMOE_VAE", "vae", ""},
-                   {"DITMOE_THREADS", "threads", ""},
-                   {"OMP_NUM_THREADS", "threads", ","}}; /* a list, of which the first counts */
-  for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {
-    const char *value = getenv(variables[i].variable), *name = variables[i].option;
-    const struct option *option = option_find(&sample_program, name, strlen(name));
-    if (!value || !*value || option_source(&run->options, option) >= FROM_ENVIRONMENT) continue;
-    char *first = text_copy_part(value, strcspn(value, variables[i].end));
-    enum ditmoe_status status =
-        option_set(&run->options, option, first, variables[i].variable, FROM_ENVIRONMENT);
-    free(first);
-    TRY(status);
-  }
-  return DITMOE_OK;
+static enum ditmoe_status read_environment(struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  const struct option_variable variables[] = {
+      {"DITMOE_MODEL", &s->model, NULL},
+      {"DITMOE_VAE", &s->vae, NULL},
+      {"DITMOE_THREADS", &s->threads, NULL},
+      {"OMP_NUM_THREADS", &s->threads, ","}}; /* a list, of which the first counts */
+  return options_read_environment(&run->options, variables, sizeof variables / sizeof *variables);
 }
 
-void sample_show_sources(const struct sample *run) {
-  const struct option *option;
-  for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
-    enum option_source source = option_source(&run->options, option);
-    if (source < FROM_ENVIRONMENT) continue;
-    char *value = option_value(&run->options, option);
-    report_detail("%s: %s (%s)", option->name, value, option_source_name(source));
-    free(value);
+/* Which rank of how many this is. */
+
+static const struct launcher { /* the first whose rank is set counts */
+  const char *rank, *ranks;
+} launchers[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                 {"PMI_RANK", "PMI_SIZE"},
+                 {"SLURM_PROCID", "SLURM_NTASKS"},
+                 {"RANK", "WORLD_SIZE"}};
+
+static const char *environment(const char *name) {
+  const char *value = getenv(name);
+  return value && *value ? value : NULL;
+}
+
+static enum ditmoe_status set(struct sample *run, const void *field, const char *value,
+                              const char *what, enum option_source source) {
+  return option_set(&run->options, option_of(&run->options, field), value, what, source);
+}
+
+static enum ditmoe_status read_launcher(struct sample *run) {
+  for (size_t i = 0; i < sizeof launchers / sizeof launchers[0]; i++) {
+    const struct launcher *l = &launchers[i];
+    const char *rank = environment(l->rank), *ranks = environment(l->ranks);
+    if (!rank) continue;
+    if (!ranks) return report_error(DITMOE_USAGE, "%s is set, but %s is not", l->rank, l->ranks);
+    TRY(set(run, &run->settings.ranks, ranks, l->ranks, FROM_ENVIRONMENT));
+    return set(run, &run->settings.rank, rank, l->rank, FROM_ENVIRONMENT);
   }
+  TRY(set(run, &run->settings.ranks, "1", "ranks", FROM_PRESET));
+  return set(run, &run->settings.rank, "0", "rank", FROM_PRESET);
+}
+
+/* Ranks of this host; 0 if the launcher does not say. SLURM's form is "8" or "8(x2),3". */
+static long local_ranks(void) {
+  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS",
+                                      "SLURM_NTASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE",
+                                      "LOCAL_WORLD_SIZE"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    if (environment(names[i])) return strtol(environment(names[i]), NULL, 10);
+  return 0;
+}
+
+/* A launcher that binds ranks to processors has divided them already. */
+static enum ditmoe_status choose_threads(struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  long ranks = local_ranks(), processors = sysconf(_SC_NPROCESSORS_ONLN);
+  cpu_set_t set_of_cpus;
+  if (s->threads || ranks < 2) return DITMOE_OK;
+  long threads = processors / ranks < 1 ? 1 : processors / ranks;
+  if (sched_getaffinity(0, sizeof set_of_cpus, &set_of_cpus) == 0 &&
+      CPU_COUNT(&set_of_cpus) < threads)
+    threads = CPU_COUNT(&set_of_cpus);
+  report_detail("%ld threads: %ld processors, %ld ranks on this host", threads, processors, ranks);
+  char *text = text_format("%ld", threads);
+  enum ditmoe_status status = set(run, &s->threads, text, "threads", FROM_PRESET);
+  free(text);
+  return status;
+}
+
+static enum ditmoe_status read_ranks(struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  bool rank = option_given(&run->options, &s->rank), ranks = option_given(&run->options, &s->ranks);
+  if (rank && !ranks) return report_error(DITMOE_USAGE, "--rank needs --ranks");
+  if (ranks && !rank && s->ranks > 1) return report_error(DITMOE_USAGE, "--ranks needs --rank");
+  if (!ranks) TRY(read_launcher(run));
+  if (s->rank >= s->ranks)
+    return report_error(DITMOE_USAGE, "rank %lld: of %lld ranks the last is %lld",
+                        (long long)s->rank, (long long)s->ranks, (long long)s->ranks - 1);
+  if (s->ranks == 1) return DITMOE_OK;
+  if (s->rank > 0 && !s->common.verbose) report_style(REPORT_QUIET, s->common.color);
+  return choose_threads(run);
 }
 
 /* Rules between options. */
-
-enum ditmoe_status sample_needless(const struct sample *run, const void *field, bool useful,
-                                   const char *why) {
-  const struct option *option = option_of(&run->options, field);
-  if (useful || option_source(&run->options, option) < FROM_ENVIRONMENT) return DITMOE_OK;
-  return report_error(DITMOE_USAGE, "--%s has no effect %s", option->name, why);
-}
 
 /* DiT's programs give the architecture as --model. */
 static bool is_architecture_name(const char *text) {
@@ -83,9 +130,31 @@ static enum ditmoe_status check_run(const struct sample_settings *s) {
   return DITMOE_OK;
 }
 
-enum ditmoe_status sample_check_options(const struct sample *run) {
+static enum ditmoe_status refuse_needless(const struct sample *run) {
   const struct sample_settings *s = &run->settings;
-  bool guided = s->cfg_scale > 1, pixels = s->vae && strcmp(s->vae, "none") == 0;
+  const bool guided = s->cfg_scale > 1, counted = s->routing_dump || s->routing_trace;
+  static const char no_guidance[] = "without guidance (--cfg-scale)",
+                    no_dump[] = "without --routing-dump";
+  const struct option_use uses[] = {
+      {&s->cfg_interval, guided, no_guidance},
+      {&s->cfg_channels, guided, no_guidance},
+      {&s->grid_columns, s->grid, "without --grid"},
+      {&s->grid_samples, s->grid, "without --grid"},
+      {&s->rank_timeout, s->ranks > 1, "without --ranks"},
+      {&s->zoom, s->show, "without --show"},
+      {&s->routing_bins, s->routing_dump, no_dump},
+      {&s->routing_mass, s->routing_dump, no_dump},
+      {&s->routing_scores, s->routing_trace, "without --routing-trace"},
+      {&s->routing_uncond, counted, "without --routing-dump or --routing-trace"},
+      {&s->routing_uncond, guided, no_guidance},
+      {&s->tile, !s->vae || strcmp(s->vae, "none") != 0, "with --vae none"},
+      {&s->tier, strcmp(s->backend, "ref") != 0, "with --backend ref"},
+  };
+  return options_refuse_needless(&run->options, uses, sizeof uses / sizeof *uses);
+}
+
+static enum ditmoe_status check_rules(const struct sample *run) {
+  const struct sample_settings *s = &run->settings;
   if (s->model && is_architecture_name(s->model))
     return report_error(DITMOE_USAGE,
                         "--model %s: this is the file to load; the architecture is read from it",
@@ -96,14 +165,26 @@ enum ditmoe_status sample_check_options(const struct sample *run) {
     return report_error(DITMOE_USAGE, "--class and --class-file are alternatives");
   if (s->steps && s->respacing)
     return report_error(DITMOE_USAGE, "--steps and --respacing are alternatives");
-  TRY(sample_needless(run, &s->cfg_interval, guided, "without guidance (--cfg-scale)"));
-  TRY(sample_needless(run, &s->cfg_channels, guided, "without guidance (--cfg-scale)"));
-  TRY(sample_needless(run, &s->grid_columns, s->grid, "without --grid"));
-  TRY(sample_needless(run, &s->grid_samples, s->grid, "without --grid"));
-  TRY(sample_needless(run, &s->rank_timeout, s->ranks > 1, "without --ranks"));
-  TRY(sample_needless(run, &s->zoom, s->show, "without --show"));
-  TRY(sample_check_routing(run));
-  TRY(sample_needless(run, &s->tile, !pixels, "with --vae none"));
-  TRY(sample_needless(run, &s->tier, strcmp(s->backend, "ref") != 0, "with --backend ref"));
+  return refuse_needless(run);
+}
+
+/* With -v: every setting that is not a default, and where it came from. */
+static void show_sources(const struct sample *run) {
+  const struct option *option;
+  for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
+    enum option_source source = option_source(&run->options, option);
+    if (source < FROM_ENVIRONMENT) continue;
+    char *value = option_value(&run->options, option);
+    report_detail("%s: %s (%s)", option->name, value, option_source_name(source));
+    free(value);
+  }
+}
+
+enum ditmoe_status sample_read_settings(struct sample *run) {
+  if (run->settings.reproduce) TRY(sample_read_image(run));
+  TRY(read_environment(run));
+  TRY(read_ranks(run));
+  TRY(check_rules(run));
+  show_sources(run);
   return DITMOE_OK;
 }

@@ -185,7 +185,7 @@ static enum ditmoe_status start_journal(struct sample *run) {
   return state->resumed ? sample_begin(run) : DITMOE_OK;
 }
 
-enum ditmoe_status sample_start(struct sample *run) {
+static enum ditmoe_status take_over(struct sample *run) {
   struct sample_state *state = &run->state;
   const struct sample_names *names = &run->names;
   bool made_parts;
@@ -213,4 +213,23 @@ bool sample_undo(struct sample *run) {
   if (run->routing.parts && !names->journals) folder_remove(run->routing.parts);
   if (state->made_folder) (void)rmdir(names->folder);
   return true;
+}
+
+/* Says what will be made, and what the images will not show. */
+static void say_start(const struct sample *run) {
+  report_note("%lld images, sampler %s, %d steps, guidance %g, seed %llu",
+              (long long)run->labels.count, run->plan.sampler, run->plan.steps,
+              run->settings.cfg_scale, (unsigned long long)run->settings.seed);
+  if (!run->decoder && run->info.channels != 1 && run->info.channels != 3)
+    report_warning("--vae none: of %d channels the images show the first%s", run->info.channels,
+                   run->info.channels > 3 ? " three" : "");
+}
+
+enum ditmoe_status sample_start(struct sample *run) {
+  enum ditmoe_status status = take_over(run);
+  if (status == DITMOE_OK)
+    say_start(run);
+  else
+    (void)sample_undo(run);
+  return status;
 }

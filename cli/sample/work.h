@@ -13,8 +13,6 @@ enum ditmoe_status sample_begin(struct sample *run);
 bool sample_undo(struct sample *run);
 
 /* resume.c */
-/* Everything that decides the bytes of the images, as an object of texts. */
-cJSON *sample_identity(const struct sample *run);
 /* Reads run.json; DITMOE_MISMATCH, naming what differs, if it is that of another run. */
 enum ditmoe_status sample_read_manifest(struct sample *run);
 /* Visits every journal of this run, those of other ranks included. */
@@ -27,22 +25,24 @@ enum ditmoe_status sample_load(struct sample *run, int64_t first, int64_t end, b
                                int64_t *claimed);
 enum ditmoe_status sample_resume(struct sample *run);
 
-/* run.c */
-/* Makes what is missing of this rank's share. latents: those of the whole run if they are to be
- * written; free(). */
-enum ditmoe_status sample_images(struct sample *run, float **latents);
+/* batch.c */
+enum ditmoe_status sample_open_session(struct sample *run);
+/* The next images that are missing from index `first` on: whole units, and no more than a batch.
+ * 0 at the end of this rank's share. */
+int64_t sample_next_batch(const struct sample *run, int64_t *first);
+/* Samples, counts and writes them. DITMOE_CANCELLED after a signal. */
+enum ditmoe_status sample_batch(struct sample *run, int64_t first, int64_t count);
+/* After the last batch, which ended with `status`; passes that on, or a failure of its own. */
+enum ditmoe_status sample_close_session(struct sample *run, enum ditmoe_status status);
 
 /* output.c */
 /* Writes what is missing of a batch, and the journal. */
 enum ditmoe_status sample_write_batch(struct sample *run, int64_t first, int64_t count,
                                       const uint8_t *pixels);
-/* The file of a piece; free(). */
-char *sample_piece_name(const struct sample *run, const struct journal_piece *piece);
 /* index -1 is the grid. */
 enum ditmoe_status sample_write_picture(struct sample *run, const char *path, int64_t index,
                                         const uint8_t *pixels, int width, int height);
-void sample_draw(const struct sample *run, const uint8_t *pixels, int width, int height);
-enum ditmoe_status sample_write_latents(struct sample *run, const float *latents);
+enum ditmoe_status sample_write_latents(struct sample *run);
 
 /* shards.c */
 enum ditmoe_status sample_write_shard(struct sample *run, int64_t first, int64_t count,
@@ -55,15 +55,14 @@ enum ditmoe_status sample_check_room(const struct sample *run);
 /* grid.c */
 /* Images of the grid, 0 without one. */
 int64_t sample_grid_count(const struct sample *run);
-void sample_grid_create(struct sample *run);
-int sample_grid_columns(const struct sample *run);
+/* DITMOE_USAGE if it would be too large, or its images could not be read again. */
+enum ditmoe_status sample_grid_create(struct sample *run);
 void sample_grid_add(struct sample *run, int64_t index, const uint8_t *pixels);
 enum ditmoe_status sample_write_grid(struct sample *run);
 
 /* finish.c */
-/* Ends the run, whose batches ended with `status`; latents may be NULL. */
-enum ditmoe_status sample_finish(struct sample *run, enum ditmoe_status status,
-                                 const float *latents);
+/* Ends the run, whose batches ended with `status`. */
+enum ditmoe_status sample_finish(struct sample *run, enum ditmoe_status status);
 
 /* metadata.c */
 /* The text entries of an image; index -1 is the grid. free() and cJSON_free(). */
@@ -73,6 +72,8 @@ void sample_add_whole(cJSON *object, const char *name, uint64_t value);
 void sample_add_class(const struct sample *run, cJSON *object, int32_t label);
 void sample_add_model(const struct sample *run, cJSON *object);
 void sample_add_execution(const struct sample *run, cJSON *object);
+/* Everything that decides the bytes of the images, as an object of texts. */
+cJSON *sample_identity(const struct sample *run);
 /* Options with any of these traits (0: all) that have a value, as text. */
 cJSON *sample_options_json(const struct sample *run, unsigned traits);
 /* free() with cJSON_free; deletes json. */
