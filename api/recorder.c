@@ -173,7 +173,7 @@ static void describe_layers(const struct dit *model, struct routing_shape *shape
     const struct dit_moe *moe = model->blocks[l].moe;
     if (!moe) continue;
     shape->layer[at] = l;
-    shape->layer_experts[at++] = moe->experts;
+    shape->layer_experts[at++] = moe->bank.count;
   }
 }
 
@@ -205,8 +205,8 @@ enum ditmoe_status routing_shape_of(struct ditmoe_ctx *ctx, const struct dit *mo
     const struct dit_moe *moe = model->blocks[l].moe;
     if (!moe) continue;
     shape.layers++;
-    if (moe->experts <= shape.experts) continue;
-    shape.experts = moe->experts;
+    if (moe->bank.count <= shape.experts) continue;
+    shape.experts = moe->bank.count;
     shape.uncond_expert = moe->router.uncond_expert;
   }
   if (!shape.layers) return fail(ctx, DITMOE_USAGE, "routing: this model has no experts");

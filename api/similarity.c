@@ -52,7 +52,7 @@ static enum ditmoe_status begin(struct binder_sink *sink, struct binder *b) {
   const struct dit *model = b->model;
   for (int l = 0; l < model->config.depth; l++) {
     const struct dit_moe *moe = model->blocks[l].moe;
-    if (moe && moe->experts > m->E) m->E = moe->experts;
+    if (moe && moe->bank.count > m->E) m->E = moe->bank.count;
   }
   return mem_zalloc(m->ctx, (size_t)model->config.depth * (size_t)m->E, sizeof *m->weights,
                     "experts", &m->weights);

@@ -161,3 +161,8 @@ void be_dispatch_alloc(struct exec *ex, struct dispatch *d, int experts, int tok
   d->first = be_ints(ex, (int64_t)tokens + 1);
   d->row = be_ints(ex, capacity);
 }
+
+void be_dispatch_rows(struct exec *ex, int32_t *rows, const struct dispatch *d) {
+  be_download(ex, rows, d->offset + 1, (size_t)d->experts * sizeof *rows);
+  for (int e = d->experts - 1; be_active(ex) && e > 0; e--) rows[e] -= rows[e - 1];
+}

@@ -24,7 +24,7 @@
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 
-#include "backend/weights.h"
+#include "backend/experts.h"
 #include "base/memory.h"
 #include "base/system.h"
 
@@ -115,9 +115,9 @@ struct backend_ops {
                        int32_t expert, int B, int T);
   void (*dispatch_order)(struct exec *ex, struct dispatch *d);
   void (*experts_in)(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
-                     const struct expert *const *experts, int D, int F);
+                     const struct expert_wave *wave);
   void (*experts_out)(struct exec *ex, float *rows, struct act h, struct act x,
-                      const struct dispatch *d, const struct expert *const *experts, int D, int F);
+                      const struct dispatch *d, const struct expert_wave *wave);
   void (*combine_rows)(struct exec *ex, float *y, const float *rows, const struct dispatch *d,
                        const float *add, int D);
 
@@ -158,7 +158,7 @@ struct backend_ops {
                         int T, int H, int d);
   void (*experts_bwd)(struct exec *ex, float *drows, const struct expert_grad *grads,
                       const float *dy, const float *rows, const struct dispatch *d,
-                      const struct expert *const *experts, int D);
+                      const struct expert_bank *bank);
 };
 
 /* Told of every operation that ran, and how long. */
@@ -227,6 +227,10 @@ int32_t *be_ints(struct exec *ex, int64_t n);
 /* Takes the arrays of a plan from the arena. */
 void be_dispatch_alloc(struct exec *ex, struct dispatch *d, int experts, int tokens,
                        int64_t capacity);
+
+/* rows [experts] (host) = how many rows each expert has: the one value of a forward pass that the
+ * host reads, for stores that want it. */
+void be_dispatch_rows(struct exec *ex, int32_t *rows, const struct dispatch *d);
 
 /* x as activations of a type: x itself if that is f32, else a copy in the arena. */
 struct act be_narrowed(struct exec *ex, enum dtype type, const float *x, int64_t n);

@@ -60,8 +60,7 @@ static inline void be_linear(struct exec *ex, float *y, struct act x, const stru
                              int64_t rows) {
   if (be_fits(ex, x, w->input)) BE_CALL(ex, linear, y, x, w, rows);
 }
-/* h [rows, F], the hidden activations of an expert with weights: silu(x G^T) * (x U^T) or
- * gelu(x W^T + b), gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). */
+/* h [rows, F], the hidden activations of an expert with weights. */
 static inline void be_hidden(struct exec *ex, struct act h, struct act x,
                              const struct expert *expert, int64_t rows) {
   if (be_fits(ex, x, expert->in->input)) BE_CALL(ex, hidden, h, x, expert, rows);
@@ -176,19 +175,18 @@ static inline void be_assign_label(struct exec *ex, struct dispatch *d, const in
 static inline void be_dispatch_order(struct exec *ex, struct dispatch *d) {
   BE_CALL(ex, dispatch_order, d);
 }
-/* Steps 2 and 3, dispatch and the first product: h [R, F] (F = largest hidden width, leading
- * dimension), the hidden activations of row r from token[r] of x [tokens, D]. Nothing for ZERO and
- * COPY. */
+/* Steps 2 and 3, dispatch and the first product, for the experts of a wave: h [R, F] (F = largest
+ * hidden width, leading dimension), the hidden activations of row r from token[r] of x [tokens, D].
+ * Nothing for kinds without weights. */
 static inline void be_experts_in(struct exec *ex, struct act h, struct act x,
-                                 const struct dispatch *d, const struct expert *const *experts,
-                                 int D, int F) {
-  BE_CALL(ex, experts_in, h, x, d, experts, D, F);
+                                 const struct dispatch *d, const struct expert_wave *wave) {
+  if (be_fits(ex, x, wave->bank->input)) BE_CALL(ex, experts_in, h, x, d, wave);
 }
-/* Step 3, the second product: rows [R, D] = out(h), 0 for ZERO, the token of x for COPY. */
+/* Step 3, the second product: rows [R, D] = out(h), 0 for ROWS_ZERO, the token of x for
+ * ROWS_COPY. */
 static inline void be_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
-                                  const struct dispatch *d, const struct expert *const *experts,
-                                  int D, int F) {
-  BE_CALL(ex, experts_out, rows, h, x, d, experts, D, F);
+                                  const struct dispatch *d, const struct expert_wave *wave) {
+  if (be_fits(ex, h, wave->bank->input)) BE_CALL(ex, experts_out, rows, h, x, d, wave);
 }
 /* Steps 4 and 5: y [tokens, D] = sum of each token's rows times their weights in the order of
  * d->row, then + add [tokens, D] unless NULL. */

@@ -69,20 +69,4 @@ struct conv_branch {
   float *sum;
 };
 
-enum expert_kind { EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY };
-
-/* SwiGLU: out(silu(gate x) * (up x)) with `in` paired; GELU: out(gelu(in x)); ZERO: 0; COPY: x. */
-struct expert {
-  enum expert_kind kind;
-  int hidden; /* F; 0 for ZERO and COPY */
-  const struct linear *in, *out;
-};
-
-/* Gradients of one expert's matrices, accumulated; [hidden, D], [hidden, D], [D, hidden]; in_bias
- * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be
- * NULL. */
-struct expert_grad {
-  float *gate, *up, *down, *in_bias, *out_bias;
-};
-
 #endif

@@ -54,30 +54,29 @@ static void count_conv2d_relu(struct exec *ex, const struct conv_branch *branche
 }
 
 /* The rows of each expert are known only to the device. */
-static void count_experts(struct exec *ex, const struct dispatch *d,
-                          const struct expert *const *experts, bool second) {
+static void count_experts(struct exec *ex, const struct dispatch *d, const struct expert_wave *wave,
+                          bool second) {
   struct counter *counter = counter_of(ex);
-  size_t bytes = ((size_t)d->experts + 1) * sizeof(int32_t);
-  int32_t *offset = memory_get(1, bytes);
-  counter->real->download(ex, offset, d->offset, bytes);
-  for (int e = 0; e < d->experts; e++) {
-    const struct linear *w = second ? experts[e]->out : experts[e]->in;
-    if (w) count_layer(counter, w, offset[e + 1] - offset[e]);
+  int32_t *rows = memory_get((size_t)d->experts, sizeof *rows);
+  be_dispatch_rows(ex, rows, d);
+  for (int i = 0; i < wave->count; i++) {
+    const struct expert *expert = wave_expert(wave, i);
+    const struct linear *w = second ? expert->out : expert->in;
+    if (w) count_layer(counter, w, rows[wave_index(wave, i)]);
   }
-  free(offset);
+  free(rows);
 }
 
 static void count_experts_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
-                             const struct expert *const *experts, int D, int F) {
-  count_experts(ex, d, experts, false);
-  counter_of(ex)->real->experts_in(ex, h, x, d, experts, D, F);
+                             const struct expert_wave *wave) {
+  count_experts(ex, d, wave, false);
+  counter_of(ex)->real->experts_in(ex, h, x, d, wave);
 }
 
 static void count_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
-                              const struct dispatch *d, const struct expert *const *experts, int D,
-                              int F) {
-  count_experts(ex, d, experts, true);
-  counter_of(ex)->real->experts_out(ex, rows, h, x, d, experts, D, F);
+                              const struct dispatch *d, const struct expert_wave *wave) {
+  count_experts(ex, d, wave, true);
+  counter_of(ex)->real->experts_out(ex, rows, h, x, d, wave);
 }
 
 void counter_begin(struct counter *counter, struct exec *ex) {

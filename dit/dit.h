@@ -23,10 +23,8 @@ struct dit_embedder {
 
 struct dit_moe {
   struct router_layer router;
-  int experts;           /* all, the unconditional one included */
-  int hidden;            /* largest F                           */
-  enum dtype input;      /* of the experts                      */
-  struct expert *shared; /* NULL if there is none               */
+  struct expert_bank bank; /* the unconditional expert included */
+  struct expert *shared;   /* NULL if there is none               */
 };
 
 struct dit_block {
@@ -65,8 +63,7 @@ struct dit {
   float *pos_embed;                     /* device [T, D]       */
   struct dit_block *blocks;
   struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
-  struct expert_store *store; /* the routed experts; weights of `resident` by default */
-  struct resident_experts resident;
+  struct expert_store *store; /* of the routed experts; NULL: all are in memory */
   struct dit_suspect *suspects;
   size_t suspect_count;
   uint64_t parameters, weight_bytes;

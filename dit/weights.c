@@ -190,9 +190,6 @@ static enum ditmoe_status make_lists(struct binder *b) {
   TRY(mem_zalloc(ctx, stored, sizeof *b->adopted, "list of tensors", &b->adopted));
   TRY(mem_zalloc(ctx, 1, 1024, "load report", &b->report));
   TRY(mem_zalloc(ctx, depth, sizeof *model->blocks, "blocks", &model->blocks));
-  TRY(mem_zalloc(ctx, depth, sizeof *model->resident.layers, "blocks", &model->resident.layers));
-  resident_experts_init(&model->resident, model->resident.layers);
-  model->store = &model->resident.store;
   return DITMOE_OK;
 }
 
@@ -252,6 +249,5 @@ void weights_free(struct exec *ex, struct dit *model) {
   for (size_t i = 0; i < model->suspect_count; i++) mem_free(ex->ctx, model->suspects[i].name);
   mem_free(ex->ctx, model->suspects);
   mem_free(ex->ctx, model->block_embedders);
-  mem_free(ex->ctx, model->resident.layers);
   mem_free(ex->ctx, model->blocks);
 }

@@ -48,7 +48,7 @@ enum ditmoe_status bind_expert(struct binder *b, struct expert *expert, const ch
   const struct tensor *first = checkpoint_find(b->checkpoint, name_at(in, 0, ".weight"));
   bool usable = first && first->rank == 2 && first->shape[0] > 0 && first->shape[0] < 1 << 24;
   int F = usable ? (int)first->shape[0] : D;
-  bool paired = form->kind == EXPERT_SWIGLU;
+  bool paired = form->kind == &expert_swiglu;
   *hint = form;
   expert->kind = form->kind;
   expert->hidden = F;
@@ -146,21 +146,23 @@ static enum ditmoe_status bind_shared(struct binder *b, struct dit_moe *moe, con
 static enum ditmoe_status bind_experts(struct binder *b, struct dit_moe *moe,
                                        const struct moe_names *family, int layer, int ffn,
                                        int zero) {
-  struct expert *experts = b->model->resident.layers[layer];
+  struct expert_bank *bank = &moe->bank;
+  struct expert *experts = bank->expert;
   const struct expert_form *form = NULL;
   char prefix[200];
-  moe->hidden = 0;
-  moe->input = b->ex->compute;
-  for (int e = 0; e < moe->experts; e++) {
+  bank->width = b->model->config.width;
+  bank->hidden = 0;
+  bank->input = b->ex->compute;
+  for (int e = 0; e < bank->count; e++) {
     bool uncond = e == moe->router.uncond_expert;
     b->expert = e;
     if (e >= ffn && !uncond) {
-      experts[e] = (struct expert){.kind = e < ffn + zero ? EXPERT_ZERO : EXPERT_COPY};
+      experts[e] = (struct expert){.kind = e < ffn + zero ? &expert_zero : &expert_copy};
       continue;
     }
     snprintf(prefix, sizeof prefix, "%sexperts.%d.", name_at(family->prefix, layer, ""), e);
     TRY(bind_expert(b, &experts[e], prefix, &form));
-    if (experts[e].hidden > moe->hidden) moe->hidden = experts[e].hidden;
+    if (experts[e].hidden > bank->hidden) bank->hidden = experts[e].hidden;
   }
   b->expert = -1;
   return DITMOE_OK;
@@ -189,9 +191,9 @@ enum ditmoe_status bind_moe(struct binder *b, int layer) {
     uncond &= r->kind == DIT_PROMOE_TC || r->kind == DIT_PROMOE_EC;
     moe->router.experts = E;
     moe->router.uncond_expert = uncond ? E : -1;
-    moe->experts = E + (uncond ? 1 : 0);
-    TRY(mem_zalloc(ctx, (size_t)moe->experts, sizeof(struct expert), "experts",
-                   &model->resident.layers[layer]));
+    moe->bank.count = E + (uncond ? 1 : 0);
+    TRY(mem_zalloc(ctx, (size_t)moe->bank.count, sizeof(struct expert), "experts",
+                   &moe->bank.expert));
   }
   TRY(bind_router(b, moe, family, layer));
   TRY(bind_experts(b, moe, family, layer, E - zero - copy, zero));
@@ -207,10 +209,10 @@ void free_expert(struct exec *ex, struct expert *expert) {
 
 void free_moe(struct exec *ex, struct dit *model, int layer) {
   struct dit_moe *moe = model->blocks[layer].moe;
-  struct expert *experts = model->resident.layers ? model->resident.layers[layer] : NULL;
   if (!moe) return;
-  for (int e = 0; experts && e < moe->experts; e++) free_expert(ex, &experts[e]);
-  mem_free(ex->ctx, experts);
+  for (int e = 0; moe->bank.expert && e < moe->bank.count; e++)
+    free_expert(ex, &moe->bank.expert[e]);
+  mem_free(ex->ctx, moe->bank.expert);
   const struct linear *linears[3] = {moe->router.gate, moe->router.predictor_in,
                                      moe->router.predictor_out};
   for (int i = 0; i < 3; i++)

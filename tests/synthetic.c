@@ -160,10 +160,18 @@ void synthetic_write(const struct synthetic *s, const char *path) {
 
 void model_open(struct opened *out, const char *path, const char *backend, const char *tier,
                 const char *dtype, int threads) {
+  const struct ditmoe_model_options options = {
+      .backend = backend, .tier = tier, .dtype = dtype, .threads = threads};
+  model_open_with(out, path, &options);
+}
+
+void model_open_with(struct opened *out, const char *path,
+                     const struct ditmoe_model_options *options) {
   struct ditmoe_checkpoint *checkpoint = checkpoint_of(path);
-  assert_ok(test_ctx(), backend_open(&out->ex, test_ctx(), backend, tier, threads));
-  assert_ok(test_ctx(), backend_compute(&out->ex, dtype));
-  assert_ok(test_ctx(), dit_open(&out->ex, checkpoint, NULL, &out->model));
+  assert_ok(test_ctx(),
+            backend_open(&out->ex, test_ctx(), options->backend, options->tier, options->threads));
+  assert_ok(test_ctx(), backend_compute(&out->ex, options->dtype));
+  assert_ok(test_ctx(), dit_open(&out->ex, checkpoint, options->record, &out->model));
   ditmoe_checkpoint_close(checkpoint);
 }
 

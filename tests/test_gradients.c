@@ -154,7 +154,7 @@ enum { ROWS = 5, IN = 7, OUT = 4 };
 static float *linear_pass(struct problem *p, const float *dy, bool paired) {
   struct block *x = &p->block[0], *w = &p->block[1], *b = &p->block[2];
   struct linear *linear = layer(p, w->value, b->value, IN, OUT, paired);
-  const struct expert expert = {EXPERT_SWIGLU, OUT, linear, NULL};
+  const struct expert expert = {&expert_swiglu, OUT, linear, NULL};
   float *y = be_floats(p->ex, ROWS * OUT);
   if (paired)
     be_hidden(p->ex, act_f32(y), act_f32(x->x), &expert, ROWS);
@@ -218,7 +218,7 @@ enum { E = 5, F = 4, TOKENS = B * T, R = 2 * TOKENS };
 
 struct layer_of_experts {
   struct expert expert[E];
-  const struct expert *list[E];
+  struct expert_bank bank;
   struct expert_grad grad[E];
   struct dispatch d;
 };
@@ -235,21 +235,23 @@ static void make_layer(struct problem *p, struct layer_of_experts *l, struct blo
   be_dispatch_order(p->ex, &l->d);
   struct linear *in = layer(p, b[0].value, b[1].value, D, F, true);
   struct linear *out = layer(p, b[2].value, b[3].value, F, D, false);
-  l->expert[0] = (struct expert){EXPERT_SWIGLU, F, in, out};
-  l->expert[1] = (struct expert){EXPERT_GELU, F, layer(p, b[4].value, b[5].value, D, F, false),
+  l->expert[0] = (struct expert){&expert_swiglu, F, in, out};
+  l->expert[1] = (struct expert){&expert_gelu, F, layer(p, b[4].value, b[5].value, D, F, false),
                                  layer(p, b[6].value, b[7].value, F, D, false)};
-  l->expert[2] = (struct expert){.kind = EXPERT_COPY};
-  l->expert[3] = (struct expert){.kind = EXPERT_ZERO};
+  l->expert[2] = (struct expert){.kind = &expert_copy};
+  l->expert[3] = (struct expert){.kind = &expert_zero};
   l->expert[4] = l->expert[0];
-  for (int e = 0; e < E; e++) l->list[e] = &l->expert[e], l->grad[e] = (struct expert_grad){0};
+  l->bank = (struct expert_bank){E, D, F, DT_F32, l->expert};
+  for (int e = 0; e < E; e++) l->grad[e] = (struct expert_grad){0};
   l->grad[0] = (struct expert_grad){b[0].dx, b[0].dx + F * D, b[2].dx, b[1].dx, b[3].dx};
   l->grad[1] = (struct expert_grad){b[4].dx, NULL, b[6].dx, b[5].dx, b[7].dx};
 }
 
 static float *run_experts(struct problem *p, const struct layer_of_experts *l, float *x) {
   float *y = be_floats(p->ex, R * D), *h = be_floats(p->ex, R * F);
-  be_experts_in(p->ex, act_f32(h), act_f32(x), &l->d, l->list, D, F);
-  be_experts_out(p->ex, y, act_f32(h), act_f32(x), &l->d, l->list, D, F);
+  const struct expert_wave wave = {.bank = &l->bank, .count = E};
+  be_experts_in(p->ex, act_f32(h), act_f32(x), &l->d, &wave);
+  be_experts_out(p->ex, y, act_f32(h), act_f32(x), &l->d, &wave);
   return y;
 }
 
@@ -279,7 +281,7 @@ static void weigh_rows(struct problem *p, float *rows, const struct dispatch *d)
 static void experts_back(struct problem *p, float *dx, const struct layer_of_experts *l,
                          const float *dy, const float *x) {
   float *rows = rows_of(p, x, &l->d), *drows = be_floats(p->ex, R * D);
-  p->ex->device->ops->experts_bwd(p->ex, drows, l->grad, dy, rows, &l->d, l->list, D);
+  p->ex->device->ops->experts_bwd(p->ex, drows, l->grad, dy, rows, &l->d, &l->bank);
   sum_rows(p, dx, drows, l->d);
 }
 

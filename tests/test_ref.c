@@ -166,20 +166,29 @@ static void test_experts(void **state) {
   float gate[R] = {0}, weight[R], x[2] = {1, -2}, h[R], y[R];
   struct dispatch d = {4, 2, R, expert, source, gate, offset, token, weight, first, row};
   struct linear *layer[3] = {make_layer(ex, 1, 2), make_layer(ex, 3, 0), make_layer(ex, 1, 0)};
-  struct expert experts[4] = {{EXPERT_SWIGLU, 1, layer[0], layer[1]},
-                              {EXPERT_GELU, 1, layer[2], layer[1]},
-                              {.kind = EXPERT_ZERO},
-                              {.kind = EXPERT_COPY}};
-  const struct expert *const list[4] = {&experts[0], &experts[1], &experts[2], &experts[3]};
+  struct expert experts[4] = {{&expert_swiglu, 1, layer[0], layer[1]},
+                              {&expert_gelu, 1, layer[2], layer[1]},
+                              {.kind = &expert_zero},
+                              {.kind = &expert_copy}};
+  const struct expert_bank bank = {4, 1, 1, DT_F32, experts};
+  const struct expert_wave all = {.bank = &bank, .count = 4};
+  const struct expert_wave waves[2] = {{&bank, 2, (int32_t[]){0, 3}},
+                                       {&bank, 2, (int32_t[]){1, 2}}};
   be_hidden(ex, act_f32(h), act_f32(x), &experts[0], 2);
   assert_near(h, (double[]){2 * silu[0], -4 * silu[1]}, 2, 1e-7);
   be_hidden(ex, act_f32(h), act_f32(x), &experts[1], 2);
   assert_near(h, (double[]){0.8411919906, -0.0454023059}, 2, 1e-7);
   be_dispatch_order(ex, &d);
-  be_experts_in(ex, act_f32(h), act_f32(x), &d, list, 1, 1);
+  be_experts_in(ex, act_f32(h), act_f32(x), &d, &all);
   assert_near(h, (double[]){2 * silu[0], -4 * silu[1], -0.0454023059}, 3, 1e-7);
-  be_experts_out(ex, y, act_f32(h), act_f32(x), &d, list, 1, 1);
+  be_experts_out(ex, y, act_f32(h), act_f32(x), &d, &all);
   assert_near(y, (double[]){6 * silu[0], -12 * silu[1], -0.1362069177, 0, 1}, 5, 4e-7);
+  float again[5]; /* in waves */
+  for (int i = 0; i < 2; i++) {
+    be_experts_in(ex, act_f32(h), act_f32(x), &d, &waves[i]);
+    be_experts_out(ex, again, act_f32(h), act_f32(x), &d, &waves[i]);
+  }
+  assert_floats(again, y, 5);
   for (int i = 0; i < 3; i++) ex->device->ops->linear_destroy(ex, layer[i]);
 }
 
@@ -261,7 +270,7 @@ static void test_linear(void **state) {
   ex->device->ops->linear_destroy(ex, linear);
   assert_ok(ex->ctx, ex->device->ops->linear_create(ex, &pair, &linear));
   assert_true(linear->out == 1 && linear->in == 2);
-  be_hidden(ex, act_f32(y), act_f32(x), &(struct expert){EXPERT_SWIGLU, 1, linear, NULL}, 1);
+  be_hidden(ex, act_f32(y), act_f32(x), &(struct expert){&expert_swiglu, 1, linear, NULL}, 1);
   assert_near(y, (double[]){4 * 3 / (1 + exp(-3))}, 1, 1e-6);
   ex->device->ops->linear_destroy(ex, linear);
 }

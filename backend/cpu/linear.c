@@ -213,7 +213,7 @@ void cpu_hidden(struct exec *ex, struct act h, struct act x, const struct expert
                 int64_t rows) {
   const struct linear *w = expert->in;
   struct gemm g = {.w = w,
-                   .finish = expert->kind == EXPERT_SWIGLU ? FINISH_SWIGLU : FINISH_GELU,
+                   .finish = finish_of(expert->kind->activation),
                    .x = x.data,
                    .y = h.data,
                    .ldx = w->in,

@@ -143,6 +143,13 @@ struct gemm_list {
   const void *source;
 };
 
+/* What follows the first product of an expert. */
+static inline enum cpu_finish finish_of(enum activation activation) {
+  return activation == ACTIVATION_SWIGLU ? FINISH_SWIGLU
+         : activation == ACTIVATION_GELU ? FINISH_GELU
+                                         : FINISH_RELU;
+}
+
 void gemm_run(struct exec *ex, const struct gemm_list *list);
 void gemm_run_one(struct exec *ex, const struct gemm *g);
 

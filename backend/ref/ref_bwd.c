@@ -109,19 +109,20 @@ static void sum_rows(float *sum, const float *dy, int64_t rows, int64_t width) {
 
 void ref_experts_bwd(struct exec *ex, float *drows, const struct expert_grad *grads,
                      const float *dy, const float *rows, const struct dispatch *d,
-                     const struct expert *const *experts, int D) {
+                     const struct expert_bank *bank) {
   (void)ex;
+  const int D = bank->width;
   for (int e = 0; e < d->experts; e++) {
-    const struct expert *expert = experts[e];
+    const struct expert *expert = &bank->expert[e];
     int64_t first = (int64_t)d->offset[e] * D, count = d->offset[e + 1] - d->offset[e];
-    if (expert->hidden == 0) {
+    if (!expert_has_weights(expert)) {
       for (int64_t i = first; drows && i < first + count * D; i++)
-        drows[i] = expert->kind == EXPERT_COPY ? dy[i] : 0;
+        drows[i] = expert->kind->rows == ROWS_COPY ? dy[i] : 0;
       continue;
     }
     struct layer l = {expert->in,
                       expert->out,
-                      expert->kind == EXPERT_GELU ? GELU : SWIGLU,
+                      expert->kind->activation == ACTIVATION_GELU ? GELU : SWIGLU,
                       rows + first,
                       dy + first,
                       count,

@@ -27,7 +27,7 @@ void run_hidden(struct trial *t) {
   const struct shape *s = t->s;
   bool gelu = s->kinds == KINDS_GELU;
   struct linear *in = trial_linear(t, s->D, s->F, 1, !gelu, s->bias);
-  struct expert expert = {gelu ? EXPERT_GELU : EXPERT_SWIGLU, s->F, in, NULL};
+  struct expert expert = {gelu ? &expert_gelu : &expert_swiglu, s->F, in, NULL};
   struct act x = trial_acts(t, s->D);
   be_hidden(t->ex, trial_act_results(t, s->F), x, &expert, t->count);
 }

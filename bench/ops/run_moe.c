@@ -138,69 +138,67 @@ void run_combine_rows(struct trial *t) {
 /* E experts of the shape's kinds. Mixed: SwiGLU and GELU of different widths, zero, copy. */
 struct expert_set {
   struct expert expert[TRIAL_EXPERTS];
-  const struct expert *list[TRIAL_EXPERTS];
+  struct expert_bank bank;
+  struct expert_wave wave;
 };
 
 static struct expert make_expert(struct trial *t, int e) {
   const struct shape *s = t->s;
-  static const enum expert_kind mixed[] = {EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY};
-  enum expert_kind kind = s->kinds == KINDS_SWIGLU ? EXPERT_SWIGLU
-                          : s->kinds == KINDS_GELU ? EXPERT_GELU
-                          : s->kinds == KINDS_FREE ? mixed[2 + e % 2]
-                                                   : mixed[e % 4];
-  if (kind >= EXPERT_ZERO) return (struct expert){.kind = kind};
+  static const struct expert_kind *const mixed[] = {&expert_swiglu, &expert_gelu, &expert_zero,
+                                                    &expert_copy};
+  const struct expert_kind *kind = s->kinds == KINDS_SWIGLU ? &expert_swiglu
+                                   : s->kinds == KINDS_GELU ? &expert_gelu
+                                   : s->kinds == KINDS_FREE ? mixed[2 + e % 2]
+                                                            : mixed[e % 4];
+  if (kind->rows != ROWS_PRODUCT) return (struct expert){.kind = kind};
   int hidden = s->kinds == KINDS_MIXED && e > 0 ? s->F / 2 + e : s->F;
   if (hidden > s->F) hidden = s->F;
-  bool gelu = kind == EXPERT_GELU;
+  bool gelu = kind == &expert_gelu;
   return (struct expert){kind, hidden, trial_linear(t, s->D, hidden, 1, !gelu, gelu),
                          trial_linear(t, hidden, s->D, 1, false, gelu)};
 }
 
-static struct expert_set make_experts(struct trial *t) {
-  struct expert_set set;
-  for (int e = 0; e < t->s->E; e++) {
-    t->poisoned = t->s->poison && e == t->s->E / 2;
-    set.expert[e] = make_expert(t, e);
+static void make_experts(struct trial *t, struct expert_set *set) {
+  const struct shape *s = t->s;
+  for (int e = 0; e < s->E; e++) {
+    t->poisoned = s->poison && e == s->E / 2;
+    set->expert[e] = make_expert(t, e);
   }
   t->poisoned = false;
-  return set;
-}
-
-static const struct expert *const *list_of(struct expert_set *set, int E) {
-  for (int e = 0; e < E; e++) set->list[e] = &set->expert[e];
-  return set->list;
+  set->bank = (struct expert_bank){s->E, s->D, s->F, t->ex->compute, set->expert};
+  set->wave = (struct expert_wave){.bank = &set->bank, .count = s->E};
 }
 
 void run_experts_in(struct trial *t) {
   const struct shape *s = t->s;
   struct dispatch d = plan(t, false);
-  struct expert_set set = make_experts(t);
+  struct expert_set set;
+  make_experts(t, &set);
   struct act x = trial_acts(t, (int64_t)s->T * s->D);
-  be_experts_in(t->ex, trial_act_result(t, d.capacity * s->F), x, &d, list_of(&set, s->E), s->D,
-                s->F);
+  be_experts_in(t->ex, trial_act_result(t, d.capacity * s->F), x, &d, &set.wave);
 }
 
 void run_experts_out(struct trial *t) {
   const struct shape *s = t->s;
   struct dispatch d = plan(t, false);
-  struct expert_set set = make_experts(t);
+  struct expert_set set;
+  make_experts(t, &set);
   struct act x = trial_acts(t, (int64_t)s->T * s->D);
   struct act h = trial_acts(t, (int64_t)s->T * s->K * s->F);
-  be_experts_out(t->ex, trial_result(t, d.capacity * s->D), h, x, &d, list_of(&set, s->E), s->D,
-                 s->F);
+  be_experts_out(t->ex, trial_result(t, d.capacity * s->D), h, x, &d, &set.wave);
 }
 
 /* All steps; the items are images. */
 void run_moe(struct trial *t) {
   const struct shape *s = t->s;
-  struct expert_set set = make_experts(t);
-  const struct expert *const *experts = list_of(&set, s->E);
+  struct expert_set set;
+  make_experts(t, &set);
   struct dispatch d = plan(t, false);
   struct act x = trial_acts(t, (int64_t)s->T * s->D);
   struct act h = trial_act_scratch(t, d.capacity * s->F);
   float *rows = trial_scratch(t, d.capacity * s->D);
   float *add = s->add ? trial_items(t, (int64_t)s->T * s->D) : NULL;
-  be_experts_in(t->ex, h, x, &d, experts, s->D, s->F);
-  be_experts_out(t->ex, rows, h, x, &d, experts, s->D, s->F);
+  be_experts_in(t->ex, h, x, &d, &set.wave);
+  be_experts_out(t->ex, rows, h, x, &d, &set.wave);
   be_combine_rows(t->ex, trial_results(t, (int64_t)s->T * s->D), rows, &d, add, s->D);
 }
