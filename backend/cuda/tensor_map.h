@@ -17,8 +17,8 @@ extern "C" {
 
 /* Map of 16-bit values (bf16 or f16: bits are copied) [size[2], size[1], size[0]] with `pitch`
  * bytes from one row (axis 1) to the next and plane_pitch from one plane to the next, both
- * multiples of 16, for boxes of box[0] x box[1] (x 1); swizzled by 128 bytes, for which box[0] is
- * at most 64. A tensor without planes: rank 2, size[2] and plane_pitch are ignored. */
+ * multiples of 16, for boxes of box[0] = 64 x box[1] <= 256 (x 1), swizzled by 128 bytes. A tensor
+ * without planes: rank 2, size[2] and plane_pitch are ignored. */
 struct tensor_shape {
   int rank;
   uint64_t size[3], pitch, plane_pitch;

@@ -11,18 +11,26 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
+#define __noinline__    __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __constant__ static
-#define __align__(n) alignas(n)
+#define __constant__
+#define __align__(n)        alignas(n)
 #define __builtin_assume(x) ((void)0)
 
-#define VECTORS(type, name)                                                                   \
-  struct name##1 { type x; };                                                                      \
-  struct alignas(2 * sizeof(type)) name##2 { type x, y; };                                         \
-  struct name##3 { type x, y, z; };                                                                \
-  struct alignas(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4 { type x, y, z, w; };           \
+#define VECTORS(type, name)                                                                        \
+  struct name##1 {                                                                                 \
+    type x;                                                                                        \
+  };                                                                                               \
+  struct alignas(2 * sizeof(type)) name##2 {                                                       \
+    type x, y;                                                                                     \
+  };                                                                                               \
+  struct name##3 {                                                                                 \
+    type x, y, z;                                                                                  \
+  };                                                                                               \
+  struct alignas(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4 {                               \
+    type x, y, z, w;                                                                               \
+  };                                                                                               \
   inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                 \
   inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                      \
   inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
@@ -40,7 +48,7 @@ VECTORS(unsigned long long, ulonglong)
 
 struct dim3 {
   unsigned x, y, z;
-  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+  constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 
 template <class To, class From> inline To emulate_bits(From value) {
@@ -97,8 +105,12 @@ struct __half {
   __half(float x) : bits(emulate_f16_from(x)) {}
   operator float() const { return emulate_f16_to(bits); }
 };
-struct alignas(4) __nv_bfloat162 { __nv_bfloat16 x, y; };
-struct alignas(4) __half2 { __half x, y; };
+struct alignas(4) __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+struct alignas(4) __half2 {
+  __half x, y;
+};
 typedef __nv_bfloat16 nv_bfloat16;
 typedef __nv_bfloat162 nv_bfloat162;
 typedef __half half;
@@ -132,8 +144,8 @@ inline float __high2float(__half2 v) { return v.y; }
 /* Scalar functions. */
 
 #define MIN_MAX(a, b)                                                                              \
-  inline auto min(a x, b y) -> decltype(x + y) { return x < y ? x : y; }                           \
-  inline auto max(a x, b y) -> decltype(x + y) { return x > y ? x : y; }
+  inline auto min(a x, b y)->decltype(x + y) { return x < y ? x : y; }                             \
+  inline auto max(a x, b y)->decltype(x + y) { return x > y ? x : y; }
 MIN_MAX(int, int)
 MIN_MAX(unsigned, unsigned)
 MIN_MAX(long, long)
@@ -175,9 +187,7 @@ inline int __float2int_rn(float x) { return static_cast<int>(rintf(x)); }
 inline int __float2int_rz(float x) { return static_cast<int>(x); }
 inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1) : 0; }
 
-inline int __mulhi(int x, int y) {
-  return static_cast<int>(static_cast<long long>(x) * y >> 32);
-}
+inline int __mulhi(int x, int y) { return static_cast<int>(static_cast<long long>(x) * y >> 32); }
 inline unsigned __umulhi(unsigned x, unsigned y) {
   return static_cast<unsigned>(static_cast<unsigned long long>(x) * y >> 32);
 }

@@ -1,0 +1,282 @@
+/* Checks of every access of a kernel. The calls that -fsanitize=thread puts before each load and
+ * store of kernels come here. */
+#include "tests/cuda/block.h"
+
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <link.h>
+#include <ucontext.h>
+
+namespace emulate {
+
+unsigned char *shared_window;
+
+static const void *site; /* in the kernel: the last access */
+static char fault[800];
+static bool quiet;
+
+/* The line of a kernel that an address is in, by addr2line if that is there. */
+static void print_place(const char *what, const void *code) {
+  Dl_info info;
+  if (!code || !dladdr(code, &info)) return;
+  char command[600], line[600] = "";
+  snprintf(command, sizeof command, "addr2line -e '%s' %#lx 2>/dev/null", info.dli_fname,
+           static_cast<const char *>(code) - static_cast<const char *>(info.dli_fbase) - 1L);
+  FILE *pipe = popen(command, "r");
+  if (!pipe) return;
+  if (fgets(line, sizeof line, pipe)) fprintf(stderr, "  %s %s", what, line);
+  pclose(pipe);
+}
+
+void report(const char *format, ...) {
+  char text[600];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  const uint3 &b = emulate_builtins.block, &t = emulate_builtins.thread;
+  if (!*fault)
+    snprintf(fault, sizeof fault, "%s: block (%u, %u, %u), thread (%u, %u, %u): %s",
+             now.shape ? now.shape->name : "host", b.x, b.y, b.z, t.x, t.y, t.z, text);
+  if (!quiet && !now.failed) {
+    fprintf(stderr, "emulated device: %s\n", fault);
+    print_place("near", site);
+  }
+  now.failed = true;
+  if (now.current) switch_to_scheduler();
+}
+
+/* Shared memory. Cells of 2 bytes: who wrote last, and two who read since. */
+
+struct stamp {
+  uint32_t epoch, clock;
+  uint16_t thread;
+  uint8_t atomic, fences;
+  const void *site;
+};
+struct cell {
+  stamp write, read[2];
+};
+
+static bool unordered(const stamp &s, const thread &t) {
+  return s.epoch == now.epoch && s.thread != t.index && s.clock > t.seen[s.thread];
+}
+
+static void conflict(const stamp &s, const char *mine, const char *theirs, size_t place,
+                     const char *where) {
+  if (!quiet && !now.failed) print_place("the other access was near", s.site);
+  report("%s byte %zu of %s, which thread %u %s, and no barrier is between them", mine, place,
+         where, s.thread, theirs);
+}
+
+static void add_reader(cell &c, const stamp &s, const thread &t) {
+  for (stamp &r : c.read)
+    if (r.thread == s.thread || r.epoch != now.epoch || !unordered(r, t)) {
+      r = s;
+      return;
+    }
+  c.read[1] = s;
+}
+
+static void watch_shared(cell *cells, size_t at, size_t bytes, thread &t, bool write, bool atomic,
+                         bool async, const char *where) {
+  stamp s = {
+      now.epoch, t.clock, static_cast<uint16_t>(t.index), atomic, static_cast<uint8_t>(t.fences),
+      site};
+  for (size_t i = at / 2; i <= (at + bytes - 1) / 2; i++) {
+    cell &c = cells[i];
+    if (unordered(c.write, t) && !(atomic && c.write.atomic))
+      conflict(c.write, write ? "writes" : "reads", "writes", 2 * i, where);
+    if (!write || atomic) {
+      if (c.write.epoch < now.first_epoch && !atomic)
+        report("reads byte %zu of %s, which the block has not written", 2 * i, where);
+      if (async && c.write.epoch >= now.first_epoch &&
+          c.write.fences == static_cast<uint8_t>(threads[c.write.thread].fences) &&
+          c.write.fences != 255)
+        report("byte %zu of %s was written without async_proxy_fence before an asynchronous read",
+               2 * i, where);
+    }
+    if (!write) {
+      add_reader(c, s, t);
+      continue;
+    }
+    for (const stamp &r : c.read)
+      if (unordered(r, t) && !(atomic && r.atomic)) conflict(r, "writes", "reads", 2 * i, where);
+    c.write = s;
+    if (async) c.write.fences = 255; /* by the copy engine: seen without a fence */
+  }
+}
+
+/* Static shared memory: the writable data of the program that no relocation has made constant. */
+struct segment {
+  uintptr_t begin, end;
+  cell *cells;
+};
+static std::vector<segment> segments;
+static std::vector<segment> constants;
+
+static int find_segments(dl_phdr_info *info, size_t, void *) {
+  const uintptr_t code = reinterpret_cast<uintptr_t>(&find_segments);
+  bool ours = false;
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const auto &p = info->dlpi_phdr[i];
+    uintptr_t begin = info->dlpi_addr + p.p_vaddr;
+    ours = ours || (p.p_type == PT_LOAD && code >= begin && code < begin + p.p_memsz);
+  }
+  for (int i = 0; i < info->dlpi_phnum; i++) {
+    const auto &p = info->dlpi_phdr[i];
+    uintptr_t begin = info->dlpi_addr + p.p_vaddr, end = begin + p.p_memsz;
+    if (p.p_type == PT_GNU_RELRO || (p.p_type == PT_LOAD && !(p.p_flags & PF_W)))
+      constants.push_back({begin, end, nullptr});
+    else if (p.p_type == PT_LOAD && ours)
+      segments.push_back(
+          {begin, end, static_cast<cell *>(calloc((end - begin) / 2 + 1, sizeof(cell)))});
+  }
+  return 0;
+}
+
+static void watch_other(thread &t, uintptr_t at, size_t bytes, bool write, bool atomic) {
+  const uintptr_t builtins = reinterpret_cast<uintptr_t>(&emulate_builtins);
+  if (at - builtins < sizeof emulate_builtins && !write) return;
+  if (at - reinterpret_cast<uintptr_t>(now.arguments) < now.argument_bytes && !write) return;
+  if (segments.empty()) dl_iterate_phdr(find_segments, nullptr);
+  for (const segment &s : constants)
+    if (at >= s.begin && at + bytes <= s.end) {
+      if (write) report("writes constant memory at %#lx", at);
+      return;
+    }
+  for (const segment &s : segments)
+    if (at >= s.begin && at + bytes <= s.end) {
+      watch_shared(s.cells, at - s.begin, bytes, t, write, atomic, false, "static shared memory");
+      return;
+    }
+  report("%s memory of the host at %#lx", write ? "writes" : "reads", at);
+}
+
+void watch_as(thread &by, const volatile void *at, size_t bytes, bool write, bool atomic,
+              bool async) {
+  static cell *cells;
+  if (!cells) cells = static_cast<cell *>(calloc(SHARED_LIMIT / 2 + 8, sizeof *cells));
+  uintptr_t address = reinterpret_cast<uintptr_t>(at);
+  size_t place = address - reinterpret_cast<uintptr_t>(shared_window);
+  if (place < SHARED_LIMIT) {
+    if (place + bytes > now.shape->shared)
+      report("%s byte %zu of %zu bytes of shared memory", write ? "writes" : "reads", place,
+             now.shape->shared);
+    else
+      watch_shared(cells, place, bytes, by, write, atomic, async, "shared memory");
+  } else if (is_device_address(const_cast<const void *>(at))) {
+    watch_device(const_cast<const void *>(at), bytes, write, atomic);
+  } else {
+    watch_other(by, address, bytes, write, atomic);
+  }
+}
+
+void watch(const volatile void *at, size_t bytes, bool write, bool atomic) {
+  thread &t = *now.current;
+  if (static_cast<const volatile unsigned char *>(at) - t.stack < static_cast<ptrdiff_t>(STACK) &&
+      static_cast<const volatile unsigned char *>(at) >= t.stack)
+    return;
+  watch_as(t, at, bytes, write, atomic, false);
+}
+
+/* Kernels are compiled with -fsanitize=undefined and trap. */
+static void caught(int signal, siginfo_t *info, void *context) {
+  site = static_cast<unsigned char *>(info->si_addr) + 1;
+#if defined(__x86_64__)
+  site = reinterpret_cast<unsigned char *>(
+      static_cast<ucontext_t *>(context)->uc_mcontext.gregs[REG_RIP] + 1);
+#endif
+  if (!now.current) {
+    fprintf(stderr, "emulated device: signal %d in its own code\n", signal);
+    abort();
+  }
+  if (signal == SIGILL)
+    report("undefined behaviour: an address that is not aligned, an index past an array, an "
+           "overflow or a shift");
+  report("signal %d", signal);
+}
+
+void catch_signals(bool begin) {
+  static const int signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
+  static struct sigaction before[4];
+  struct sigaction action = {};
+  action.sa_sigaction = caught;
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  for (int i = 0; i < 4; i++)
+    sigaction(signals[i], begin ? &action : &before[i], begin ? &before[i] : nullptr);
+}
+
+unsigned char *dynamic_shared() { return shared_window; }
+
+uint64_t shared_offset(const void *shared) {
+  size_t place = static_cast<size_t>(static_cast<const unsigned char *>(shared) - shared_window);
+  if (place >= SHARED_LIMIT) report("%p is not in dynamic shared memory", shared);
+  return place;
+}
+
+void begin_thread(const void *arguments, size_t bytes) {
+  now.arguments = arguments;
+  now.argument_bytes = bytes;
+  now.current->started = true;
+}
+
+} // namespace emulate
+
+using namespace emulate;
+
+static inline void access(const void *at, size_t bytes, bool write, const void *from) {
+  thread *t = now.current;
+  if (!t || !t->started) return;
+  size_t place = static_cast<size_t>(static_cast<const unsigned char *>(at) - t->stack);
+  if (place < STACK) return;
+  site = from;
+  watch_as(*t, at, bytes, write, false, false);
+}
+
+extern "C" {
+const char *emulator_fault(void) {
+  static char last[sizeof fault];
+  memcpy(last, fault, sizeof last);
+  *fault = 0;
+  return last;
+}
+void emulator_quiet(int be_quiet) { quiet = be_quiet != 0; }
+
+void __tsan_init(void);
+void __tsan_func_entry(void *);
+void __tsan_func_exit(void);
+void __tsan_vptr_update(void **, void *);
+void __tsan_vptr_read(void **);
+void __tsan_read_range(void *at, unsigned long bytes);
+void __tsan_write_range(void *at, unsigned long bytes);
+void __tsan_init(void) {}
+void __tsan_func_entry(void *) {}
+void __tsan_func_exit(void) {}
+void __tsan_vptr_update(void **, void *) {}
+void __tsan_vptr_read(void **) {}
+void __tsan_read_range(void *at, unsigned long bytes) {
+  access(at, bytes, false, __builtin_return_address(0));
+}
+void __tsan_write_range(void *at, unsigned long bytes) {
+  access(at, bytes, true, __builtin_return_address(0));
+}
+#define ACCESS(name, bytes, write)                                                                 \
+  void name(void *at);                                                                             \
+  void name(void *at) { access(at, bytes, write, __builtin_return_address(0)); }
+#define ACCESSES(bytes)                                                                            \
+  ACCESS(__tsan_read##bytes, bytes, false)                                                         \
+  ACCESS(__tsan_write##bytes, bytes, true)                                                         \
+  ACCESS(__tsan_unaligned_read##bytes, bytes, false)                                               \
+  ACCESS(__tsan_unaligned_write##bytes, bytes, true)                                               \
+  ACCESS(__tsan_volatile_read##bytes, bytes, false)                                                \
+  ACCESS(__tsan_volatile_write##bytes, bytes, true)
+ACCESSES(1)
+ACCESSES(2)
+ACCESSES(4)
+ACCESSES(8)
+ACCESSES(16)
+}
