@@ -38,7 +38,7 @@ template <int GROUPS, int KEYS> DEVICE void mask(float s[GROUPS][KEYS / 8][4], i
   for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
     for (int i = 0; i < 4; i++)
-      if (n * 8 + threadIdx.x % 4 * 2 + i % 2 >= count)
+      if (n * 8 + (int)threadIdx.x % 4 * 2 + i % 2 >= count)
 #pragma unroll
         for (int g = 0; g < GROUPS; g++) s[g][n][i] = -INFINITY;
 }

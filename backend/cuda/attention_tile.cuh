@@ -20,13 +20,17 @@ constexpr __host__ __device__ int tile_stride(int tiles) { return 8 * (tiles | 1
 constexpr __host__ __device__ int steps_of(int tiles) { return (tiles + 1) / 2; }
 
 DEVICE uint32_t pack(float low, float high, __nv_bfloat16) {
-  __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<uint32_t *>(&both);
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  uint32_t bits;
+  memcpy(&bits, &both, sizeof bits);
+  return bits;
 }
 
 DEVICE uint32_t pack(float low, float high, __half) {
-  __half2 both = __floats2half2_rn(low, high);
-  return *reinterpret_cast<uint32_t *>(&both);
+  const __half2 both = __floats2half2_rn(low, high);
+  uint32_t bits;
+  memcpy(&bits, &both, sizeof bits);
+  return bits;
 }
 
 /* Eight values to shared memory; zeros where they are not valid. Those of the tile's type arrive
