@@ -3,9 +3,9 @@
 
 static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_decoder *decoder,
                                const char *path, const struct ditmoe_model_options *options) {
-  TRY(backend_init(&decoder->be, ctx, options->backend, options->tier, options->threads));
-  TRY(backend_compute(&decoder->be, options->dtype));
-  TRY(vae_open(&decoder->be, path, &decoder->vae));
+  TRY(backend_open(&decoder->ex, ctx, options->backend, options->tier, options->threads));
+  TRY(backend_compute(&decoder->ex, options->dtype));
+  TRY(vae_open(&decoder->ex, path, &decoder->vae));
   struct vae_info info;
   vae_describe(decoder->vae, &info);
   if (!info.can_decode)
@@ -23,7 +23,7 @@ enum ditmoe_status ditmoe_decoder_open(struct ditmoe_ctx *ctx, const char *path,
   decoder->own.hooks = ctx->hooks;
   decoder->tile = tile;
   enum ditmoe_status status = load(ctx, decoder, path, options ? options : &defaults);
-  decoder->be.ctx = &decoder->own;
+  decoder->ex.ctx = &decoder->own;
   if (status != DITMOE_OK) {
     ditmoe_decoder_close(decoder);
     return status;
@@ -35,9 +35,9 @@ enum ditmoe_status ditmoe_decoder_open(struct ditmoe_ctx *ctx, const char *path,
 void ditmoe_decoder_close(struct ditmoe_decoder *decoder) {
   if (!decoder) return;
   struct ditmoe_ctx own = decoder->own;
-  decoder->be.ctx = &own;
-  if (decoder->vae) vae_close(&decoder->be, decoder->vae);
-  backend_fini(&decoder->be);
+  decoder->ex.ctx = &own;
+  if (decoder->vae) vae_close(&decoder->ex, decoder->vae);
+  exec_close(&decoder->ex);
   mem_free(&own, decoder);
 }
 

@@ -12,25 +12,25 @@ struct search {
 };
 
 /* Index of the first value that is not finite, or -1. */
-static int64_t first_bad(struct backend *be, const float *device, int64_t count) {
+static int64_t first_bad(struct exec *ex, const float *device, int64_t count) {
   float values[1024];
   for (int64_t at = 0; at < count; at += 1024) {
     int64_t n = count - at < 1024 ? count - at : 1024;
-    be_download(be, values, device + at, (size_t)n * sizeof *values);
+    be_download(ex, values, device + at, (size_t)n * sizeof *values);
     for (int64_t i = 0; i < n; i++)
       if (!isfinite(values[i])) return at + i;
   }
   return -1;
 }
 
-static bool look_at_experts(struct search *search, struct backend *be,
+static bool look_at_experts(struct search *search, struct exec *ex,
                             const struct dit_tap_data *tap) {
   const struct dispatch *d = tap->dispatch;
   for (int e = 0; e < d->experts; e++) {
     int32_t range[2];
-    be_download(be, range, d->offset + e, sizeof range);
+    be_download(ex, range, d->offset + e, sizeof range);
     int64_t rows = range[1] - range[0];
-    if (first_bad(be, tap->data + (int64_t)range[0] * tap->D, rows * tap->D) < 0) continue;
+    if (first_bad(ex, tap->data + (int64_t)range[0] * tap->D, rows * tap->D) < 0) continue;
     snprintf(search->where, sizeof search->where, "the output of expert %d of block %d", e,
              tap->layer);
     search->expert = e;
@@ -39,8 +39,7 @@ static bool look_at_experts(struct search *search, struct backend *be,
   return false;
 }
 
-static bool look_at_values(struct search *search, struct backend *be,
-                           const struct dit_tap_data *tap) {
+static bool look_at_values(struct search *search, struct exec *ex, const struct dit_tap_data *tap) {
   static const char *const what[] = {
       [TAP_TIME_FEATURES] = "the time embedding", [TAP_TIME] = "the time embedding",
       [TAP_CONDITION] = "the class embedding",    [TAP_EMBEDDED] = "the patch embedding",
@@ -49,7 +48,7 @@ static bool look_at_values(struct search *search, struct backend *be,
   const bool router = tap->point == TAP_ROUTER;
   const float *data = router ? tap->trace->scores : tap->data;
   const int64_t rows = router ? tap->trace->rows : (int64_t)tap->B * tap->T;
-  if (!data || first_bad(be, data, rows * tap->D) < 0) return false;
+  if (!data || first_bad(ex, data, rows * tap->D) < 0) return false;
   if (tap->layer < 0)
     snprintf(search->where, sizeof search->where, "%s", what[tap->point]);
   else
@@ -57,12 +56,12 @@ static bool look_at_values(struct search *search, struct backend *be,
   return true;
 }
 
-static void look(void *user, struct backend *be, const struct dit_tap_data *tap) {
+static void look(void *user, struct exec *ex, const struct dit_tap_data *tap) {
   struct search *search = user;
   if (search->found) return;
   search->expert = -1;
-  search->found = tap->point == TAP_EXPERT_ROWS ? look_at_experts(search, be, tap)
-                                                : look_at_values(search, be, tap);
+  search->found = tap->point == TAP_EXPERT_ROWS ? look_at_experts(search, ex, tap)
+                                                : look_at_values(search, ex, tap);
   search->layer = tap->layer;
 }
 
@@ -76,24 +75,15 @@ static const char *suspect(const struct search *search) {
   return NULL;
 }
 
-enum ditmoe_status diagnose_nonfinite(struct backend *be, const struct dit *model,
+enum ditmoe_status diagnose_nonfinite(struct exec *ex, const struct dit *model, float *out,
                                       const struct dit_input *in, int step, int steps) {
   struct search search = {.model = model, .layer = -1, .expert = -1};
   const struct dit_tap tap = {&search, look};
   struct dit_input again = *in;
   again.tap = &tap;
-  struct arena *arena = &be->arena;
-  size_t mark = arena_mark(arena);
-  const struct dit_config *c = &model->config;
-  const int64_t plane = (int64_t)c->size * c->size;
-  float *x = be_floats(be, in->B * c->channels * plane);
-  float *y = be_floats(be, in->B * c->out_channels * plane);
-  be_upload(be, x, in->x, (size_t)(dit_images(in) * c->channels * plane) * sizeof *x);
-  dit_forward(be, model, y, x, &again);
-  arena_reset(arena, mark);
-  TRY(be->status);
+  TRY(dit_predict(ex, model, out, &again));
   const char *name = suspect(&search);
-  return fail(be->ctx, DITMOE_NONFINITE, "step %d of %d: NaN or infinite values in %s%s%s%s", step,
+  return fail(ex->ctx, DITMOE_NONFINITE, "step %d of %d: NaN or infinite values in %s%s%s%s", step,
               steps, search.found ? search.where : "the prediction", name ? "; tensor " : "",
               name ? name : "", name ? " holds such values" : "");
 }

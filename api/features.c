@@ -10,7 +10,7 @@ enum { MOST_SIDE = 1 << 16 };
 
 struct ditmoe_features {
   struct ditmoe_ctx own; /* see api/handles.h */
-  struct backend be;
+  struct exec ex;
   struct network *network;
   enum resize_rule rule;
   int capacity; /* images that the arena holds */
@@ -53,10 +53,10 @@ static void give_name(struct ditmoe_features *features) {
 
 static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_features *features,
                                const char *path, const struct ditmoe_model_options *options) {
-  struct backend *be = &features->be;
-  TRY(backend_init(be, ctx, options->backend, options->tier, options->threads));
-  TRY(backend_compute(be, options->dtype ? options->dtype : "f32"));
-  TRY(network_open(be, path, &features->network));
+  struct exec *ex = &features->ex;
+  TRY(backend_open(ex, ctx, options->backend, options->tier, options->threads));
+  TRY(backend_compute(ex, options->dtype ? options->dtype : "f32"));
+  TRY(network_open(ex, path, &features->network));
   TRY(ditmoe_file_sha256(ctx, path, features->sha256));
   give_name(features);
   return DITMOE_OK;
@@ -73,7 +73,7 @@ enum ditmoe_status ditmoe_features_open(struct ditmoe_ctx *ctx, const char *path
   features->own.hooks = ctx->hooks;
   features->rule = rule;
   enum ditmoe_status status = load(ctx, features, path, options ? options : &defaults);
-  features->be.ctx = &features->own;
+  features->ex.ctx = &features->own;
   if (status != DITMOE_OK) {
     ditmoe_features_close(features);
     return status;
@@ -85,16 +85,16 @@ enum ditmoe_status ditmoe_features_open(struct ditmoe_ctx *ctx, const char *path
 void ditmoe_features_close(struct ditmoe_features *features) {
   if (!features) return;
   struct ditmoe_ctx own = features->own;
-  features->be.ctx = &own;
-  network_close(&features->be, features->network);
-  backend_fini(&features->be);
+  features->ex.ctx = &own;
+  network_close(&features->ex, features->network);
+  exec_close(&features->ex);
   mem_free(&own, features);
 }
 
 void ditmoe_features_info(const struct ditmoe_features *features,
                           struct ditmoe_features_info *out) {
   const struct network_kind *kind = features->network->kind;
-  const struct backend *be = &features->be;
+  const struct exec *ex = &features->ex;
   *out = (struct ditmoe_features_info){
       .kind = kind->name,
       .name = features->name,
@@ -104,28 +104,28 @@ void ditmoe_features_info(const struct ditmoe_features *features,
       .pool = kind->pool,
       .spatial = kind->spatial,
       .logits = kind->logits,
-      .backend = be->ops->name,
-      .tier = be->tier,
-      .dtype = be->dtype == DT_BF16 ? "bf16" : "f32",
+      .backend = ex->device->ops->name,
+      .tier = ex->device->tier,
+      .dtype = ex->compute == DT_BF16 ? "bf16" : "f32",
   };
   memcpy(out->sha256, features->sha256, sizeof out->sha256);
 }
 
 /* The arena for batches of `count`. */
 static enum ditmoe_status make_room(struct ditmoe_features *features, int count) {
-  struct backend *be = &features->be;
+  struct exec *ex = &features->ex;
   if (count <= features->capacity) return DITMOE_OK;
-  const uint64_t bytes = network_bytes(be, features->network, count);
-  const uint64_t available = system_memory_available() + be->arena.capacity;
+  const uint64_t bytes = network_bytes(ex, features->network, count);
+  const uint64_t available = system_memory_available() + ex->arena.capacity;
   if (bytes > available)
-    return fail(be->ctx, DITMOE_NOMEM,
+    return fail(ex->ctx, DITMOE_NOMEM,
                 "features of %d images at a time need %.1f MiB, %.1f MiB are free", count,
                 (double)bytes / 1048576, (double)available / 1048576);
-  struct ditmoe_ctx *caller = be->ctx;
+  struct ditmoe_ctx *caller = ex->ctx;
   features->capacity = 0;
-  be->ctx = &features->own; /* the memory outlives this call */
-  enum ditmoe_status status = backend_arena(be, bytes, false);
-  be->ctx = caller;
+  ex->ctx = &features->own; /* the memory outlives this call */
+  enum ditmoe_status status = exec_reserve(ex, bytes);
+  ex->ctx = caller;
   if (status != DITMOE_OK) return fail(caller, status, "%s", features->own.error);
   features->capacity = count;
   return DITMOE_OK;
@@ -134,17 +134,17 @@ static enum ditmoe_status make_room(struct ditmoe_features *features, int count)
 enum ditmoe_status ditmoe_features_run(struct ditmoe_ctx *ctx, struct ditmoe_features *features,
                                        const uint8_t *pixels, int count, int height, int width,
                                        float *pool, float *spatial, float *logits) {
-  struct backend *be = &features->be;
+  struct exec *ex = &features->ex;
   const struct features out = {pool, spatial, logits};
   if (count < 1) return fail(ctx, DITMOE_USAGE, "count: expected at least 1, found %d", count);
   if (height < 1 || width < 1 || height > MOST_SIDE || width > MOST_SIDE)
     return fail(ctx, DITMOE_USAGE, "an image of %d x %d pixels: expected 1 to %d", width, height,
                 MOST_SIDE);
-  be->ctx = ctx;
+  ex->ctx = ctx;
   enum ditmoe_status status = make_room(features, count);
   if (status == DITMOE_OK)
-    status = network_run(be, features->network, features->rule, pixels, count, height, width, &out);
-  backend_clear(be);
-  be->ctx = &features->own;
+    status = network_run(ex, features->network, features->rule, pixels, count, height, width, &out);
+  exec_clear(ex);
+  ex->ctx = &features->own;
   return status;
 }

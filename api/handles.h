@@ -10,7 +10,7 @@
  * context of the caller, to which the backend points during a call. */
 struct ditmoe_model {
   struct ditmoe_ctx own;
-  struct backend be;
+  struct exec ex;
   struct dit *dit;
   struct ditmoe_checkpoint *file; /* that the weights lie in, if it is a packed one; else NULL */
   char *record;
@@ -18,7 +18,7 @@ struct ditmoe_model {
 
 struct ditmoe_decoder {
   struct ditmoe_ctx own;
-  struct backend be;
+  struct exec ex;
   struct vae *vae;
   int tile;
 };
@@ -39,7 +39,7 @@ struct ditmoe_session {
   struct ditmoe_ctx own;
   const struct ditmoe_model *model;
   const struct ditmoe_decoder *decoder; /* NULL: latents only */
-  struct backend be;
+  struct exec ex;
   int capacity;      /* images of one batch                */
   int side;          /* of a decoded image, 0 without a decoder */
   struct arena host; /* the memory of the arrays below */
@@ -63,8 +63,8 @@ uint64_t session_host_bytes(const struct ditmoe_model *model, const struct ditmo
                             const struct resolved *resolved);
 
 /* Runs a failed prediction again, looking for the place where the first value that is not finite
- * appears; fails with DITMOE_NONFINITE and names it. */
-enum ditmoe_status diagnose_nonfinite(struct backend *be, const struct dit *model,
+ * appears; fails with DITMOE_NONFINITE and names it. out: as dit_predict takes it. */
+enum ditmoe_status diagnose_nonfinite(struct exec *ex, const struct dit *model, float *out,
                                       const struct dit_input *in, int step, int steps);
 
 #endif

@@ -5,19 +5,19 @@
 #include <string.h>
 
 /* The backend and the file. A packed file says what the compute type is, if nobody else does. */
-static enum ditmoe_status open_file(struct ditmoe_ctx *ctx, struct backend *be, const char *path,
+static enum ditmoe_status open_file(struct ditmoe_ctx *ctx, struct exec *ex, const char *path,
                                     const struct ditmoe_model_options *options,
                                     struct ditmoe_checkpoint **out) {
-  TRY(backend_init(be, ctx, options->backend, options->tier, options->threads));
-  TRY(backend_compute(be, options->dtype));
+  TRY(backend_open(ex, ctx, options->backend, options->tier, options->threads));
+  TRY(backend_compute(ex, options->dtype));
   TRY(ditmoe_checkpoint_open(ctx, path, options->key, out));
-  return options->dtype ? DITMOE_OK : backend_compute(be, packed_dtype(*out));
+  return options->dtype ? DITMOE_OK : backend_compute(ex, packed_dtype(*out));
 }
 
 static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_model *model, const char *path,
                                const struct ditmoe_model_options *options) {
-  enum ditmoe_status status = open_file(ctx, &model->be, path, options, &model->file);
-  if (status == DITMOE_OK) status = dit_open(&model->be, model->file, options->record, &model->dit);
+  enum ditmoe_status status = open_file(ctx, &model->ex, path, options, &model->file);
+  if (status == DITMOE_OK) status = dit_open(&model->ex, model->file, options->record, &model->dit);
   if (status == DITMOE_OK)
     status = record_write_json(ctx, &model->dit->config.record, &model->record);
   if (status == DITMOE_OK && packed_layout(model->file)) {
@@ -37,7 +37,7 @@ enum ditmoe_status ditmoe_model_open(struct ditmoe_ctx *ctx, const char *path,
   TRY(mem_zalloc(ctx, 1, sizeof *model, "model", &model));
   model->own.hooks = ctx->hooks;
   enum ditmoe_status status = load(ctx, model, path, options ? options : &defaults);
-  model->be.ctx = &model->own;
+  model->ex.ctx = &model->own;
   if (status != DITMOE_OK) {
     ditmoe_model_close(model);
     return status;
@@ -49,9 +49,9 @@ enum ditmoe_status ditmoe_model_open(struct ditmoe_ctx *ctx, const char *path,
 void ditmoe_model_close(struct ditmoe_model *model) {
   if (!model) return;
   struct ditmoe_ctx own = model->own;
-  model->be.ctx = &own;
-  dit_close(&model->be, model->dit);
-  backend_fini(&model->be);
+  model->ex.ctx = &own;
+  dit_close(&model->ex, model->dit);
+  exec_close(&model->ex);
   if (model->file) model->file->ctx = &own;
   ditmoe_checkpoint_close(model->file);
   mem_free(&own, model->record);
@@ -62,13 +62,13 @@ enum ditmoe_status ditmoe_model_pack(struct ditmoe_ctx *ctx, const char *path,
                                      const struct ditmoe_model_options *options,
                                      const char *output) {
   const struct ditmoe_model_options defaults = {0};
-  struct backend be = {0};
+  struct exec ex = {0};
   struct ditmoe_checkpoint *checkpoint = NULL;
   if (!options) options = &defaults;
-  enum ditmoe_status status = open_file(ctx, &be, path, options, &checkpoint);
-  if (status == DITMOE_OK) status = dit_pack(&be, checkpoint, options->record, output);
+  enum ditmoe_status status = open_file(ctx, &ex, path, options, &checkpoint);
+  if (status == DITMOE_OK) status = dit_pack(&ex, checkpoint, options->record, output);
   ditmoe_checkpoint_close(checkpoint);
-  backend_fini(&be);
+  exec_close(&ex);
   return status;
 }
 
@@ -77,9 +77,9 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
   *out = (struct ditmoe_model_info){
       .kind = dit_kind_name(c->record.kind),
       .objective = c->record.objective == OBJECTIVE_RF ? "rf" : "ddpm",
-      .backend = model->be.ops->name,
-      .tier = model->be.tier,
-      .dtype = model->be.dtype == DT_BF16 ? "bf16" : "f32",
+      .backend = model->ex.device->ops->name,
+      .tier = model->ex.device->tier,
+      .dtype = model->ex.compute == DT_BF16 ? "bf16" : "f32",
       .channels = c->channels,
       .size = c->size,
       .patch = c->patch,

@@ -71,12 +71,12 @@ void recorder_close(struct recorder *r) {
 /* Looking. */
 
 /* The plan on the host, and the expert of each of its rows. */
-static void fetch_plan(struct recorder *r, struct backend *be, const struct dispatch *d) {
-  be_download(be, r->offset, d->offset, ((size_t)d->experts + 1) * sizeof *r->offset);
+static void fetch_plan(struct recorder *r, struct exec *ex, const struct dispatch *d) {
+  be_download(ex, r->offset, d->offset, ((size_t)d->experts + 1) * sizeof *r->offset);
   const size_t rows = (size_t)r->offset[d->experts];
-  be_download(be, r->first, d->first, ((size_t)d->tokens + 1) * sizeof *r->first);
-  be_download(be, r->row, d->row, rows * sizeof *r->row);
-  be_download(be, r->weight, d->weight, rows * sizeof *r->weight);
+  be_download(ex, r->first, d->first, ((size_t)d->tokens + 1) * sizeof *r->first);
+  be_download(ex, r->row, d->row, rows * sizeof *r->row);
+  be_download(ex, r->weight, d->weight, rows * sizeof *r->weight);
   for (int e = 0; e < d->experts; e++)
     for (int32_t row = r->offset[e]; row < r->offset[e + 1]; row++) r->expert[row] = (uint16_t)e;
 }
@@ -87,12 +87,12 @@ static bool is_scored(const struct recorder *r, const struct router_layer *route
 }
 
 /* Scores [T, router->experts] of image b of the call, the `scored`-th that has any. */
-static const float *fetch_scores(struct recorder *r, struct backend *be,
+static const float *fetch_scores(struct recorder *r, struct exec *ex,
                                  const struct dit_tap_data *data, int b, int scored) {
   const struct router_layer *router = &r->model->blocks[data->layer].moe->router;
   const int64_t size = (int64_t)data->T * router->experts;
   if (!r->scores || !data->trace->scores || !is_scored(r, router, b)) return NULL;
-  be_download(be, r->score, data->trace->scores + scored * size, (size_t)size * sizeof *r->score);
+  be_download(ex, r->score, data->trace->scores + scored * size, (size_t)size * sizeof *r->score);
   return r->score;
 }
 
@@ -106,7 +106,7 @@ static void pick_choices(struct recorder *r, int T, int b) {
   }
 }
 
-static enum ditmoe_status count_image(struct recorder *r, struct backend *be,
+static enum ditmoe_status count_image(struct recorder *r, struct exec *ex,
                                       const struct dit_tap_data *data, int b, int scored) {
   const struct recorder_call *call = &r->call;
   const int image = b % call->count;
@@ -127,19 +127,19 @@ static enum ditmoe_status count_image(struct recorder *r, struct backend *be,
       .first = r->image_first,
       .expert = r->image_expert,
       .weight = r->image_weight,
-      .scores = fetch_scores(r, be, data, b, scored),
+      .scores = fetch_scores(r, ex, data, b, scored),
       .scored = r->model->blocks[data->layer].moe->router.experts,
   };
   return ditmoe_routing_count(r->ctx, r->routing, &record);
 }
 
-static void look(void *user, struct backend *be, const struct dit_tap_data *data) {
+static void look(void *user, struct exec *ex, const struct dit_tap_data *data) {
   struct recorder *r = user;
   if (data->point != TAP_ROUTER || r->status != DITMOE_OK) return;
   const struct router_layer *router = &r->model->blocks[data->layer].moe->router;
-  fetch_plan(r, be, data->dispatch);
+  fetch_plan(r, ex, data->dispatch);
   for (int b = 0, scored = 0; b < data->B && r->status == DITMOE_OK; b++) {
-    r->status = count_image(r, be, data, b, scored);
+    r->status = count_image(r, ex, data, b, scored);
     scored += is_scored(r, router, b);
   }
 }
@@ -173,7 +173,7 @@ static void describe_layers(const struct dit *model, struct routing_shape *shape
     const struct dit_moe *moe = model->blocks[l].moe;
     if (!moe) continue;
     shape->layer[at] = l;
-    shape->layer_experts[at++] = moe->experts;
+    shape->layer_experts[at++] = moe->bank.count;
   }
 }
 
@@ -205,8 +205,8 @@ enum ditmoe_status routing_shape_of(struct ditmoe_ctx *ctx, const struct dit *mo
     const struct dit_moe *moe = model->blocks[l].moe;
     if (!moe) continue;
     shape.layers++;
-    if (moe->experts <= shape.experts) continue;
-    shape.experts = moe->experts;
+    if (moe->bank.count <= shape.experts) continue;
+    shape.experts = moe->bank.count;
     shape.uncond_expert = moe->router.uncond_expert;
   }
   if (!shape.layers) return fail(ctx, DITMOE_USAGE, "routing: this model has no experts");

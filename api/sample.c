@@ -62,9 +62,9 @@ static enum ditmoe_status call_model(struct batch *batch, float *out, int halves
                                .halves = halves,
                                .routing = prediction->routing,
                                .tap = watch(batch, halves, prediction)};
-  TRY(dit_predict(&s->be, dit, out, &in));
+  TRY(dit_predict(&s->ex, dit, out, &in));
   if (f32_all_finite(out, rows * (int64_t)output_size(s))) return batch->recorder->status;
-  return diagnose_nonfinite(&s->be, dit, &in, prediction->step + 1,
+  return diagnose_nonfinite(&s->ex, dit, out, &in, prediction->step + 1,
                             batch->resolved->schedule.steps);
 }
 
@@ -150,14 +150,10 @@ static enum ditmoe_status decode(struct batch *batch, uint8_t *pixels) {
   const struct dit_config *c = &s->model->dit->config;
   const size_t values = 3 * (size_t)s->side * (size_t)s->side;
   for (int i = 0; i < batch->count; i++) {
-    s->be.dtype = s->decoder->be.dtype;
-    enum ditmoe_status status =
-        vae_decode(&s->be, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), c->size,
-                   s->decoder->tile);
-    s->be.dtype = s->model->be.dtype;
-    TRY(status);
+    TRY(vae_decode(&s->ex, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), c->size,
+                   s->decoder->tile));
     if (!f32_all_finite(s->image, (int64_t)values))
-      return fail(s->be.ctx, DITMOE_NONFINITE,
+      return fail(s->ex.ctx, DITMOE_NONFINITE,
                   "image %lld: the decoder made NaN or infinite pixels",
                   (long long)(batch->request->first_index + batch->first + i));
     vae_pixels(pixels + (size_t)i * values, s->image, s->side);
@@ -222,22 +218,22 @@ enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *
   size_t work = sampler_work_size(resolved.sampler, resolved.batch, c->channels, c->out_channels,
                                   (int64_t)c->size * c->size);
   if (resolved.batch > session->capacity || work > session->work_floats ||
-      session_arena_bytes(session->model, session->decoder, &resolved) > session->be.arena.capacity)
+      session_arena_bytes(session->model, session->decoder, &resolved) > session->ex.arena.capacity)
     return fail(ctx, DITMOE_USAGE, "the session was made for a smaller batch or another sampler");
   if (pixels && !session->decoder)
     return fail(ctx, DITMOE_USAGE, "pixels need a session with a decoder");
   TRY(resolved.sampler->plan(ctx, &resolved.schedule, &schedule));
   resolved.schedule.steps = schedule.steps;
-  session->be.ctx = ctx;
+  session->ex.ctx = ctx;
   struct recorder recorder = {0};
   enum ditmoe_status status =
       routing_start(ctx, session->model, request, &resolved, &schedule, &recorder);
   if (status == DITMOE_OK)
     status = sample_all(ctx, session, request, latents, pixels, &resolved, &schedule, &recorder);
   recorder_close(&recorder);
-  backend_clear(&session->be);
-  arena_reset(&session->be.arena, 0);
-  session->be.ctx = &session->own;
+  exec_clear(&session->ex);
+  arena_reset(&session->ex.arena, 0);
+  session->ex.ctx = &session->own;
   schedule_free(ctx, &schedule);
   return status;
 }

@@ -11,10 +11,12 @@ static enum ditmoe_status check_decoder(struct ditmoe_ctx *ctx, const struct dit
   const struct dit_config *c = &model->dit->config;
   struct vae_info info;
   if (!decoder) return DITMOE_OK;
-  if (decoder->be.ops != model->be.ops || strcmp(decoder->be.tier, model->be.tier) != 0)
+  if (decoder->ex.device->ops != model->ex.device->ops ||
+      strcmp(decoder->ex.device->tier, model->ex.device->tier) != 0)
     return fail(ctx, DITMOE_MISMATCH,
                 "the decoder was opened for backend %s, tier %s, the model for %s, %s",
-                decoder->be.ops->name, decoder->be.tier, model->be.ops->name, model->be.tier);
+                decoder->ex.device->ops->name, decoder->ex.device->tier,
+                model->ex.device->ops->name, model->ex.device->tier);
   vae_describe(decoder->vae, &info);
   if (info.latent_channels != c->channels)
     return fail(ctx, DITMOE_MISMATCH,
@@ -68,7 +70,7 @@ static void carve_arrays(struct ditmoe_session *s, const struct resolved *resolv
 uint64_t session_host_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
                             const struct resolved *resolved) {
   struct ditmoe_session probe = {.model = model, .decoder = decoder};
-  arena_init_measuring(&probe.host, false);
+  arena_init_measuring(&probe.host);
   carve_arrays(&probe, resolved);
   return probe.host.peak;
 }
@@ -82,10 +84,9 @@ static enum ditmoe_status make_session(struct ditmoe_ctx *ctx, struct ditmoe_ses
   uint64_t arena = session_arena_bytes(model, s->decoder, &resolved);
   uint64_t host = session_host_bytes(model, s->decoder, &resolved);
   TRY(check_memory(ctx, arena + host));
-  TRY(backend_init(&s->be, ctx, model->be.ops->name, model->be.tier, model->be.threads));
-  s->be.dtype = model->be.dtype;
-  TRY(backend_arena(&s->be, arena, false));
-  TRY(arena_init(&s->host, ctx, host, false));
+  TRY(exec_open(&s->ex, ctx, model->ex.device));
+  TRY(exec_reserve(&s->ex, arena));
+  TRY(arena_init(&s->host, ctx, host));
   carve_arrays(s, &resolved);
   return DITMOE_OK;
 }
@@ -100,7 +101,7 @@ enum ditmoe_status ditmoe_session_create(struct ditmoe_ctx *ctx, const struct di
   s->model = model;
   s->decoder = decoder;
   enum ditmoe_status status = make_session(ctx, s, request);
-  s->be.ctx = &s->own;
+  s->ex.ctx = &s->own;
   if (status != DITMOE_OK) {
     ditmoe_session_destroy(s);
     return status;
@@ -112,8 +113,8 @@ enum ditmoe_status ditmoe_session_create(struct ditmoe_ctx *ctx, const struct di
 void ditmoe_session_destroy(struct ditmoe_session *s) {
   if (!s) return;
   struct ditmoe_ctx own = s->own;
-  s->be.ctx = &own;
-  backend_fini(&s->be);
+  s->ex.ctx = &own;
+  exec_close(&s->ex);
   arena_fini(&s->host, &own);
   mem_free(&own, s);
 }

@@ -4,26 +4,6 @@
 #include "eval/metrics.h"
 #include "io/file.h"
 
-enum ditmoe_status set_normal_create(struct ditmoe_ctx *ctx, struct set_normal *normal, int dims) {
-  const size_t n = (size_t)dims;
-  TRY(mem_alloc(ctx, n, sizeof *normal->mean, "mean", &normal->mean));
-  enum ditmoe_status status =
-      mem_alloc(ctx, n * n, sizeof *normal->covariance, "covariance", &normal->covariance);
-  if (status != DITMOE_OK) {
-    mem_free(ctx, normal->mean);
-    normal->mean = NULL;
-    return status;
-  }
-  normal->dims = dims;
-  return DITMOE_OK;
-}
-
-void set_normal_free(struct ditmoe_ctx *ctx, struct set_normal *normal) {
-  mem_free(ctx, normal->mean);
-  mem_free(ctx, normal->covariance);
-  *normal = (struct set_normal){0};
-}
-
 /* Statistics of a file that came from another network can only be compared with their like. */
 static enum ditmoe_status check_dims(struct ditmoe_ctx *ctx, const struct ditmoe_set *set,
                                      const struct set_normal *normal, const char *array,

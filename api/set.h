@@ -3,6 +3,7 @@
  *   set.c         open: which statistics a file gives, which are computed
  *   set_file.c    statistics out of an npz
  *   set_pass.c    the pass over the images
+ *   set_normal.c  room for statistics
  *   set_save.c    npz and npy
  *   compare.c     two sets */
 #ifndef API_SET_H

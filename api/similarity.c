@@ -52,7 +52,7 @@ static enum ditmoe_status begin(struct binder_sink *sink, struct binder *b) {
   const struct dit *model = b->model;
   for (int l = 0; l < model->config.depth; l++) {
     const struct dit_moe *moe = model->blocks[l].moe;
-    if (moe && moe->experts > m->E) m->E = moe->experts;
+    if (moe && moe->bank.count > m->E) m->E = moe->bank.count;
   }
   return mem_zalloc(m->ctx, (size_t)model->config.depth * (size_t)m->E, sizeof *m->weights,
                     "experts", &m->weights);
@@ -290,7 +290,7 @@ static enum ditmoe_status check_model(struct measure *m, const struct dit_config
 }
 
 /* m->checkpoint is open. */
-static enum ditmoe_status measure_file(struct measure *m, struct backend *be, const char *record) {
+static enum ditmoe_status measure_file(struct measure *m, struct exec *ex, const char *record) {
   struct dit *model = NULL;
   enum ditmoe_status status;
   if (packed_layout(m->checkpoint))
@@ -298,7 +298,7 @@ static enum ditmoe_status measure_file(struct measure *m, struct backend *be, co
                 "%s: is packed (%s); compare the experts of the file that it was made from",
                 m->checkpoint->path, packed_layout(m->checkpoint));
   TRY(mem_zalloc(m->ctx, 1, sizeof *model, "model", &model));
-  struct binder b = {.be = be, .checkpoint = m->checkpoint, .sink = &m->sink, .model = model};
+  struct binder b = {.ex = ex, .checkpoint = m->checkpoint, .sink = &m->sink, .model = model};
   m->model = model;
   TRY_DONE(config_infer(m->ctx, &model->config, m->checkpoint, record));
   TRY_DONE(check_model(m, &model->config));
@@ -307,7 +307,7 @@ static enum ditmoe_status measure_file(struct measure *m, struct backend *be, co
   TRY_DONE(make_result(m));
   status = measure_layers(m);
 done:
-  dit_close(be, model);
+  dit_close(ex, model);
   free_room(m);
   return status;
 }
@@ -317,20 +317,20 @@ enum ditmoe_status ditmoe_similarity_measure(struct ditmoe_ctx *ctx, const char 
                                              struct ditmoe_similarity **out) {
   const struct ditmoe_model_options defaults = {0};
   struct measure m = {.sink = {begin, take_layer}, .ctx = ctx, .rank = rank};
-  struct backend be = {0};
+  struct exec ex = {0};
   struct ditmoe_checkpoint *checkpoint = NULL;
   if (!options) options = &defaults;
   enum ditmoe_status status =
-      backend_init(&be, ctx, options->backend, options->tier, options->threads);
-  if (status == DITMOE_OK) status = backend_compute(&be, options->dtype);
+      backend_open(&ex, ctx, options->backend, options->tier, options->threads);
+  if (status == DITMOE_OK) status = backend_compute(&ex, options->dtype);
   if (status == DITMOE_OK) status = ditmoe_checkpoint_open(ctx, path, options->key, &checkpoint);
   if (status == DITMOE_OK) {
     metrics_threads(options->threads);
     m.checkpoint = checkpoint;
-    status = measure_file(&m, &be, options->record);
+    status = measure_file(&m, &ex, options->record);
   }
   ditmoe_checkpoint_close(checkpoint);
-  backend_fini(&be);
+  exec_close(&ex);
   if (status == DITMOE_OK)
     *out = m.out;
   else

@@ -4,22 +4,43 @@
 
 #include "base/tensor.h"
 
+/* Activations that feed a product: an array in device memory that knows its type, f32 or bf16. */
+struct act {
+  void *data; /* NULL: none */
+  enum dtype type;
+};
+
+static inline struct act act_f32(const float *x) {
+  return (struct act){(void *)(uintptr_t)x, DT_F32};
+}
+
+/* Element `at` and what follows. */
+static inline struct act act_from(struct act x, int64_t at) {
+  return (struct act){(char *)x.data + at * (int64_t)dtype_size(x.type), x.type};
+}
+
+/* LayerNorm of q and of k, each of a head [d], device memory. */
+struct qk_norm {
+  const float *q_weight, *q_bias, *k_weight, *k_bias;
+  float eps;
+};
+
 /* Weights of y = x W^T + b in the layout of the backend that made them. */
 struct linear {
   int in, out;
   bool paired;          /* two matrices [out, in], gate and up, used together by a SwiGLU */
-  enum dtype type;      /* of the weights and of the x they are used with */
+  enum dtype input;     /* type of the x that they are used with */
   bool finite, adopted; /* no NaN nor infinity in its sources; data belong to somebody else */
   size_t bytes;
   void *data;
 };
 
 /* weight[i] [out_i, in] are stacked along the outputs; with `paired` there are two of equal shape.
- * bias[i] [out_i] or NULL. Any floating type; the layer has the backend's compute type. */
+ * bias[i] [out_i] or NULL. Any floating type. */
 struct linear_source {
   int parts;
   bool paired;
-  bool exact; /* f32 weights and inputs whatever the compute type */
+  enum dtype input; /* type of the x that the layer is for */
   const struct tensor *weight[3], *bias[3];
 };
 
@@ -32,35 +53,20 @@ struct conv_window {
 /* Weights of a convolution, weight [out, in, kernel[0], kernel[1]]. */
 struct conv {
   int in, out, kernel[2], stride, before[2], after[2];
+  enum dtype input; /* type of the x that they are used with */
   size_t bytes;
   void *data;
 };
 
 enum { CONV_BRANCHES = 4 };
 
-/* A convolution and where it goes to: y[p * ldy + at + c] = relu of it in the compute type, for
- * pixel p of all images and output c, or, y NULL, sum [pixels, out] = itself. */
+/* A convolution and where it goes to: y[p * ldy + at + c] = relu of it, for pixel p of
+ * all images and output c, or, without y, sum [pixels, out] = itself. */
 struct conv_branch {
   const struct conv *w;
-  struct act *y;
+  struct act y;
   int64_t ldy, at;
   float *sum;
-};
-
-enum expert_kind { EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY };
-
-/* SwiGLU: out(silu(gate x) * (up x)) with `in` paired; GELU: out(gelu(in x)); ZERO: 0; COPY: x. */
-struct expert {
-  enum expert_kind kind;
-  int hidden; /* F; 0 for ZERO and COPY */
-  const struct linear *in, *out;
-};
-
-/* Gradients of one expert's matrices, accumulated; [hidden, D], [hidden, D], [D, hidden]; in_bias
- * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be
- * NULL. */
-struct expert_grad {
-  float *gate, *up, *down, *in_bias, *out_bias;
 };
 
 #endif

@@ -64,13 +64,12 @@ void mem_free(struct ditmoe_ctx *ctx, void *block) {
 
 enum { ARENA_ALIGN = 64 };
 
-void arena_init_measuring(struct arena *arena, bool keep) {
-  *arena = (struct arena){.capacity = SIZE_MAX, .measuring = true, .keep = keep};
+void arena_init_measuring(struct arena *arena) {
+  *arena = (struct arena){.capacity = SIZE_MAX, .measuring = true};
 }
 
-enum ditmoe_status arena_init(struct arena *arena, struct ditmoe_ctx *ctx, size_t capacity,
-                              bool keep) {
-  *arena = (struct arena){.capacity = capacity, .keep = keep};
+enum ditmoe_status arena_init(struct arena *arena, struct ditmoe_ctx *ctx, size_t capacity) {
+  *arena = (struct arena){.capacity = capacity};
   return mem_alloc(ctx, capacity, 1, "the activations", &arena->base);
 }
 
@@ -90,8 +89,4 @@ void *arena_alloc(struct arena *arena, size_t count, size_t size) {
   arena->used = end;
   if (end > arena->peak) arena->peak = end;
   return block;
-}
-
-void arena_reset(struct arena *arena, size_t mark) {
-  if (!arena->keep) arena->used = mark;
 }

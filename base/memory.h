@@ -23,22 +23,20 @@ enum ditmoe_status mem_strdup(struct ditmoe_ctx *ctx, const char *text, char **o
 void mem_free(struct ditmoe_ctx *ctx, void *block);
 
 /* A bump allocator over one block. Two modes: measuring, where nothing is behind the addresses and
- * only the peak counts; and real, over `capacity` bytes. With `keep`, arena_reset does nothing, so
- * that every activation of a forward pass outlives it, as a backward pass needs. */
+ * only the peak counts; and real, over `capacity` bytes. */
 struct arena {
   char *base;
   size_t used, peak, capacity;
-  bool measuring, keep;
+  bool measuring;
 };
 
-void arena_init_measuring(struct arena *arena, bool keep);
-enum ditmoe_status arena_init(struct arena *arena, struct ditmoe_ctx *ctx, size_t capacity,
-                              bool keep);
+void arena_init_measuring(struct arena *arena);
+enum ditmoe_status arena_init(struct arena *arena, struct ditmoe_ctx *ctx, size_t capacity);
 void arena_fini(struct arena *arena, struct ditmoe_ctx *ctx);
 /* count elements of `size` bytes, aligned to 64; NULL if the arena is full. */
 void *arena_alloc(struct arena *arena, size_t count, size_t size);
 static inline size_t arena_mark(const struct arena *arena) { return arena->used; }
-void arena_reset(struct arena *arena, size_t mark);
+static inline void arena_reset(struct arena *arena, size_t mark) { arena->used = mark; }
 
 /* Checked arithmetic: false on overflow. */
 static inline bool mul_size(size_t a, size_t b, size_t *out) {

@@ -2,7 +2,7 @@
 #ifndef BASE_STATUS_H
 #define BASE_STATUS_H
 
-#include "ditmoe.h"
+#include "base/try.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -27,18 +27,5 @@ static inline enum ditmoe_status failed(enum ditmoe_status recorded, enum ditmoe
 #define fail(ctx, code, ...) failed(fail(ctx, code, __VA_ARGS__), code)
 
 void warn(struct ditmoe_ctx *ctx, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Returns the status of a call that failed, from the calling function. */
-#define TRY(call)                                                                                  \
-  do {                                                                                             \
-    enum ditmoe_status try_status_ = (call);                                                       \
-    if (try_status_ != DITMOE_OK) return try_status_;                                              \
-  } while (0)
-
-/* The same with clean-up: sets `status` and jumps to `done`. */
-#define TRY_DONE(call)                                                                             \
-  do {                                                                                             \
-    if ((status = (call)) != DITMOE_OK) goto done;                                                 \
-  } while (0)
 
 #endif

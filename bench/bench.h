@@ -69,20 +69,20 @@ enum ditmoe_status bench_make(struct bench *bench);
 enum ditmoe_status variants_read(struct bench *bench);
 void variants_free(struct bench *bench);
 enum ditmoe_status variant_open(struct bench *bench, const struct variant *variant,
-                                struct backend *out);
+                                struct exec *out);
 /* Opens all; on failure none is left open. */
-enum ditmoe_status variants_open(struct bench *bench, struct backend out[MAX_VARIANTS]);
+enum ditmoe_status variants_open(struct bench *bench, struct exec out[MAX_VARIANTS]);
 
 /* The peak of a variant's compute type and threads, measured when it is first asked for; *out = 0
  * with --no-share. */
-enum ditmoe_status peak_of(struct bench *bench, const struct backend *be, double *out);
+enum ditmoe_status peak_of(struct bench *bench, const struct exec *ex, double *out);
 
 struct model_choice bench_choice(const struct bench *bench);
 struct repeats bench_repeats(const struct bench *bench);
 /* DITMOE_NOMEM unless so many bytes are free. */
 enum ditmoe_status bench_fits(const char *what, double bytes);
 /* A model of this shape with random weights. */
-enum ditmoe_status bench_open_model(struct bench *bench, struct backend *be,
+enum ditmoe_status bench_open_model(struct bench *bench, struct exec *ex,
                                     const struct model_shape *shape, struct dit **out);
 
 /* Inputs of dit_predict, and room for its output. */

@@ -21,7 +21,7 @@ enum ditmoe_status decoder_kind(const struct bench *bench, const char **kind) {
 }
 
 /* A config.json in memory: an autoencoder reads it from a file. */
-static enum ditmoe_status open_kl(struct bench *bench, struct backend *be, struct vae *vae,
+static enum ditmoe_status open_kl(struct bench *bench, struct exec *ex, struct vae *vae,
                                   const struct ditmoe_checkpoint *checkpoint) {
   int file = memfd_create("config.json", MFD_CLOEXEC);
   if (file < 0 || write(file, decoder_config, strlen(decoder_config)) < 0) {
@@ -30,7 +30,7 @@ static enum ditmoe_status open_kl(struct bench *bench, struct backend *be, struc
     return report_error(DITMOE_FAILED, "no file in memory: %s", cause);
   }
   char *path = text_format("/proc/self/fd/%d", file);
-  enum ditmoe_status status = report_call(bench->ctx, kl_open(be, vae, path, checkpoint));
+  enum ditmoe_status status = report_call(bench->ctx, kl_open(ex, vae, path, checkpoint));
   free(path);
   close(file);
   return status;
@@ -47,7 +47,7 @@ static enum ditmoe_status random_weights(struct bench *bench, const char *kind,
   return status;
 }
 
-enum ditmoe_status decoder_open(struct bench *bench, struct backend *be, const char *kind,
+enum ditmoe_status decoder_open(struct bench *bench, struct exec *ex, const char *kind,
                                 struct vae **out) {
   struct ditmoe_checkpoint *checkpoint = NULL;
   struct vae *vae = NULL;
@@ -56,19 +56,19 @@ enum ditmoe_status decoder_open(struct bench *bench, struct backend *be, const c
       report_call(bench->ctx, mem_zalloc(bench->ctx, 1, sizeof *vae, "the autoencoder", &vae));
   if (status == DITMOE_OK)
     status = strcmp(kind, "kl") == 0
-                 ? open_kl(bench, be, vae, checkpoint)
-                 : report_call(bench->ctx, taesd_open(be, vae, checkpoint, NULL));
+                 ? open_kl(bench, ex, vae, checkpoint)
+                 : report_call(bench->ctx, taesd_open(ex, vae, checkpoint, NULL));
   ditmoe_checkpoint_close(checkpoint);
   if (status == DITMOE_OK)
     *out = vae;
   else
-    vae_close(be, vae);
+    vae_close(ex, vae);
   return status;
 }
 
 struct decoding { /* of one variant */
   struct bench *bench;
-  struct backend be;
+  struct exec ex;
   struct vae *vae;
   const float *latents;
   float *image;
@@ -78,13 +78,13 @@ struct decoding { /* of one variant */
 
 static enum ditmoe_status call(void *user) {
   struct decoding *d = user;
-  return report_call(d->bench->ctx, vae_decode(&d->be, d->vae, d->image, d->latents, d->size, 0));
+  return report_call(d->bench->ctx, vae_decode(&d->ex, d->vae, d->image, d->latents, d->size, 0));
 }
 
 static enum ditmoe_status prepare(struct decoding *d, const char *kind) {
-  TRY(decoder_open(d->bench, &d->be, kind, &d->vae));
-  d->whole = (struct whole){.be = &d->be, .user = d, .call = call};
-  return whole_prepare(d->bench, &d->whole, vae_decode_bytes(&d->be, d->vae, d->size, 0));
+  TRY(decoder_open(d->bench, &d->ex, kind, &d->vae));
+  d->whole = (struct whole){.ex = &d->ex, .user = d, .call = call};
+  return whole_prepare(d->bench, &d->whole, vae_decode_bytes(&d->ex, d->vae, d->size, 0));
 }
 
 static enum ditmoe_status run_decoders(struct bench *bench, struct decoding *decoders,
@@ -104,7 +104,7 @@ static enum ditmoe_status run_decoders(struct bench *bench, struct decoding *dec
 enum ditmoe_status bench_decoder(struct bench *bench) {
   const int side = (int)bench->settings.image_size, size = side / FACTOR;
   const char *kind;
-  struct backend backends[MAX_VARIANTS];
+  struct exec backends[MAX_VARIANTS];
   TRY(decoder_kind(bench, &kind));
   if (side % FACTOR)
     return report_error(DITMOE_USAGE, "--image-size %d: a decoder needs a multiple of %d", side,
@@ -117,11 +117,11 @@ enum ditmoe_status bench_decoder(struct bench *bench) {
   rng_normal(latents, (int64_t)values, bench->settings.seed, 0, 0, RNG_INITIAL_NOISE);
   for (int i = 0; i < bench->variant_count; i++)
     decoders[i] = (struct decoding){
-        .bench = bench, .be = backends[i], .latents = latents, .image = image, .size = size};
+        .bench = bench, .ex = backends[i], .latents = latents, .image = image, .size = size};
   enum ditmoe_status status = run_decoders(bench, decoders, kind);
   for (int i = 0; i < bench->variant_count; i++) {
-    vae_close(&decoders[i].be, decoders[i].vae);
-    backend_fini(&decoders[i].be);
+    vae_close(&decoders[i].ex, decoders[i].vae);
+    exec_close(&decoders[i].ex);
   }
   free(decoders);
   free(latents);

@@ -6,7 +6,7 @@
 #include "vae/vae.h"
 
 /* kind: "kl" or "taesd". */
-enum ditmoe_status decoder_open(struct bench *bench, struct backend *be, const char *kind,
+enum ditmoe_status decoder_open(struct bench *bench, struct exec *ex, const char *kind,
                                 struct vae **out);
 /* The kind that --decoder names; DITMOE_USAGE for any other. */
 enum ditmoe_status decoder_kind(const struct bench *bench, const char **kind);

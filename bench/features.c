@@ -7,7 +7,7 @@
 
 struct extraction { /* of one variant */
   struct bench *bench;
-  struct backend be;
+  struct exec ex;
   struct network *network;
   const uint8_t *pixels;
   struct features features;
@@ -18,20 +18,20 @@ static enum ditmoe_status call(void *user) {
   struct extraction *e = user;
   const int side = (int)e->bench->settings.image_size;
   return report_call(e->bench->ctx,
-                     network_run(&e->be, e->network, RESIZE_ADM, e->pixels,
+                     network_run(&e->ex, e->network, RESIZE_ADM, e->pixels,
                                  (int)e->bench->settings.batch, side, side, &e->features));
 }
 
 static enum ditmoe_status prepare(struct extraction *e) {
   const struct bench_settings *s = &e->bench->settings;
   const size_t batch = (size_t)s->batch;
-  TRY(report_call(e->bench->ctx, network_open(&e->be, s->features, &e->network)));
+  TRY(report_call(e->bench->ctx, network_open(&e->ex, s->features, &e->network)));
   const struct network_kind *kind = e->network->kind;
   e->features = (struct features){memory_get(batch * (size_t)kind->pool, sizeof(float)),
                                   memory_get(batch * (size_t)kind->spatial, sizeof(float)),
                                   memory_get(batch * (size_t)kind->logits, sizeof(float))};
-  e->whole = (struct whole){.be = &e->be, .user = e, .call = call};
-  return whole_prepare(e->bench, &e->whole, network_bytes(&e->be, e->network, (int)batch));
+  e->whole = (struct whole){.ex = &e->ex, .user = e, .call = call};
+  return whole_prepare(e->bench, &e->whole, network_bytes(&e->ex, e->network, (int)batch));
 }
 
 static enum ditmoe_status run_all(struct bench *bench, struct extraction *extractions) {
@@ -51,8 +51,8 @@ static enum ditmoe_status run_all(struct bench *bench, struct extraction *extrac
 static void close_all(struct bench *bench, struct extraction *extractions) {
   for (int i = 0; i < bench->variant_count; i++) {
     struct extraction *e = &extractions[i];
-    network_close(&e->be, e->network);
-    backend_fini(&e->be);
+    network_close(&e->ex, e->network);
+    exec_close(&e->ex);
     free(e->features.pool);
     free(e->features.spatial);
     free(e->features.logits);
@@ -61,14 +61,14 @@ static void close_all(struct bench *bench, struct extraction *extractions) {
 
 enum ditmoe_status bench_features(struct bench *bench) {
   const struct bench_settings *s = &bench->settings;
-  struct backend backends[MAX_VARIANTS];
+  struct exec backends[MAX_VARIANTS];
   TRY(variants_open(bench, backends));
   const size_t bytes = (size_t)s->batch * (size_t)s->image_size * (size_t)s->image_size * 3;
   uint8_t *pixels = memory_get(bytes, 1);
   for (size_t i = 0; i < bytes; i++) pixels[i] = (uint8_t)(i * 2654435761u >> 24);
   struct extraction *extractions = memory_get((size_t)bench->variant_count, sizeof *extractions);
   for (int i = 0; i < bench->variant_count; i++)
-    extractions[i] = (struct extraction){.bench = bench, .be = backends[i], .pixels = pixels};
+    extractions[i] = (struct extraction){.bench = bench, .ex = backends[i], .pixels = pixels};
   enum ditmoe_status status = run_all(bench, extractions);
   close_all(bench, extractions);
   free(extractions);

@@ -26,15 +26,15 @@ static void add_row(struct bench *bench, struct row *row, const char *what, doub
 
 static enum ditmoe_status first_step(struct bench *bench, struct ditmoe_model *model) {
   const struct bench_settings *s = &bench->settings;
-  struct backend *be = &model->be;
+  struct exec *ex = &model->ex;
   struct inputs inputs = {0};
   TRY(inputs_make(&model->dit->config, (int)s->batch, s->guided, 0, &inputs));
-  size_t bytes = dit_predict_bytes(be, model->dit, inputs.in.B);
-  be->ctx = bench->ctx;
+  size_t bytes = dit_predict_bytes(ex, model->dit, inputs.in.B);
+  ex->ctx = bench->ctx;
   enum ditmoe_status status = bench_fits("the activations", (double)bytes);
-  if (status == DITMOE_OK) status = report_call(bench->ctx, backend_arena(be, bytes, false));
+  if (status == DITMOE_OK) status = report_call(bench->ctx, exec_reserve(ex, bytes));
   if (status == DITMOE_OK)
-    status = report_call(bench->ctx, dit_predict(be, model->dit, inputs.out, &inputs.in));
+    status = report_call(bench->ctx, dit_predict(ex, model->dit, inputs.out, &inputs.in));
   inputs_free(&inputs);
   return status;
 }
@@ -53,7 +53,7 @@ enum ditmoe_status bench_load(struct bench *bench) {
   TRY(report_call(bench->ctx, ditmoe_model_open(bench->ctx, s->load, &options, &model)));
   (void)stat(s->load, &info);
   struct row row = {
-      .shape = path_name(s->load), .be = &model->be, .batch = (int)s->batch, .reps = 1};
+      .shape = path_name(s->load), .ex = &model->ex, .batch = (int)s->batch, .reps = 1};
   add_row(bench, &row, "load: open", (double)info.st_size);
   enum ditmoe_status status = first_step(bench, model);
   if (status == DITMOE_OK) add_row(bench, &row, "load: first step", (double)info.st_size);

@@ -23,7 +23,7 @@ struct repeats bench_repeats(const struct bench *bench) {
   return (struct repeats){(int)bench->settings.warm_up, (int)bench->settings.reps, 0};
 }
 
-enum ditmoe_status bench_open_model(struct bench *bench, struct backend *be,
+enum ditmoe_status bench_open_model(struct bench *bench, struct exec *ex,
                                     const struct model_shape *shape, struct dit **out) {
   struct blueprint blueprint;
   struct ditmoe_checkpoint *checkpoint = NULL;
@@ -33,7 +33,7 @@ enum ditmoe_status bench_open_model(struct bench *bench, struct backend *be,
                                                 bench->settings.seed, &checkpoint));
   blueprint_free(&blueprint);
   TRY(status);
-  status = report_call(bench->ctx, dit_open(be, checkpoint, NULL, out));
+  status = report_call(bench->ctx, dit_open(ex, checkpoint, NULL, out));
   ditmoe_checkpoint_close(checkpoint);
   return status;
 }

@@ -10,7 +10,7 @@
 
 struct operation_run { /* of one case and variant */
   struct bench *bench;
-  struct backend *be;
+  struct exec *ex;
   const struct op_case *c;
   struct trial trial;
   struct backend_profile hook;
@@ -40,10 +40,10 @@ static void called(void *user, const char *name, double seconds) {
 static enum ditmoe_status make_run(struct operation_run *run) {
   run->took = 0;
   run->calls = 0;
-  run->be->profile = &run->hook;
+  run->ex->profile = &run->hook;
   run->c->operation->run(&run->trial);
-  run->be->profile = NULL;
-  TRY(report_call(run->bench->ctx, run->be->status));
+  run->ex->profile = NULL;
+  TRY(report_call(run->bench->ctx, run->ex->status));
   if (run->calls > parts_of(run->c->operation))
     run->took *= (double)parts_of(run->c->operation) / run->calls;
   return DITMOE_OK;
@@ -81,10 +81,10 @@ static enum ditmoe_status prepare(struct operation_run *run) {
   const struct shape *shape = &run->c->shape;
   TRY(bench_fits(run->c->operation->name, bytes_needed(shape)));
   run->hook = (struct backend_profile){run, called};
-  trial_begin(&run->trial, run->be, shape, 0, shape->N);
-  counter_begin(&counter, run->be);
+  trial_begin(&run->trial, run->ex, shape, 0, shape->N);
+  counter_begin(&counter, run->ex);
   enum ditmoe_status status = make_run(run);
-  counter_end(&counter, run->be);
+  counter_end(&counter, run->ex);
   double calls = (double)run->calls / parts_of(run->c->operation);
   if (calls > 0) {
     run->flop = counter.flop / calls;
@@ -105,32 +105,32 @@ static enum ditmoe_status time_case(struct bench *bench, struct operation_run *r
   for (int i = 0; i < bench->variant_count; i++) {
     struct row row = {.what = runs[i].c->operation->name,
                       .shape = runs[i].c->text,
-                      .be = runs[i].be,
+                      .ex = runs[i].ex,
                       .batch = runs[i].c->shape.N,
                       .reps = repeats.reps,
                       .time = spread_of(timed[i].seconds, repeats.reps),
                       .flop = runs[i].flop,
                       .bytes = runs[i].bytes};
-    if (row.flop > 0) TRY(peak_of(bench, row.be, &row.peak));
+    if (row.flop > 0) TRY(peak_of(bench, row.ex, &row.peak));
     rows_add(&bench->rows, &row);
   }
   return DITMOE_OK;
 }
 
-static enum ditmoe_status run_case(struct bench *bench, struct backend *backends,
+static enum ditmoe_status run_case(struct bench *bench, struct exec *backends,
                                    const struct op_case *c) {
   const int count = bench->variant_count;
   struct timed timed[MAX_VARIANTS] = {{0}};
   struct operation_run *runs = memory_get((size_t)count, sizeof *runs);
   for (int i = 0; i < count; i++) {
     runs[i].bench = bench;
-    runs[i].be = &backends[i];
+    runs[i].ex = &backends[i];
     runs[i].c = c;
   }
   enum ditmoe_status status = time_case(bench, runs, timed);
   for (int i = 0; i < count; i++) {
     free(timed[i].seconds);
-    if (!runs[i].trial.be) continue;
+    if (!runs[i].trial.ex) continue;
     trial_finish(&runs[i].trial);
     trial_free(&runs[i].trial);
   }
@@ -140,13 +140,13 @@ static enum ditmoe_status run_case(struct bench *bench, struct backend *backends
 
 enum ditmoe_status bench_operations(struct bench *bench) {
   struct op_cases cases;
-  struct backend backends[MAX_VARIANTS];
+  struct exec backends[MAX_VARIANTS];
   TRY(cases_read(bench->settings.ops, &cases));
   enum ditmoe_status status = variants_open(bench, backends);
   if (status == DITMOE_OK) {
     for (size_t i = 0; i < cases.count && status == DITMOE_OK; i++)
       status = run_case(bench, backends, &cases.list[i]);
-    for (int i = 0; i < bench->variant_count; i++) backend_fini(&backends[i]);
+    for (int i = 0; i < bench->variant_count; i++) exec_close(&backends[i]);
   }
   cases_free(&cases);
   return status;

@@ -26,7 +26,7 @@ enum {
 
 struct peak_job {
   struct bench *bench;
-  struct backend *be;
+  struct exec *ex;
   struct repeats repeats;
   bool rows; /* a row for each product */
   float *values, *y;
@@ -45,7 +45,7 @@ static void note(struct peak_job *job, const struct product *product,
                  const struct product_library *library, const double *seconds) {
   const double flop = 2.0 * product->rows * product->in * product->out;
   struct row row = {.what = library->name,
-                    .be = job->be,
+                    .ex = job->ex,
                     .batch = 1,
                     .reps = job->repeats.reps,
                     .time = spread_of(seconds, job->repeats.reps),
@@ -79,12 +79,12 @@ static enum ditmoe_status time_product(struct peak_job *job, struct product *pro
 }
 
 static enum ditmoe_status time_all(struct peak_job *job) {
-  const void *values = job->be->dtype == DT_BF16 ? (void *)job->brains : (void *)job->values;
+  const void *values = job->ex->compute == DT_BF16 ? (void *)job->brains : (void *)job->values;
   for (int s = 0; s < SHAPES; s++)
     for (int l = 0; l < LIBRARIES; l++) {
       struct product product = shapes[s];
       product.bench = job->bench;
-      product.be = job->be;
+      product.ex = job->ex;
       product.x = product.w = values;
       product.y = job->y;
       TRY(time_product(job, &product, libraries[l]));
@@ -107,37 +107,37 @@ static enum ditmoe_status run(struct peak_job *job) {
 
 enum ditmoe_status bench_peak(struct bench *bench) {
   for (int i = 0; i < bench->variant_count; i++) {
-    struct backend be;
-    TRY(variant_open(bench, &bench->variants[i], &be));
+    struct exec ex;
+    TRY(variant_open(bench, &bench->variants[i], &ex));
     struct peak_job job = {
-        .bench = bench, .be = &be, .repeats = bench_repeats(bench), .rows = true};
+        .bench = bench, .ex = &ex, .repeats = bench_repeats(bench), .rows = true};
     enum ditmoe_status status = run(&job);
-    backend_fini(&be);
+    exec_close(&ex);
     TRY(status);
   }
   return DITMOE_OK;
 }
 
-enum ditmoe_status peak_of(struct bench *bench, const struct backend *be, double *out) {
+enum ditmoe_status peak_of(struct bench *bench, const struct exec *ex, double *out) {
   *out = 0;
   if (bench->settings.no_share) return DITMOE_OK;
   for (int i = 0; i < bench->peak_count; i++) {
     const struct peak *peak = &bench->peaks[i];
-    if (peak->dtype == be->dtype && peak->threads == be->threads) *out = peak->flops;
+    if (peak->dtype == ex->compute && peak->threads == ex->device->threads) *out = peak->flops;
   }
   if (*out > 0) return DITMOE_OK;
   /* Our own product on the best tier, whatever the variant's. */
-  const struct variant best = {be->dtype == DT_BF16 ? "bf16" : "f32", NULL, be->threads};
-  struct backend own;
+  const struct variant best = {ex->compute == DT_BF16 ? "bf16" : "f32", NULL, ex->device->threads};
+  struct exec own;
   TRY(variant_open(bench, &best, &own));
   struct peak_job job = {.bench = bench,
-                         .be = &own,
+                         .ex = &own,
                          .repeats = {.warm_up = 1, .reps = 5},
-                         .best = {be->dtype, be->threads, 0, NULL}};
+                         .best = {ex->compute, ex->device->threads, 0, NULL}};
   enum ditmoe_status status = run(&job);
-  backend_fini(&own);
+  exec_close(&own);
   TRY(status);
-  report_detail("peak of %s on %d threads: %.0f GFLOP/s (%s)", best.dtype, be->threads,
+  report_detail("peak of %s on %d threads: %.0f GFLOP/s (%s)", best.dtype, ex->device->threads,
                 job.best.flops / 1e9, job.best.by);
   bench->peaks[bench->peak_count++] = job.best;
   *out = job.best.flops;

@@ -4,11 +4,11 @@
 
 #include "bench/bench.h"
 
-/* y [rows, out] (f32) = x [rows, in] W^T, W [out, in], both of be->dtype on the host. Weights are
+/* y [rows, out] (f32) = x [rows, in] W^T, W [out, in], both of ex->dtype on the host. Weights are
  * packed beforehand by those that can. */
 struct product {
   struct bench *bench;
-  struct backend *be;
+  struct exec *ex;
   int rows, in, out;
   const void *x, *w;
   float *y;

@@ -22,7 +22,7 @@ struct onednn {
   } while (0)
 
 static bool describe(struct onednn *d, const struct product *p) {
-  const dnnl_data_type_t type = p->be->dtype == DT_BF16 ? dnnl_bf16 : dnnl_f32;
+  const dnnl_data_type_t type = p->ex->compute == DT_BF16 ? dnnl_bf16 : dnnl_f32;
   const dnnl_dims_t x = {p->rows, p->in}, w = {p->in, p->out}, y = {p->rows, p->out};
   dnnl_memory_desc_t x_desc, w_desc, y_desc;
   dnnl_matmul_desc_t matmul;
@@ -39,7 +39,7 @@ static bool describe(struct onednn *d, const struct product *p) {
 
 /* W [out, in] row by row is a matrix [in, out] column by column. */
 static bool pack(struct onednn *d, const struct product *p) {
-  const dnnl_data_type_t type = p->be->dtype == DT_BF16 ? dnnl_bf16 : dnnl_f32;
+  const dnnl_data_type_t type = p->ex->compute == DT_BF16 ? dnnl_bf16 : dnnl_f32;
   const dnnl_dims_t w = {p->in, p->out};
   const dnnl_memory_desc_t *packed_desc =
       dnnl_primitive_desc_query_md(d->description, dnnl_query_weights_md, 0);
@@ -84,7 +84,7 @@ static void close_onednn(struct product *p) {
 /* A primitive belongs to the number of threads that it was made with. */
 static enum ditmoe_status open_onednn(struct product *p, bool *available) {
   p->state = memory_get(1, sizeof(struct onednn));
-  omp_set_num_threads(p->be->threads);
+  omp_set_num_threads(p->ex->device->threads);
   *available = make(p->state, p);
   if (!*available) close_onednn(p);
   return DITMOE_OK;

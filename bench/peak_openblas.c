@@ -4,8 +4,8 @@
 #include <cblas.h>
 
 static enum ditmoe_status open_openblas(struct product *p, bool *available) {
-  *available = p->be->dtype == DT_F32;
-  if (*available) openblas_set_num_threads(p->be->threads);
+  *available = p->ex->compute == DT_F32;
+  if (*available) openblas_set_num_threads(p->ex->device->threads);
   return DITMOE_OK;
 }
 

@@ -10,7 +10,7 @@ struct own {
 };
 
 static size_t x_bytes(const struct product *p) {
-  return (size_t)p->rows * (size_t)p->in * dtype_size(p->be->dtype);
+  return (size_t)p->rows * (size_t)p->in * dtype_size(p->ex->compute);
 }
 
 static size_t y_bytes(const struct product *p) {
@@ -19,27 +19,27 @@ static size_t y_bytes(const struct product *p) {
 
 static void close_own(struct product *p) {
   struct own *own = p->state;
-  struct backend *be = p->be;
-  if (own->linear) be->ops->linear_destroy(be, own->linear);
-  if (own->x) be->ops->release(be, own->x);
-  if (own->y) be->ops->release(be, own->y);
+  struct exec *ex = p->ex;
+  if (own->linear) ex->device->ops->linear_destroy(ex, own->linear);
+  if (own->x) ex->device->ops->release(ex, own->x);
+  if (own->y) ex->device->ops->release(ex, own->y);
   free(own);
 }
 
 static enum ditmoe_status make(struct product *p, struct own *own) {
-  struct backend *be = p->be;
+  struct exec *ex = p->ex;
   const struct tensor weight = {.name = "weight",
-                                .dtype = be->dtype,
+                                .dtype = ex->compute,
                                 .rank = 2,
                                 .shape = {p->out, p->in},
                                 .elements = (int64_t)p->out * p->in,
                                 .data = p->w};
-  const struct linear_source source = {.parts = 1, .weight = {&weight}};
-  TRY(be->ops->linear_create(be, &source, &own->linear));
-  TRY(be->ops->alloc(be, x_bytes(p), "a product", &own->x));
-  TRY(be->ops->alloc(be, y_bytes(p), "a product", &own->y));
-  be_upload(be, own->x, p->x, x_bytes(p));
-  return be->status;
+  const struct linear_source source = {.parts = 1, .input = ex->compute, .weight = {&weight}};
+  TRY(ex->device->ops->linear_create(ex, &source, &own->linear));
+  TRY(ex->device->ops->alloc(ex, x_bytes(p), "a product", &own->x));
+  TRY(ex->device->ops->alloc(ex, y_bytes(p), "a product", &own->y));
+  be_upload(ex, own->x, p->x, x_bytes(p));
+  return ex->status;
 }
 
 static enum ditmoe_status open_own(struct product *p, bool *available) {
@@ -53,8 +53,8 @@ static enum ditmoe_status open_own(struct product *p, bool *available) {
 static enum ditmoe_status call(void *user) {
   struct product *p = user;
   const struct own *own = p->state;
-  be_linear(p->be, own->y, own->x, own->linear, p->rows);
-  return report_call(p->bench->ctx, p->be->status);
+  be_linear(p->ex, own->y, (struct act){own->x, p->ex->compute}, own->linear, p->rows);
+  return report_call(p->bench->ctx, p->ex->status);
 }
 
 const struct product_library product_own = {"own", open_own, call, close_own};

@@ -86,27 +86,27 @@ static void add_rows(struct bench *bench, const struct row *row, struct profile 
   free(rest);
 }
 
-static enum ditmoe_status run(struct profile *profile, struct backend *be,
-                              const struct timed *timed, double *whole) {
+static enum ditmoe_status run(struct profile *profile, struct exec *ex, const struct timed *timed,
+                              double *whole) {
   const struct backend_profile hook = {profile, called};
   enum ditmoe_status status = DITMOE_OK;
-  counter_begin(&profile->counter, be);
-  be->profile = &hook;
+  counter_begin(&profile->counter, ex);
+  ex->profile = &hook;
   for (profile->rep = 0; profile->rep < profile->reps && status == DITMOE_OK; profile->rep++) {
     double start = system_seconds();
     status = timed->call(timed->user);
     whole[profile->rep] = system_seconds() - start;
   }
-  be->profile = NULL;
-  counter_end(&profile->counter, be);
+  ex->profile = NULL;
+  counter_end(&profile->counter, ex);
   return status;
 }
 
-enum ditmoe_status profile_run(struct bench *bench, struct backend *be, const struct timed *timed,
+enum ditmoe_status profile_run(struct bench *bench, struct exec *ex, const struct timed *timed,
                                const struct row *row) {
   struct profile profile = {.reps = (int)bench->settings.reps};
   double *whole = memory_get((size_t)profile.reps, sizeof *whole);
-  enum ditmoe_status status = run(&profile, be, timed, whole);
+  enum ditmoe_status status = run(&profile, ex, timed, whole);
   if (status == DITMOE_OK) add_rows(bench, row, &profile, whole);
   for (int i = 0; i < profile.count; i++) free(profile.operations[i].seconds);
   free(whole);

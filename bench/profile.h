@@ -4,9 +4,9 @@
 
 #include "bench/bench.h"
 
-/* Makes bench->settings.reps calls of `timed`, which runs on `be`, and adds their rows. `row` says
+/* Makes bench->settings.reps calls of `timed`, which runs on `ex`, and adds their rows. `row` says
  * what was called. */
-enum ditmoe_status profile_run(struct bench *bench, struct backend *be, const struct timed *timed,
+enum ditmoe_status profile_run(struct bench *bench, struct exec *ex, const struct timed *timed,
                                const struct row *row);
 
 #endif

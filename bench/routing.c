@@ -23,7 +23,7 @@ enum { RECORDINGS = sizeof recordings / sizeof *recordings };
 
 struct subject { /* one way of recording */
   struct bench *bench;
-  struct backend *be;
+  struct exec *ex;
   const struct dit *model;
   const struct inputs *inputs;
   struct ditmoe_routing *routing; /* NULL: nothing is recorded */
@@ -48,7 +48,7 @@ static enum ditmoe_status call(void *user) {
                                                         .unconditional = halves > 1});
   subject->calls++;
   TRY(report_call(subject->bench->ctx,
-                  dit_predict(subject->be, subject->model, subject->inputs->out, &recorded)));
+                  dit_predict(subject->ex, subject->model, subject->inputs->out, &recorded)));
   return subject->routing ? report_call(subject->bench->ctx, subject->recorder.status) : DITMOE_OK;
 }
 
@@ -98,7 +98,7 @@ static enum ditmoe_status time_all(struct bench *bench, struct subject *subjects
     if (status == DITMOE_OK)
       rows_add(&bench->rows, &(struct row){.what = "routing",
                                            .shape = name,
-                                           .be = subjects[i].be,
+                                           .ex = subjects[i].ex,
                                            .batch = subjects[i].inputs->in.B,
                                            .reps = repeats.reps,
                                            .time = spread_of(timed[i].seconds, repeats.reps)});
@@ -108,14 +108,13 @@ static enum ditmoe_status time_all(struct bench *bench, struct subject *subjects
   return status;
 }
 
-static enum ditmoe_status run_inputs(struct bench *bench, struct backend *be,
-                                     const struct dit *model, const struct model_shape *shape,
-                                     const struct inputs *inputs) {
+static enum ditmoe_status run_inputs(struct bench *bench, struct exec *ex, const struct dit *model,
+                                     const struct model_shape *shape, const struct inputs *inputs) {
   struct subject subjects[RECORDINGS];
   enum ditmoe_status status =
-      report_call(bench->ctx, backend_arena(be, dit_predict_bytes(be, model, inputs->in.B), false));
+      report_call(bench->ctx, exec_reserve(ex, dit_predict_bytes(ex, model, inputs->in.B)));
   for (int i = 0; i < RECORDINGS; i++) {
-    subjects[i] = (struct subject){.bench = bench, .be = be, .model = model, .inputs = inputs};
+    subjects[i] = (struct subject){.bench = bench, .ex = ex, .model = model, .inputs = inputs};
     if (status == DITMOE_OK) status = open_subject(&subjects[i], &recordings[i]);
   }
   if (status == DITMOE_OK) status = time_all(bench, subjects, shape);
@@ -123,17 +122,17 @@ static enum ditmoe_status run_inputs(struct bench *bench, struct backend *be,
   return status;
 }
 
-static enum ditmoe_status run_model(struct bench *bench, struct backend *be,
+static enum ditmoe_status run_model(struct bench *bench, struct exec *ex,
                                     const struct model_shape *shape) {
   const struct bench_settings *s = &bench->settings;
   struct dit *model;
   struct inputs inputs = {0};
-  TRY(bench_open_model(bench, be, shape, &model));
+  TRY(bench_open_model(bench, ex, shape, &model));
   enum ditmoe_status status =
       inputs_make(&model->config, (int)s->batch, s->guided, s->seed, &inputs);
-  if (status == DITMOE_OK) status = run_inputs(bench, be, model, shape, &inputs);
+  if (status == DITMOE_OK) status = run_inputs(bench, ex, model, shape, &inputs);
   inputs_free(&inputs);
-  dit_close(be, model);
+  dit_close(ex, model);
   return status;
 }
 
@@ -141,12 +140,12 @@ enum ditmoe_status bench_routing(struct bench *bench) {
   const char *size = bench->settings.routing;
   const struct model_choice choice = bench_choice(bench);
   struct model_shape shape;
-  struct backend be;
+  struct exec ex;
   if (bench->variant_count > 1)
     return report_error(DITMOE_USAGE, "--routing compares recordings: one variant at a time");
   TRY(model_shape_parse(*size ? size : "S/2", &choice, &shape));
-  TRY(variant_open(bench, &bench->variants[0], &be));
-  enum ditmoe_status status = run_model(bench, &be, &shape);
-  backend_fini(&be);
+  TRY(variant_open(bench, &bench->variants[0], &ex));
+  enum ditmoe_status status = run_model(bench, &ex, &shape);
+  exec_close(&ex);
   return status;
 }

@@ -48,14 +48,14 @@ static void add_rate(cJSON *row, const char *name, double amount, double seconds
 
 cJSON *rows_add(struct rows *rows, const struct row *row) {
   cJSON *object = cJSON_CreateObject();
-  const struct backend *be = row->be;
+  const struct exec *ex = row->ex;
   cJSON_AddItemToArray(rows->list, object);
   cJSON_AddStringToObject(object, "what", row->what);
   cJSON_AddStringToObject(object, "shape", row->shape);
-  cJSON_AddStringToObject(object, "backend", be->ops->name);
-  cJSON_AddStringToObject(object, "dtype", be->dtype == DT_BF16 ? "bf16" : "f32");
-  cJSON_AddStringToObject(object, "tier", be->tier);
-  cJSON_AddNumberToObject(object, "threads", be->threads);
+  cJSON_AddStringToObject(object, "backend", ex->device->ops->name);
+  cJSON_AddStringToObject(object, "dtype", ex->compute == DT_BF16 ? "bf16" : "f32");
+  cJSON_AddStringToObject(object, "tier", ex->device->tier);
+  cJSON_AddNumberToObject(object, "threads", ex->device->threads);
   cJSON_AddNumberToObject(object, "batch", row->batch);
   cJSON_AddNumberToObject(object, "reps", row->reps);
   row_number(object, "ms_min", 1e3 * row->time.min, 6);

@@ -13,7 +13,7 @@
 
 struct row {
   const char *what, *shape; /* "step", "XL/2-8E2A 256px" */
-  const struct backend *be;
+  const struct exec *ex;
   int batch, reps;
   struct spread time;       /* seconds of one call; rates are those of the fastest repetition */
   double flop, bytes, peak; /* of one call; FLOP/s of the machine; 0: does not apply */

@@ -50,13 +50,13 @@ static enum ditmoe_status open_model(struct sampling *s, const struct variant *v
   struct bench *bench = s->bench;
   TRY(report_call(bench->ctx, mem_zalloc(bench->ctx, 1, sizeof *s->model, "model", &s->model)));
   s->model->own.hooks = bench->ctx->hooks;
-  TRY(variant_open(bench, variant, &s->model->be));
+  TRY(variant_open(bench, variant, &s->model->ex));
   struct blueprint blueprint;
   model_shape_draw(shape, &blueprint);
-  double bytes = (double)blueprint_elements(&blueprint) * (double)dtype_size(s->model->be.dtype);
+  double bytes = (double)blueprint_elements(&blueprint) * (double)dtype_size(s->model->ex.compute);
   blueprint_free(&blueprint);
   TRY(bench_fits("the weights", bytes));
-  return bench_open_model(bench, &s->model->be, shape, &s->model->dit);
+  return bench_open_model(bench, &s->model->ex, shape, &s->model->dit);
 }
 
 static enum ditmoe_status open_decoder(struct sampling *s, const struct variant *variant,
@@ -65,8 +65,8 @@ static enum ditmoe_status open_decoder(struct sampling *s, const struct variant 
   TRY(report_call(bench->ctx,
                   mem_zalloc(bench->ctx, 1, sizeof *s->decoder, "decoder", &s->decoder)));
   s->decoder->own.hooks = bench->ctx->hooks;
-  TRY(variant_open(bench, variant, &s->decoder->be));
-  return decoder_open(bench, &s->decoder->be, kind, &s->decoder->vae);
+  TRY(variant_open(bench, variant, &s->decoder->ex));
+  return decoder_open(bench, &s->decoder->ex, kind, &s->decoder->vae);
 }
 
 static void make_request(struct sampling *s, int32_t *labels) {
@@ -86,13 +86,13 @@ static void make_request(struct sampling *s, int32_t *labels) {
 static enum ditmoe_status count_decoder(struct sampling *s) {
   struct ditmoe_session *session = s->session;
   struct counter counter;
-  counter_begin(&counter, &session->be);
-  session->be.dtype = s->decoder->be.dtype;
+  counter_begin(&counter, &session->ex);
+  session->ex.compute = s->decoder->ex.compute;
   enum ditmoe_status status =
-      report_call(s->bench->ctx, vae_decode(&session->be, s->decoder->vae, session->image,
+      report_call(s->bench->ctx, vae_decode(&session->ex, s->decoder->vae, session->image,
                                             session->x, s->model->dit->config.size, 0));
-  session->be.dtype = s->model->be.dtype;
-  counter_end(&counter, &session->be);
+  session->ex.compute = s->model->ex.compute;
+  counter_end(&counter, &session->ex);
   s->decode_flop = counter.flop;
   return status;
 }
@@ -135,7 +135,7 @@ static enum ditmoe_status add_rows(struct bench *bench, const struct sampling *s
   const double flops[] = {flop[DENOISE] + flop[DECODE], flop[DENOISE], flop[DECODE]};
   static const char *const names[] = {"sample", "sample: denoise", "sample: decode"};
   double *one = memory_get((size_t)reps, sizeof *one);
-  enum ditmoe_status status = peak_of(bench, row->be, &row->peak);
+  enum ditmoe_status status = peak_of(bench, row->ex, &row->peak);
   for (int i = 0; i < 3 && status == DITMOE_OK; i++) {
     for (int rep = 0; rep < reps; rep++) one[rep] = seconds[i][rep] / images;
     row->what = names[i];
@@ -154,13 +154,13 @@ static enum ditmoe_status time_runs(struct bench *bench, struct sampling *runs, 
   for (int i = 0; i < count; i++) timed[i] = (struct timed){.user = &runs[i], .call = call};
   TRY(measure(timed, count, &repeats));
   for (int i = 0; i < count; i++) {
-    row->be = &runs[i].model->be;
+    row->ex = &runs[i].model->ex;
     TRY(add_rows(bench, &runs[i], shape, row, timed[i].seconds));
   }
   for (int i = 0; i < count && bench->settings.profile; i++) {
     row->what = "sample";
-    row->be = &runs[i].session->be;
-    TRY(profile_run(bench, &runs[i].session->be, &timed[i], row));
+    row->ex = &runs[i].session->ex;
+    TRY(profile_run(bench, &runs[i].session->ex, &timed[i], row));
   }
   return DITMOE_OK;
 }

@@ -7,7 +7,7 @@
 
 struct step { /* of one variant */
   struct bench *bench;
-  struct backend be;
+  struct exec ex;
   struct dit *model;
   bool owner; /* this backend made the model */
   const struct inputs *inputs;
@@ -17,14 +17,14 @@ struct step { /* of one variant */
 static enum ditmoe_status call(void *user) {
   struct step *step = user;
   return report_call(step->bench->ctx,
-                     dit_predict(&step->be, step->model, step->inputs->out, &step->inputs->in));
+                     dit_predict(&step->ex, step->model, step->inputs->out, &step->inputs->in));
 }
 
 /* The first of the variants before `i` whose weights this one can use. */
 static int same_weights(const struct step *steps, int i) {
   int j = 0;
-  while (j < i && (steps[j].be.dtype != steps[i].be.dtype ||
-                   strcmp(steps[j].be.tier, steps[i].be.tier) != 0))
+  while (j < i && (steps[j].ex.compute != steps[i].ex.compute ||
+                   strcmp(steps[j].ex.device->tier, steps[i].ex.device->tier) != 0))
     j++;
   return j;
 }
@@ -37,7 +37,7 @@ static enum ditmoe_status check_memory(const struct step *steps, int count,
   model_shape_draw(shape, &blueprint);
   for (int i = 0; i < count; i++)
     if (same_weights(steps, i) == i)
-      bytes += (double)blueprint_elements(&blueprint) * (double)dtype_size(steps[i].be.dtype);
+      bytes += (double)blueprint_elements(&blueprint) * (double)dtype_size(steps[i].ex.compute);
   blueprint_free(&blueprint);
   char *what = text_format("the weights of %s", shape->name);
   enum ditmoe_status status = bench_fits(what, bytes);
@@ -51,7 +51,7 @@ static enum ditmoe_status open_models(struct bench *bench, struct step *steps,
   for (int i = 0; i < bench->variant_count; i++) {
     int maker = same_weights(steps, i);
     steps[i].model = steps[maker].model;
-    if (maker == i) TRY(bench_open_model(bench, &steps[i].be, shape, &steps[i].model));
+    if (maker == i) TRY(bench_open_model(bench, &steps[i].ex, shape, &steps[i].model));
     steps[i].owner = maker == i;
   }
   return DITMOE_OK;
@@ -59,9 +59,9 @@ static enum ditmoe_status open_models(struct bench *bench, struct step *steps,
 
 static enum ditmoe_status prepare(struct step *step, const struct inputs *inputs) {
   step->inputs = inputs;
-  step->whole = (struct whole){.be = &step->be, .user = step, .call = call};
+  step->whole = (struct whole){.ex = &step->ex, .user = step, .call = call};
   return whole_prepare(step->bench, &step->whole,
-                       dit_predict_bytes(&step->be, step->model, inputs->in.B));
+                       dit_predict_bytes(&step->ex, step->model, inputs->in.B));
 }
 
 static enum ditmoe_status time_steps(struct bench *bench, struct step *steps,
@@ -93,16 +93,16 @@ static enum ditmoe_status run_prepared(struct bench *bench, struct step *steps,
 }
 
 static enum ditmoe_status run_shape(struct bench *bench, const struct model_shape *shape) {
-  struct backend backends[MAX_VARIANTS];
+  struct exec backends[MAX_VARIANTS];
   TRY(variants_open(bench, backends));
   const int count = bench->variant_count;
   struct step *steps = memory_get((size_t)count, sizeof *steps);
-  for (int i = 0; i < count; i++) steps[i] = (struct step){.bench = bench, .be = backends[i]};
+  for (int i = 0; i < count; i++) steps[i] = (struct step){.bench = bench, .ex = backends[i]};
   enum ditmoe_status status = open_models(bench, steps, shape);
   if (status == DITMOE_OK) status = run_prepared(bench, steps, shape);
   for (int i = 0; i < count; i++)
-    if (steps[i].owner) dit_close(&steps[i].be, steps[i].model);
-  for (int i = 0; i < count; i++) backend_fini(&steps[i].be);
+    if (steps[i].owner) dit_close(&steps[i].ex, steps[i].model);
+  for (int i = 0; i < count; i++) exec_close(&steps[i].ex);
   free(steps);
   return status;
 }

@@ -59,19 +59,19 @@ void variants_free(struct bench *bench) {
 }
 
 enum ditmoe_status variant_open(struct bench *bench, const struct variant *variant,
-                                struct backend *out) {
-  TRY(report_call(bench->ctx, backend_init(out, bench->ctx, bench->settings.backend, variant->tier,
+                                struct exec *out) {
+  TRY(report_call(bench->ctx, backend_open(out, bench->ctx, bench->settings.backend, variant->tier,
                                            variant->threads)));
   enum ditmoe_status status = report_call(bench->ctx, backend_compute(out, variant->dtype));
-  if (status != DITMOE_OK) backend_fini(out);
+  if (status != DITMOE_OK) exec_close(out);
   return status;
 }
 
-enum ditmoe_status variants_open(struct bench *bench, struct backend out[MAX_VARIANTS]) {
+enum ditmoe_status variants_open(struct bench *bench, struct exec out[MAX_VARIANTS]) {
   for (int i = 0; i < bench->variant_count; i++) {
     enum ditmoe_status status = variant_open(bench, &bench->variants[i], &out[i]);
     if (status == DITMOE_OK) continue;
-    while (i-- > 0) backend_fini(&out[i]);
+    while (i-- > 0) exec_close(&out[i]);
     return status;
   }
   return DITMOE_OK;

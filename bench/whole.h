@@ -5,7 +5,7 @@
 #include "bench/bench.h"
 
 struct whole { /* of one variant */
-  struct backend *be;
+  struct exec *ex;
   void *user;
   enum ditmoe_status (*call)(void *user);
   double flop, weight_bytes; /* of a call */

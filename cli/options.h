@@ -91,12 +91,10 @@ struct options {
   const char *operand, *second; /* second: NULL if it was left out */
 };
 
-/* Reads the command line into `settings` (settings_size bytes) and serves --help, --version and the
- * hidden --emit options. Returns an exit code if the program is done, else -1. */
-int options_read(struct options *options, const struct program *program, void *settings, int argc,
-                 char **argv);
+/* options.c */
+/* Presets go into `settings` (settings_size bytes); options_free in the end. */
+void options_create(struct options *options, const struct program *program, void *settings);
 void options_free(struct options *options);
-
 /* The program's own options, then the common ones; NULL after the last. */
 const struct option *option_at(const struct program *program, size_t index);
 /* NULL if there is none of that name; `length` characters of it count. */
@@ -104,6 +102,15 @@ const struct option *option_find(const struct program *program, const char *name
 /* Parses text into the option's field; `what` begins the message ("--steps", "DITMOE_THREADS"). */
 enum ditmoe_status option_set(struct options *options, const struct option *option,
                               const char *text, const char *what, enum option_source source);
+struct option_variable { /* of the environment */
+  const char *name;
+  const void *field; /* of the settings                                     */
+  const char *end;   /* the value ends before one of these; NULL: it does not */
+};
+
+/* Settings that the command line does not give; of variables for one field the first counts. */
+enum ditmoe_status options_read_environment(struct options *options,
+                                            const struct option_variable *variables, size_t count);
 /* The option of a field of the settings. */
 const struct option *option_of(const struct options *options, const void *field);
 enum option_source option_source(const struct options *options, const struct option *option);
@@ -113,9 +120,16 @@ bool option_given(const struct options *options, const void *field);
 /* The value as text that option_set reads back, or NULL if it is unset; free(). */
 char *option_value(const struct options *options, const struct option *option);
 
+/* option_help.c */
 void options_print_help(const struct program *program, FILE *out);
 void options_print_man(const struct program *program, FILE *out);
 /* shell: "bash", "zsh" or "fish". */
 void options_print_completion(const struct program *program, const char *shell, FILE *out);
+
+/* command_line.c */
+/* Reads the command line into `settings` (settings_size bytes) and serves --help, --version and the
+ * hidden --emit options. Returns an exit code if the program is done, else -1. */
+int options_read(struct options *options, const struct program *program, void *settings, int argc,
+                 char **argv);
 
 #endif

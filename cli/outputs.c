@@ -57,7 +57,7 @@ enum ditmoe_status options_refuse_needless(const struct options *options,
                                            const struct option_use *uses, size_t count) {
   for (size_t i = 0; i < count; i++) {
     const struct option *option = option_of(options, uses[i].field);
-    if (!uses[i].useful && option_source(options, option) == FROM_USER)
+    if (!uses[i].useful && option_source(options, option) >= FROM_IMAGE)
       return report_error(DITMOE_USAGE, "--%s has no effect %s", option->name, uses[i].why);
   }
   return DITMOE_OK;

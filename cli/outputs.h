@@ -20,7 +20,8 @@ struct option_use {
   const char *why;   /* it has not: "without --png"    */
 };
 
-/* DITMOE_USAGE if the user gave an option that is not useful: "--cell has no effect <why>". */
+/* DITMOE_USAGE if the user or an image gave an option that is not useful: "--cell has no effect
+ * <why>". */
 enum ditmoe_status options_refuse_needless(const struct options *options,
                                            const struct option_use *uses, size_t count);
 

@@ -2,7 +2,7 @@
 #ifndef CLI_REPORT_H
 #define CLI_REPORT_H
 
-#include "ditmoe.h"
+#include "base/try.h"
 
 #include <stdbool.h>
 
@@ -39,11 +39,5 @@ struct ditmoe_ctx *report_context(void);
 
 /* Text of the last error reported, for the manifest; "" if there was none. */
 const char *report_last_error(void);
-
-#define TRY(call)                                                                                  \
-  do {                                                                                             \
-    enum ditmoe_status try_status_ = (call);                                                       \
-    if (try_status_ != DITMOE_OK) return try_status_;                                              \
-  } while (0)
 
 #endif

@@ -3,7 +3,6 @@
 
 #include "ditmoe.h"
 
-#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,33 +48,6 @@ char *text_number(double value) {
     if (strtod(text, NULL) == value) break;
   }
   return text_copy(text);
-}
-
-static int least(int a, int b) { return a < b ? a : b; }
-
-/* Damerau-Levenshtein distance, optimal string alignment; long strings count as far away. */
-int text_distance(const char *a, const char *b) {
-  enum { LONGEST = 63 };
-  int rows[3][LONGEST + 1];
-  int length_a = (int)strnlen(a, LONGEST + 1), length_b = (int)strnlen(b, LONGEST + 1);
-  if (length_a > LONGEST || length_b > LONGEST) return LONGEST;
-  int *two_back = rows[0], *last = rows[1], *now = rows[2];
-  for (int j = 0; j <= length_b; j++) last[j] = j;
-  for (int i = 1; i <= length_a; i++) {
-    now[0] = i;
-    for (int j = 1; j <= length_b; j++) {
-      int ca = tolower((unsigned char)a[i - 1]), cb = tolower((unsigned char)b[j - 1]);
-      now[j] = least(last[j - 1] + (ca != cb), least(last[j], now[j - 1]) + 1);
-      bool swapped = i > 1 && j > 1 && ca == tolower((unsigned char)b[j - 2]) &&
-                     cb == tolower((unsigned char)a[i - 2]);
-      if (swapped) now[j] = least(now[j], two_back[j - 2] + 1);
-    }
-    int *free_row = two_back;
-    two_back = last;
-    last = now;
-    now = free_row;
-  }
-  return last[length_b];
 }
 
 const char *path_name(const char *path) {

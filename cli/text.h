@@ -24,9 +24,6 @@ char *text_sanitize(char *text);
 /* A short decimal that reads back as `value`, in the C locale. */
 char *text_number(double value);
 
-/* Edits (insertion, deletion, replacement, swap of neighbours) from a to b, ignoring case. */
-int text_distance(const char *a, const char *b);
-
 /* Last part of a path; the string without its last ending. */
 const char *path_name(const char *path);
 char *path_stem(const char *path);

@@ -38,7 +38,7 @@ static bool is_finite(const struct binder *b, const struct tensor *tensor) {
 }
 
 enum ditmoe_status binder_inspect(struct binder *b, const struct tensor *tensor, bool finite) {
-  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct ditmoe_ctx *ctx = b->ex->ctx;
   struct dit *model = b->model;
   model->parameters += (uint64_t)tensor->elements;
   if (finite || is_finite(b, tensor)) return DITMOE_OK;
@@ -88,7 +88,7 @@ static bool is_packed(const struct binder *b, const struct linear_names *names) 
 
 struct linear binder_shape(const struct binder *b, const struct linear_names *names) {
   struct linear shape = {.in = names->in, .paired = names->paired};
-  shape.type = names->exact ? DT_F32 : b->be->dtype;
+  shape.input = names->exact ? DT_F32 : b->ex->compute;
   for (int i = 0; i < names->parts; i++) shape.out += names->out[i];
   if (names->paired) shape.out /= 2;
   return shape;
@@ -108,10 +108,10 @@ enum ditmoe_status binder_create(struct binder *b, struct linear **out,
                                  const struct linear_source *source) {
   struct linear *made;
   if (!b->create) return DITMOE_OK;
-  TRY(b->be->ops->linear_create(b->be, source, &made));
+  TRY(b->ex->device->ops->linear_create(b->ex, source, &made));
   enum ditmoe_status status = binder_inspect_all(b, source, made->finite);
   if (status != DITMOE_OK) {
-    b->be->ops->linear_destroy(b->be, made);
+    b->ex->device->ops->linear_destroy(b->ex, made);
     return status;
   }
   b->model->weight_bytes += made->bytes;
@@ -123,9 +123,9 @@ enum ditmoe_status binder_create(struct binder *b, struct linear **out,
 static enum ditmoe_status adopt(struct binder *b, struct linear **out,
                                 const struct linear_names *names,
                                 const struct linear_source *source) {
-  const struct packed_ops *ops = b->be->ops->packed;
+  const struct packed_ops *ops = b->ex->device->ops->packed;
   const struct linear shape = binder_shape(b, names);
-  size_t bytes = ops->bytes(b->be, &shape);
+  size_t bytes = ops->bytes(b->ex, &shape);
   char full[256];
   snprintf(full, sizeof full, "%s" PACKED_ENDING, names->name[0]);
   const struct tensor *stored = checkpoint_find(b->packed->file, full);
@@ -139,17 +139,17 @@ static enum ditmoe_status adopt(struct binder *b, struct linear **out,
            (long long)stored->elements, dtype_name(stored->dtype), bytes);
   if (!b->create) return DITMOE_OK;
   TRY(binder_inspect_all(b, source, false));
-  TRY(ops->adopt(b->be, &shape, stored, out));
+  TRY(ops->adopt(b->ex, &shape, stored, out));
   b->model->weight_bytes += bytes;
   return DITMOE_OK;
 }
 
 enum ditmoe_status binder_linear(struct binder *b, struct linear **out,
                                  const struct linear_names *names) {
-  struct linear_source source = {
-      .parts = names->parts, .paired = names->paired, .exact = names->exact};
+  const enum dtype input = names->exact ? DT_F32 : b->ex->compute;
+  struct linear_source source = {.parts = names->parts, .paired = names->paired, .input = input};
   const bool packed = is_packed(b, names);
-  const size_t size = packed ? 0 : dtype_size(names->exact ? DT_F32 : b->be->dtype);
+  const size_t size = packed ? 0 : dtype_size(input);
   char full[256];
   for (int i = 0; i < names->parts; i++) {
     const int64_t shape[2] = {names->out[i], names->in}, bias[1] = {names->out[i]};
@@ -169,7 +169,7 @@ enum ditmoe_status binder_matrix(struct binder *b, struct linear **out, const ch
                                  int in) {
   const int64_t shape[2] = {rows, in};
   struct linear_source source = {
-      .parts = 1, .exact = true, .weight = {binder_take(b, name, 2, shape)}};
+      .parts = 1, .input = DT_F32, .weight = {binder_take(b, name, 2, shape)}};
   return binder_create(b, out, &source);
 }
 
@@ -177,17 +177,17 @@ enum ditmoe_status binder_floats(struct binder *b, float **out, const char *name
                                  const int64_t *shape) {
   const struct tensor *tensor = binder_take(b, name, rank, shape);
   if (!b->create) return DITMOE_OK;
-  struct backend *be = b->be;
+  struct exec *ex = b->ex;
   float *host = NULL;
   TRY(binder_inspect(b, tensor, false));
-  TRY(mem_alloc(be->ctx, (size_t)tensor->elements, sizeof *host, name, &host));
+  TRY(mem_alloc(ex->ctx, (size_t)tensor->elements, sizeof *host, name, &host));
   tensor_read_f32(host, tensor, 0, tensor->elements);
   size_t bytes = (size_t)tensor->elements * sizeof *host;
-  enum ditmoe_status status = be->ops->alloc(be, bytes, name, (void **)out);
-  if (status == DITMOE_OK) be_upload(be, *out, host, bytes), b->model->weight_bytes += bytes;
-  mem_free(be->ctx, host);
+  enum ditmoe_status status = ex->device->ops->alloc(ex, bytes, name, (void **)out);
+  if (status == DITMOE_OK) be_upload(ex, *out, host, bytes), b->model->weight_bytes += bytes;
+  mem_free(ex->ctx, host);
   checkpoint_drop(b->checkpoint, tensor);
-  return status == DITMOE_OK ? be->status : status;
+  return status == DITMOE_OK ? ex->status : status;
 }
 
 void binder_ignore(struct binder *b, const char *name) {
@@ -204,7 +204,7 @@ enum ditmoe_status binder_finish(struct binder *b) {
     if (!b->adopted[i] && !checkpoint_find(checkpoint, name)) differ(b, "unexpected %s", name);
   }
   if (b->differences == 0) return DITMOE_OK;
-  return fail(b->be->ctx, DITMOE_MISMATCH,
+  return fail(b->ex->ctx, DITMOE_MISMATCH,
               "%s: %d difference%s from a %s model of width %d, depth %d: %s%s", checkpoint->path,
               b->differences, b->differences > 1 ? "s" : "",
               dit_kind_name(b->model->config.record.kind), b->model->config.width,

@@ -12,7 +12,7 @@ enum { BINDER_LISTED = 10 };
 struct binder_sink;
 
 struct binder {
-  struct backend *be;
+  struct exec *ex;
   const struct ditmoe_checkpoint *checkpoint;
   const struct packed *packed; /* where its layers are, if they are packed; else NULL */
   struct binder_sink *sink;    /* where layers go, instead of into the model, or NULL */

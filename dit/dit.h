@@ -23,9 +23,8 @@ struct dit_embedder {
 
 struct dit_moe {
   struct router_layer router;
-  int experts;           /* all, the unconditional one included */
-  int hidden;            /* largest F                           */
-  struct expert *shared; /* NULL if there is none               */
+  struct expert_bank bank; /* the unconditional expert included */
+  struct expert *shared;   /* NULL if there is none               */
 };
 
 struct dit_block {
@@ -33,9 +32,9 @@ struct dit_block {
       *embedder;             /* NULL: that of the model; diffusers has one in each block */
   struct linear *modulation; /* D -> 6 D: shift, scale, gate of both halves             */
   struct linear *qkv, *proj;
-  float *q_norm_weight, *q_norm_bias, *k_norm_weight, *k_norm_bias; /* device [d], or NULL */
-  struct expert *mlp;  /* a dense block's feed-forward part, else NULL */
-  struct dit_moe *moe; /* or a mixture's                               */
+  struct qk_norm qk_norm; /* if the model has it */
+  struct expert *mlp;     /* a dense block's feed-forward part, else NULL */
+  struct dit_moe *moe;    /* or a mixture's                               */
 };
 
 /* Sizes and rules, from the tensors and the record. */
@@ -64,8 +63,7 @@ struct dit {
   float *pos_embed;                     /* device [T, D]       */
   struct dit_block *blocks;
   struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
-  struct expert_store *store; /* the routed experts; weights of `resident` by default */
-  struct resident_experts resident;
+  struct expert_store *store; /* of the routed experts; NULL: all are in memory */
   struct dit_suspect *suspects;
   size_t suspect_count;
   uint64_t parameters, weight_bytes;
@@ -95,16 +93,16 @@ struct dit_tap_data {
 
 struct dit_tap {
   void *user;
-  void (*look)(void *user, struct backend *be, const struct dit_tap_data *data);
+  void (*look)(void *user, struct exec *ex, const struct dit_tap_data *data);
 };
 
 /* Stands in for the routers of a call: fills the assignments of a plan. */
 struct dit_replay {
   void *user;
-  void (*fill)(void *user, struct backend *be, int layer, struct dispatch *d);
+  void (*fill)(void *user, struct exec *ex, int layer, struct dispatch *d);
 };
 
-/* One call of the model; host arrays. */
+/* One call of the model: host arrays for dit_predict, device arrays for dit_forward. */
 struct dit_input {
   const float *x;        /* [B, C, size, size]; with halves, [B / halves, ...] */
   const float *time;     /* [B] as the model wants it (times time_scale) */
@@ -121,36 +119,35 @@ static inline int dit_images(const struct dit_input *in) {
   return in->halves > 1 ? in->B / in->halves : in->B;
 }
 
-/* Opens a model; weights are made by `be`, which must outlive it. record: JSON text of overrides or
+/* Opens a model; weights are made by `ex`, which must outlive it. record: JSON text of overrides or
  * NULL. The checkpoint may be closed afterwards, unless it is packed (packed_layout): then it must
  * outlive the model, too. */
-enum ditmoe_status dit_open(struct backend *be, const struct ditmoe_checkpoint *checkpoint,
+enum ditmoe_status dit_open(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, struct dit **out);
-void dit_close(struct backend *be, struct dit *model);
+void dit_close(struct exec *ex, struct dit *model);
 /* Writes the packed file `path` of a model for the backend and its compute type (pack.c). */
-enum ditmoe_status dit_pack(struct backend *be, const struct ditmoe_checkpoint *checkpoint,
+enum ditmoe_status dit_pack(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, const char *path);
 
-/* out [B, Cout, size, size] (host). Working memory comes from the arena of `be` and is given back.
+/* out [B, Cout, size, size] (host). Working memory comes from the arena of `ex` and is given back.
  */
-enum ditmoe_status dit_predict(struct backend *be, const struct dit *model, float *out,
+enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *out,
                                const struct dit_input *in);
 /* Arena bytes of dit_predict for B images, by a dry run of it. */
-size_t dit_predict_bytes(const struct backend *be, const struct dit *model, int B);
+size_t dit_predict_bytes(const struct exec *ex, const struct dit *model, int B);
 
 /* Parts of the forward pass, device arrays. */
-void dit_forward(struct backend *be, const struct dit *model, float *out, const float *x,
+void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in);
+void dit_block(struct exec *ex, const struct dit *model, int layer, float *x, const float *silu_c,
+               const struct dit_input *in);
+void moe_forward(struct exec *ex, const struct dit *model, int layer, float *y, const float *tokens,
                  const struct dit_input *in);
-void dit_block(struct backend *be, const struct dit *model, int layer, float *x,
-               const float *silu_c, const struct dit_input *in);
-void moe_forward(struct backend *be, const struct dit *model, int layer, float *y,
-                 const float *tokens, const struct dit_input *in);
-void ffn_forward(struct backend *be, const struct expert *expert, float *y, const struct act *u,
+void ffn_forward(struct exec *ex, const struct expert *expert, float *y, struct act u,
                  int64_t rows);
 /* Shows data to the tap of a call, if it has one. */
-static inline void dit_look(struct backend *be, const struct dit_input *in,
+static inline void dit_look(struct exec *ex, const struct dit_input *in,
                             const struct dit_tap_data *data) {
-  if (in->tap && be_active(be)) in->tap->look(in->tap->user, be, data);
+  if (in->tap && be_active(ex)) in->tap->look(in->tap->user, ex, data);
 }
 
 #endif

@@ -7,7 +7,7 @@
 enum { TIME_FEATURES = 256 };
 
 /* silu_c [B, D] = silu(time embedding + class embedding). */
-void dit_embed_condition(struct backend *be, const struct dit *model,
+void dit_embed_condition(struct exec *ex, const struct dit *model,
                          const struct dit_embedder *embedder, float *silu_c,
                          const struct dit_input *in);
 

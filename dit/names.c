@@ -38,8 +38,8 @@ const struct moe_names moe_families[MOE_FAMILIES] = {
 };
 
 const struct expert_form expert_forms[EXPERT_FORMS] = {
-    {EXPERT_SWIGLU, "gate_proj", "up_proj", "down_proj", false},
-    {EXPERT_GELU, "fc1", NULL, "fc2", true},
-    {EXPERT_GELU, "up_proj", NULL, "down_proj", true},
-    {EXPERT_GELU, "net.0.proj", NULL, "net.2", true},
+    {&expert_swiglu, "gate_proj", "up_proj", "down_proj", false},
+    {&expert_gelu, "fc1", NULL, "fc2", true},
+    {&expert_gelu, "up_proj", NULL, "down_proj", true},
+    {&expert_gelu, "net.0.proj", NULL, "net.2", true},
 };

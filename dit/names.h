@@ -33,7 +33,7 @@ extern const struct moe_names moe_families[MOE_FAMILIES];
 
 /* The forms of an expert or an MLP under its prefix. */
 struct expert_form {
-  enum expert_kind kind;
+  const struct expert_kind *kind;
   const char *in, *second, *out; /* second: the up matrix of a SwiGLU, whose gate is `in` */
   bool bias;
 };

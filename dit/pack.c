@@ -23,9 +23,9 @@ static void mark(const struct packer *p, const struct binder *b, const struct te
 static enum ditmoe_status list_layer(struct packer *p, struct binder *b,
                                      const struct linear_names *names,
                                      const struct linear_source *source) {
-  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct ditmoe_ctx *ctx = b->ex->ctx;
   const struct linear shape = binder_shape(b, names);
-  const size_t bytes = b->be->ops->packed->bytes(b->be, &shape);
+  const size_t bytes = b->ex->device->ops->packed->bytes(b->ex, &shape);
   char name[256], *copy;
   for (int i = 0; i < source->parts; i++) {
     mark(p, b, source->weight[i]);
@@ -47,10 +47,10 @@ static enum ditmoe_status list_layer(struct packer *p, struct binder *b,
 static enum ditmoe_status put_layer(struct packer *p, struct binder *b,
                                     const struct linear_source *source) {
   struct linear *made;
-  TRY(b->be->ops->linear_create(b->be, source, &made));
+  TRY(b->ex->device->ops->linear_create(b->ex, source, &made));
   packed_put(&p->out, made->data, made->bytes);
   enum ditmoe_status status = binder_inspect_all(b, source, made->finite);
-  b->be->ops->linear_destroy(b->be, made);
+  b->ex->device->ops->linear_destroy(b->ex, made);
   return status;
 }
 
@@ -82,13 +82,13 @@ static enum ditmoe_status list_suspects(struct ditmoe_ctx *ctx,
 /* Between the walks: the header. */
 static enum ditmoe_status begin(struct binder_sink *sink, struct binder *b) {
   struct packer *p = (struct packer *)(void *)sink;
-  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct ditmoe_ctx *ctx = b->ex->ctx;
   char layout[LAYOUT_SIZE], *record = NULL, *suspects = NULL;
   enum ditmoe_status status;
-  b->be->ops->packed->layout(b->be, layout);
+  b->ex->device->ops->packed->layout(b->ex, layout);
   TRY_DONE(record_write_json(ctx, &b->model->config.record, &record));
   TRY_DONE(list_suspects(ctx, b->checkpoint, &suspects));
-  const struct packed_texts texts = {record, layout, b->be->tier, suspects};
+  const struct packed_texts texts = {record, layout, b->ex->device->tier, suspects};
   status =
       packed_begin(ctx, p->path, b->checkpoint, &texts, p->layers, p->count, p->in_layers, &p->out);
 done:
@@ -97,33 +97,33 @@ done:
   return status;
 }
 
-static enum ditmoe_status check(const struct backend *be,
-                                const struct ditmoe_checkpoint *checkpoint) {
+static enum ditmoe_status check(const struct exec *ex, const struct ditmoe_checkpoint *checkpoint) {
   const char *layout = packed_layout(checkpoint);
   if (layout)
-    return fail(be->ctx, DITMOE_USAGE, "%s: is packed (%s); pack the file that it was made from",
+    return fail(ex->ctx, DITMOE_USAGE, "%s: is packed (%s); pack the file that it was made from",
                 checkpoint->path, layout);
-  if (!be->ops->packed)
-    return fail(be->ctx, DITMOE_USAGE, "backend %s: has no layout to pack for", be->ops->name);
+  if (!ex->device->ops->packed)
+    return fail(ex->ctx, DITMOE_USAGE, "backend %s: has no layout to pack for",
+                ex->device->ops->name);
   return DITMOE_OK;
 }
 
-enum ditmoe_status dit_pack(struct backend *be, const struct ditmoe_checkpoint *checkpoint,
+enum ditmoe_status dit_pack(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, const char *path) {
-  struct ditmoe_ctx *ctx = be->ctx;
+  struct ditmoe_ctx *ctx = ex->ctx;
   struct packer p = {.sink = {begin, take_layer}, .path = path};
   struct dit *model = NULL;
   enum ditmoe_status status;
-  TRY(check(be, checkpoint));
+  TRY(check(ex, checkpoint));
   TRY(mem_zalloc(ctx, checkpoint->count, sizeof *p.in_layers, "list of tensors", &p.in_layers));
   TRY_DONE(mem_zalloc(ctx, 1, sizeof *model, "model", &model));
-  struct binder b = {.be = be, .checkpoint = checkpoint, .sink = &p.sink, .model = model};
+  struct binder b = {.ex = ex, .checkpoint = checkpoint, .sink = &p.sink, .model = model};
   TRY_DONE(config_infer(ctx, &model->config, checkpoint, record));
   TRY_DONE(weights_bind(&b));
   status = packed_finish(ctx, &p.out);
 done:
   packed_abandon(ctx, &p.out);
-  dit_close(be, model);
+  dit_close(ex, model);
   for (size_t i = 0; i < p.count; i++) mem_free(ctx, (char *)(uintptr_t)p.layers[i].name);
   mem_free(ctx, p.layers);
   mem_free(ctx, p.in_layers);

@@ -27,7 +27,7 @@ static enum ditmoe_status bind_patch_embed(struct binder *b) {
   const int64_t shape[4] = {c->width, c->channels, c->patch, c->patch}, bias[1] = {c->width};
   const struct tensor *weight =
       binder_take(b, name_at(c->dialect->patch_embed, 0, ".weight"), 4, shape);
-  struct linear_source source = {.parts = 1, .exact = true};
+  struct linear_source source = {.parts = 1, .input = DT_F32};
   source.bias[0] = binder_take(b, name_at(c->dialect->patch_embed, 0, ".bias"), 1, bias);
   if (!b->create) return DITMOE_OK;
   struct tensor matrix = *weight;
@@ -40,19 +40,19 @@ static enum ditmoe_status bind_patch_embed(struct binder *b) {
 static enum ditmoe_status bind_positions(struct binder *b) {
   struct dit *model = b->model;
   const struct dit_config *c = &model->config;
-  struct backend *be = b->be;
+  struct exec *ex = b->ex;
   const int64_t shape[3] = {1, c->tokens, c->width};
   if (c->dialect->pos_embed)
     return binder_floats(b, &model->pos_embed, c->dialect->pos_embed, 3, shape);
   if (!b->create) return DITMOE_OK;
   size_t count = (size_t)c->tokens * (size_t)c->width;
   float *table = NULL;
-  TRY(mem_zalloc(be->ctx, count, sizeof *table, "positions", &table));
+  TRY(mem_zalloc(ex->ctx, count, sizeof *table, "positions", &table));
   sincos_positions(table, c->tokens, c->width);
   enum ditmoe_status status =
-      be->ops->alloc(be, count * sizeof *table, "positions", (void **)&model->pos_embed);
-  if (status == DITMOE_OK) be_upload(be, model->pos_embed, table, count * sizeof *table);
-  mem_free(be->ctx, table);
+      ex->device->ops->alloc(ex, count * sizeof *table, "positions", (void **)&model->pos_embed);
+  if (status == DITMOE_OK) be_upload(ex, model->pos_embed, table, count * sizeof *table);
+  mem_free(ex->ctx, table);
   return status;
 }
 
@@ -109,21 +109,23 @@ static enum ditmoe_status bind_block_embedder(struct binder *b, int layer) {
   struct dit_embedder unused = {0};
   if (!b->create) return bind_embedder(b, &unused, layer);
   if (!model->block_embedders)
-    TRY(mem_zalloc(b->be->ctx, (size_t)model->config.depth, sizeof *model->block_embedders,
+    TRY(mem_zalloc(b->ex->ctx, (size_t)model->config.depth, sizeof *model->block_embedders,
                    "blocks", &model->block_embedders));
   model->blocks[layer].embedder = &model->block_embedders[layer];
   return bind_embedder(b, &model->block_embedders[layer], layer);
 }
 
 static enum ditmoe_status bind_qk_norm(struct binder *b, struct dit_block *block, int layer) {
+  struct qk_norm *norm = &block->qk_norm;
   const struct dit_config *c = &b->model->config;
   const int64_t shape[1] = {c->head_dim};
   const struct dialect *d = c->dialect;
   if (!c->qk_norm) return DITMOE_OK;
-  TRY(binder_floats(b, &block->q_norm_weight, name_at(d->q_norm, layer, ".weight"), 1, shape));
-  TRY(binder_floats(b, &block->q_norm_bias, name_at(d->q_norm, layer, ".bias"), 1, shape));
-  TRY(binder_floats(b, &block->k_norm_weight, name_at(d->k_norm, layer, ".weight"), 1, shape));
-  return binder_floats(b, &block->k_norm_bias, name_at(d->k_norm, layer, ".bias"), 1, shape);
+  norm->eps = (float)c->record.qk_norm_eps;
+  TRY(binder_floats(b, (float **)&norm->q_weight, name_at(d->q_norm, layer, ".weight"), 1, shape));
+  TRY(binder_floats(b, (float **)&norm->q_bias, name_at(d->q_norm, layer, ".bias"), 1, shape));
+  TRY(binder_floats(b, (float **)&norm->k_weight, name_at(d->k_norm, layer, ".weight"), 1, shape));
+  return binder_floats(b, (float **)&norm->k_bias, name_at(d->k_norm, layer, ".bias"), 1, shape);
 }
 
 static enum ditmoe_status bind_attention(struct binder *b, struct dit_block *block, int layer) {
@@ -152,7 +154,7 @@ static enum ditmoe_status bind_block(struct binder *b, int layer) {
   TRY(bind_attention(b, block, layer));
   if (c->experts[layer]) return bind_moe(b, layer);
   if (!block->mlp)
-    TRY(mem_zalloc(b->be->ctx, 1, sizeof *block->mlp, "feed-forward part", &block->mlp));
+    TRY(mem_zalloc(b->ex->ctx, 1, sizeof *block->mlp, "feed-forward part", &block->mlp));
   return bind_expert(b, block->mlp, name_at(c->dialect->mlp, layer, ""), &form);
 }
 
@@ -175,22 +177,19 @@ static enum ditmoe_status walk(struct binder *b) {
 static enum ditmoe_status check_memory(const struct binder *b) {
   double available = (double)system_memory_available();
   if (b->bytes <= available) return DITMOE_OK;
-  return fail(b->be->ctx, DITMOE_NOMEM, "%s: the weights need %.1f GiB in %s, %.1f GiB are free",
-              b->checkpoint->path, b->bytes / 0x1p30, b->be->dtype == DT_BF16 ? "bf16" : "f32",
+  return fail(b->ex->ctx, DITMOE_NOMEM, "%s: the weights need %.1f GiB in %s, %.1f GiB are free",
+              b->checkpoint->path, b->bytes / 0x1p30, b->ex->compute == DT_BF16 ? "bf16" : "f32",
               available / 0x1p30);
 }
 
 static enum ditmoe_status make_lists(struct binder *b) {
-  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct ditmoe_ctx *ctx = b->ex->ctx;
   struct dit *model = b->model;
   size_t depth = (size_t)model->config.depth, stored = b->packed ? b->packed->file->count : 0;
   TRY(mem_zalloc(ctx, b->checkpoint->count, sizeof *b->taken, "list of tensors", &b->taken));
   TRY(mem_zalloc(ctx, stored, sizeof *b->adopted, "list of tensors", &b->adopted));
   TRY(mem_zalloc(ctx, 1, 1024, "load report", &b->report));
   TRY(mem_zalloc(ctx, depth, sizeof *model->blocks, "blocks", &model->blocks));
-  TRY(mem_zalloc(ctx, depth, sizeof *model->resident.layers, "blocks", &model->resident.layers));
-  resident_experts_init(&model->resident, model->resident.layers);
-  model->store = &model->resident.store;
   return DITMOE_OK;
 }
 
@@ -204,52 +203,51 @@ enum ditmoe_status weights_bind(struct binder *b) {
   b->create = true;
   TRY_DONE(walk(b));
 done:
-  mem_free(b->be->ctx, b->taken);
-  mem_free(b->be->ctx, b->adopted);
-  mem_free(b->be->ctx, b->report);
+  mem_free(b->ex->ctx, b->taken);
+  mem_free(b->ex->ctx, b->adopted);
+  mem_free(b->ex->ctx, b->report);
   return status;
 }
 
-static void free_linear(struct backend *be, struct linear *linear) {
-  if (linear) be->ops->linear_destroy(be, linear);
+static void free_linear(struct exec *ex, struct linear *linear) {
+  if (linear) ex->device->ops->linear_destroy(ex, linear);
 }
 
-static void free_floats(struct backend *be, float *floats) {
-  if (floats) be->ops->release(be, floats);
+static void free_floats(struct exec *ex, float *floats) {
+  if (floats) ex->device->ops->release(ex, floats);
 }
 
-static void free_embedder(struct backend *be, struct dit_embedder *embedder) {
-  free_linear(be, embedder->time_in);
-  free_linear(be, embedder->time_out);
-  free_floats(be, embedder->labels);
+static void free_embedder(struct exec *ex, struct dit_embedder *embedder) {
+  free_linear(ex, embedder->time_in);
+  free_linear(ex, embedder->time_out);
+  free_floats(ex, embedder->labels);
 }
 
-static void free_block(struct backend *be, struct dit *model, int layer) {
+static void free_block(struct exec *ex, struct dit *model, int layer) {
   struct dit_block *block = &model->blocks[layer];
-  if (block->embedder) free_embedder(be, &model->block_embedders[layer]);
-  free_linear(be, block->modulation);
-  free_linear(be, block->qkv);
-  free_linear(be, block->proj);
-  free_floats(be, block->q_norm_weight);
-  free_floats(be, block->q_norm_bias);
-  free_floats(be, block->k_norm_weight);
-  free_floats(be, block->k_norm_bias);
-  if (block->mlp) free_expert(be, block->mlp);
-  mem_free(be->ctx, block->mlp);
-  free_moe(be, model, layer);
+  if (block->embedder) free_embedder(ex, &model->block_embedders[layer]);
+  free_linear(ex, block->modulation);
+  free_linear(ex, block->qkv);
+  free_linear(ex, block->proj);
+  free_floats(ex, (float *)block->qk_norm.q_weight);
+  free_floats(ex, (float *)block->qk_norm.q_bias);
+  free_floats(ex, (float *)block->qk_norm.k_weight);
+  free_floats(ex, (float *)block->qk_norm.k_bias);
+  if (block->mlp) free_expert(ex, block->mlp);
+  mem_free(ex->ctx, block->mlp);
+  free_moe(ex, model, layer);
 }
 
-void weights_free(struct backend *be, struct dit *model) {
+void weights_free(struct exec *ex, struct dit *model) {
   for (int layer = 0; model->blocks && layer < model->config.depth; layer++)
-    free_block(be, model, layer);
-  free_embedder(be, &model->embedder);
-  free_linear(be, model->patch_embed);
-  free_floats(be, model->pos_embed);
-  free_linear(be, model->final_modulation);
-  free_linear(be, model->final_linear);
-  for (size_t i = 0; i < model->suspect_count; i++) mem_free(be->ctx, model->suspects[i].name);
-  mem_free(be->ctx, model->suspects);
-  mem_free(be->ctx, model->block_embedders);
-  mem_free(be->ctx, model->resident.layers);
-  mem_free(be->ctx, model->blocks);
+    free_block(ex, model, layer);
+  free_embedder(ex, &model->embedder);
+  free_linear(ex, model->patch_embed);
+  free_floats(ex, model->pos_embed);
+  free_linear(ex, model->final_modulation);
+  free_linear(ex, model->final_linear);
+  for (size_t i = 0; i < model->suspect_count; i++) mem_free(ex->ctx, model->suspects[i].name);
+  mem_free(ex->ctx, model->suspects);
+  mem_free(ex->ctx, model->block_embedders);
+  mem_free(ex->ctx, model->blocks);
 }

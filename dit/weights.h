@@ -7,7 +7,7 @@
 /* Checks all tensors, then makes all weights of b->model, whose config is inferred; b has backend,
  * checkpoint, packed and sink. */
 enum ditmoe_status weights_bind(struct binder *b);
-void weights_free(struct backend *be, struct dit *model);
+void weights_free(struct exec *ex, struct dit *model);
 
 /* The mixture of a layer (weights_moe.c). */
 enum ditmoe_status bind_moe(struct binder *b, int layer);
@@ -15,7 +15,7 @@ enum ditmoe_status bind_moe(struct binder *b, int layer);
  * of the expert before, tried first. */
 enum ditmoe_status bind_expert(struct binder *b, struct expert *expert, const char *prefix,
                                const struct expert_form **hint);
-void free_moe(struct backend *be, struct dit *model, int layer);
-void free_expert(struct backend *be, struct expert *expert);
+void free_moe(struct exec *ex, struct dit *model, int layer);
+void free_expert(struct exec *ex, struct expert *expert);
 
 #endif

@@ -48,7 +48,7 @@ enum ditmoe_status bind_expert(struct binder *b, struct expert *expert, const ch
   const struct tensor *first = checkpoint_find(b->checkpoint, name_at(in, 0, ".weight"));
   bool usable = first && first->rank == 2 && first->shape[0] > 0 && first->shape[0] < 1 << 24;
   int F = usable ? (int)first->shape[0] : D;
-  bool paired = form->kind == EXPERT_SWIGLU;
+  bool paired = form->kind == &expert_swiglu;
   *hint = form;
   expert->kind = form->kind;
   expert->hidden = F;
@@ -73,7 +73,7 @@ enum ditmoe_status bind_expert(struct binder *b, struct expert *expert, const ch
 static enum ditmoe_status bind_prototypes(struct binder *b, struct dit_moe *moe, const char *name) {
   const int E = moe->router.experts, D = b->model->config.width;
   const int64_t shape[2] = {E, D};
-  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct ditmoe_ctx *ctx = b->ex->ctx;
   const struct tensor *tensor = binder_take(b, name, 2, shape);
   if (!b->create) return DITMOE_OK;
   float *rows = NULL;
@@ -86,7 +86,7 @@ static enum ditmoe_status bind_prototypes(struct binder *b, struct dit_moe *moe,
     for (int i = 0; i < D; i++) rows[e * D + i] = (float)((double)rows[e * D + i] / norm);
   }
   struct tensor unit = {name, DT_F32, 2, {E, D}, tensor->elements, rows};
-  struct linear_source source = {.parts = 1, .exact = true, .weight = {&unit}};
+  struct linear_source source = {.parts = 1, .input = DT_F32, .weight = {&unit}};
   struct linear *gate = NULL;
   enum ditmoe_status status = binder_create(b, &gate, &source);
   moe->router.gate = gate;
@@ -137,7 +137,7 @@ static enum ditmoe_status bind_shared(struct binder *b, struct dit_moe *moe, con
     present |= has_form(b->checkpoint, prefix, &expert_forms[i]);
   if (!present) return DITMOE_OK;
   if (!moe->shared)
-    TRY(mem_zalloc(b->be->ctx, 1, sizeof *moe->shared, "shared expert", &moe->shared));
+    TRY(mem_zalloc(b->ex->ctx, 1, sizeof *moe->shared, "shared expert", &moe->shared));
   return bind_expert(b, moe->shared, prefix, &form);
 }
 
@@ -146,20 +146,23 @@ static enum ditmoe_status bind_shared(struct binder *b, struct dit_moe *moe, con
 static enum ditmoe_status bind_experts(struct binder *b, struct dit_moe *moe,
                                        const struct moe_names *family, int layer, int ffn,
                                        int zero) {
-  struct expert *experts = b->model->resident.layers[layer];
+  struct expert_bank *bank = &moe->bank;
+  struct expert *experts = bank->expert;
   const struct expert_form *form = NULL;
   char prefix[200];
-  moe->hidden = 0;
-  for (int e = 0; e < moe->experts; e++) {
+  bank->width = b->model->config.width;
+  bank->hidden = 0;
+  bank->input = b->ex->compute;
+  for (int e = 0; e < bank->count; e++) {
     bool uncond = e == moe->router.uncond_expert;
     b->expert = e;
     if (e >= ffn && !uncond) {
-      experts[e] = (struct expert){.kind = e < ffn + zero ? EXPERT_ZERO : EXPERT_COPY};
+      experts[e] = (struct expert){.kind = e < ffn + zero ? &expert_zero : &expert_copy};
       continue;
     }
     snprintf(prefix, sizeof prefix, "%sexperts.%d.", name_at(family->prefix, layer, ""), e);
     TRY(bind_expert(b, &experts[e], prefix, &form));
-    if (experts[e].hidden > moe->hidden) moe->hidden = experts[e].hidden;
+    if (experts[e].hidden > bank->hidden) bank->hidden = experts[e].hidden;
   }
   b->expert = -1;
   return DITMOE_OK;
@@ -167,7 +170,7 @@ static enum ditmoe_status bind_experts(struct binder *b, struct dit_moe *moe,
 
 enum ditmoe_status bind_moe(struct binder *b, int layer) {
   struct dit *model = b->model;
-  struct ditmoe_ctx *ctx = b->be->ctx;
+  struct ditmoe_ctx *ctx = b->ex->ctx;
   const struct dit_record *r = &model->config.record;
   const struct moe_names *family = config_family(b->checkpoint, layer);
   const int E = model->config.experts[layer];
@@ -188,9 +191,9 @@ enum ditmoe_status bind_moe(struct binder *b, int layer) {
     uncond &= r->kind == DIT_PROMOE_TC || r->kind == DIT_PROMOE_EC;
     moe->router.experts = E;
     moe->router.uncond_expert = uncond ? E : -1;
-    moe->experts = E + (uncond ? 1 : 0);
-    TRY(mem_zalloc(ctx, (size_t)moe->experts, sizeof(struct expert), "experts",
-                   &model->resident.layers[layer]));
+    moe->bank.count = E + (uncond ? 1 : 0);
+    TRY(mem_zalloc(ctx, (size_t)moe->bank.count, sizeof(struct expert), "experts",
+                   &moe->bank.expert));
   }
   TRY(bind_router(b, moe, family, layer));
   TRY(bind_experts(b, moe, family, layer, E - zero - copy, zero));
@@ -199,23 +202,23 @@ enum ditmoe_status bind_moe(struct binder *b, int layer) {
   return bind_shared(b, moe, prefix);
 }
 
-void free_expert(struct backend *be, struct expert *expert) {
-  if (expert->in) be->ops->linear_destroy(be, (struct linear *)expert->in);
-  if (expert->out) be->ops->linear_destroy(be, (struct linear *)expert->out);
+void free_expert(struct exec *ex, struct expert *expert) {
+  if (expert->in) ex->device->ops->linear_destroy(ex, (struct linear *)expert->in);
+  if (expert->out) ex->device->ops->linear_destroy(ex, (struct linear *)expert->out);
 }
 
-void free_moe(struct backend *be, struct dit *model, int layer) {
+void free_moe(struct exec *ex, struct dit *model, int layer) {
   struct dit_moe *moe = model->blocks[layer].moe;
-  struct expert *experts = model->resident.layers ? model->resident.layers[layer] : NULL;
   if (!moe) return;
-  for (int e = 0; experts && e < moe->experts; e++) free_expert(be, &experts[e]);
-  mem_free(be->ctx, experts);
+  for (int e = 0; moe->bank.expert && e < moe->bank.count; e++)
+    free_expert(ex, &moe->bank.expert[e]);
+  mem_free(ex->ctx, moe->bank.expert);
   const struct linear *linears[3] = {moe->router.gate, moe->router.predictor_in,
                                      moe->router.predictor_out};
   for (int i = 0; i < 3; i++)
-    if (linears[i]) be->ops->linear_destroy(be, (struct linear *)linears[i]);
-  if (moe->router.threshold) be->ops->release(be, (void *)moe->router.threshold);
-  if (moe->shared) free_expert(be, moe->shared);
-  mem_free(be->ctx, moe->shared);
-  mem_free(be->ctx, moe);
+    if (linears[i]) ex->device->ops->linear_destroy(ex, (struct linear *)linears[i]);
+  if (moe->router.threshold) ex->device->ops->release(ex, (void *)moe->router.threshold);
+  if (moe->shared) free_expert(ex, moe->shared);
+  mem_free(ex->ctx, moe->shared);
+  mem_free(ex->ctx, moe);
 }

@@ -214,27 +214,27 @@ static void walk(struct inception *inception) {
   parts_unused(parts, "fc", "bias", 1, (int64_t[4]){CLASSES});
 }
 
-static enum ditmoe_status inception_open(struct backend *be, struct network *network,
+static enum ditmoe_status inception_open(struct exec *ex, struct network *network,
                                          const struct ditmoe_checkpoint *file) {
   struct inception *inception;
-  TRY(mem_zalloc(be->ctx, 1, sizeof *inception, "the feature network", &inception));
+  TRY(mem_zalloc(ex->ctx, 1, sizeof *inception, "the feature network", &inception));
   network->weights = inception;
-  inception->parts.ctx = be->ctx;
+  inception->parts.ctx = ex->ctx;
   walk(inception);
-  return parts_load(&inception->parts, be, file, network->kind->name, &network->weight_bytes);
+  return parts_load(&inception->parts, ex, file, network->kind->name, &network->weight_bytes);
 }
 
-static void inception_close(struct backend *be, struct network *network) {
+static void inception_close(struct exec *ex, struct network *network) {
   struct inception *inception = network->weights;
   if (!inception) return;
-  inception->parts.ctx = be->ctx;
-  parts_free(&inception->parts, be);
-  mem_free(be->ctx, inception);
+  inception->parts.ctx = ex->ctx;
+  parts_free(&inception->parts, ex);
+  mem_free(ex->ctx, inception);
 }
 
 /* The images [B, side, side, channels] of a place while a block runs. */
 struct image {
-  struct act *data;
+  struct act data;
   float *sums; /* where the place is SUMS */
   struct shape shape;
 };
@@ -245,11 +245,11 @@ struct batch {
   int first, count; /* of the images */
 };
 
-static void tap(struct backend *be, const struct batch *batch, const char *layer,
+static void tap(struct exec *ex, const struct batch *batch, const char *layer,
                 const struct image *image) {
   const struct network_tap *tap = batch->network->tap;
-  if (tap && be_active(be))
-    tap->seen(tap->user, be, layer, image->data, batch->first, batch->count, image->shape.side,
+  if (tap && be_active(ex))
+    tap->seen(tap->user, ex, layer, image->data, batch->first, batch->count, image->shape.side,
               image->shape.channels);
 }
 
@@ -262,16 +262,16 @@ struct run {
   int64_t at; /* value of the output that comes next */
 };
 
-static void pool_forward(struct backend *be, const struct run *run, const struct step *step) {
+static void pool_forward(struct exec *ex, const struct run *run, const struct step *step) {
   const struct image *x = &run->image[step->from], *y = &run->image[step->to];
   const int side = x->shape.side, C = x->shape.channels, B = run->batch->count;
   const int64_t ldy = y->shape.channels, at = step->to == OUT ? run->at : 0;
   if (step->pool == MEAN)
-    be_avg_pool_relu(be, y->data, ldy, at, x->sums, B, side, side, C);
+    be_avg_pool_relu(ex, y->data, ldy, at, x->sums, B, side, side, C);
   else if (step->pool == LARGEST)
-    be_max_pool(be, y->data, ldy, at, x->data, B, side, side, C, 1, 1);
+    be_max_pool(ex, y->data, ldy, at, x->data, B, side, side, C, 1, 1);
   else
-    be_max_pool(be, y->data, ldy, at, x->data, B, side, side, C, 2, 0);
+    be_max_pool(ex, y->data, ldy, at, x->data, B, side, side, C, 2, 0);
 }
 
 static bool are_siblings(const struct step *a, const struct step *b) {
@@ -279,7 +279,7 @@ static bool are_siblings(const struct step *a, const struct step *b) {
 }
 
 /* Steps first .. end - 1, siblings if there are several. */
-static void steps_forward(struct backend *be, struct run *run, const struct step *first,
+static void steps_forward(struct exec *ex, struct run *run, const struct step *first,
                           const struct step *end) {
   const struct image *x = &run->image[first->from];
   struct conv_branch branches[CONV_BRANCHES];
@@ -295,82 +295,79 @@ static void steps_forward(struct backend *be, struct run *run, const struct step
                                                .at = step->to == OUT ? run->at : 0,
                                                .sum = y->sums};
     else
-      pool_forward(be, run, step);
+      pool_forward(ex, run, step);
     if (step->to == OUT) run->at += made.channels;
   }
   if (count)
-    be_conv2d_branches(be, branches, count, x->data, run->batch->count, x->shape.side,
+    be_conv2d_branches(ex, branches, count, x->data, run->batch->count, x->shape.side,
                        x->shape.side);
 }
 
 /* Block i: y [B, out] of x [B, in]; at: the value of y that the block's output begins with. Returns
  * the place after its convolutions. */
-static struct conv *const *block_forward(struct backend *be, const struct batch *batch, int i,
-                                         struct conv *const *conv, struct act *y, int64_t at,
-                                         const struct act *x) {
+static struct conv *const *block_forward(struct exec *ex, const struct batch *batch, int i,
+                                         struct conv *const *conv, struct act y, int64_t at,
+                                         struct act x) {
   const struct inception *inception = batch->network->weights;
   const struct layout *layout = &inception->layout[i];
   const struct block *block = &blocks[i];
   const struct step *end = block->steps + block->count;
-  const size_t mark = arena_mark(&be->arena);
+  const size_t mark = arena_mark(&ex->arena);
   struct run run = {
-      batch,
-      block,
-      conv,
-      {[IN] = {(struct act *)(uintptr_t)x, NULL, layout->in}, [OUT] = {y, NULL, layout->out}},
-      at};
+      batch, block, conv, {[IN] = {x, NULL, layout->in}, [OUT] = {y, NULL, layout->out}}, at};
   for (int p = ONE; p <= THREE; p++)
-    run.image[p].data = be_acts(be, batch->count * layout->scratch[p]);
-  run.image[SUMS].sums = be_floats(be, batch->count * layout->scratch[SUMS]);
+    run.image[p].data = be_acts(ex, x.type, batch->count * layout->scratch[p]);
+  run.image[SUMS].sums = be_floats(ex, batch->count * layout->scratch[SUMS]);
   for (const struct step *step = block->steps, *next; step < end; step = next) {
     for (next = step + 1; next < end && are_siblings(step, next);) next++;
-    steps_forward(be, &run, step, next);
-    if (!block->name && step->form) tap(be, batch, step->name, &run.image[step->to]);
+    steps_forward(ex, &run, step, next);
+    if (!block->name && step->form) tap(ex, batch, step->name, &run.image[step->to]);
   }
-  arena_reset(&be->arena, mark);
+  arena_reset(&ex->arena, mark);
   return run.conv;
 }
 
 /* x [B, out of the stem]: one image at a time, whose layers fit into a cache. */
-static struct conv *const *stem_forward(struct backend *be, const struct network *network,
-                                        struct act *x, const float *image, int B) {
+static struct conv *const *stem_forward(struct exec *ex, const struct network *network,
+                                        struct act x, const float *image, int B) {
   const struct inception *inception = network->weights;
   const int64_t pixels = values(inception->layout[0].in), each = values(inception->layout[0].out);
   struct conv *const *conv = inception->conv;
   for (int b = 0; b < B; b++) {
-    const size_t mark = arena_mark(&be->arena);
+    const size_t mark = arena_mark(&ex->arena);
     const struct batch one = {network, b, 1};
-    conv = block_forward(be, &one, 0, inception->conv, x, b * each,
-                         be_narrowed(be, image + b * pixels, pixels));
-    arena_reset(&be->arena, mark);
+    conv = block_forward(ex, &one, 0, inception->conv, x, b * each,
+                         be_narrowed(ex, x.type, image + b * pixels, pixels));
+    arena_reset(&ex->arena, mark);
   }
   return conv;
 }
 
-static void inception_forward(struct backend *be, const struct network *network, const float *image,
+static void inception_forward(struct exec *ex, const struct network *network, const float *image,
                               int B, const struct features *out) {
   const struct inception *inception = network->weights;
   const struct batch all = {network, 0, B};
-  const size_t mark = arena_mark(&be->arena);
+  const size_t mark = arena_mark(&ex->arena);
   const int64_t images = B;
-  struct act *x = be_acts(be, images * inception->trunk),
-             *y = be_acts(be, images * inception->trunk);
-  struct conv *const *conv = stem_forward(be, network, x, image, B);
+  const enum dtype type = inception->conv[0]->input;
+  struct act x = be_acts(ex, type, images * inception->trunk);
+  struct act y = be_acts(ex, type, images * inception->trunk);
+  struct conv *const *conv = stem_forward(ex, network, x, image, B);
   for (int i = 1; i < BLOCKS; i++) {
     const struct shape shape = inception->layout[i].out;
-    conv = block_forward(be, &all, i, conv, y, 0, x);
-    tap(be, &all, blocks[i].name, &(struct image){y, NULL, shape});
+    conv = block_forward(ex, &all, i, conv, y, 0, x);
+    tap(ex, &all, blocks[i].name, &(struct image){y, NULL, shape});
     if (i == SPATIAL_BLOCK && out->spatial)
-      be_take_channels(be, out->spatial, y, images * SPATIAL_PIXELS, shape.channels, SPATIAL);
-    struct act *made = y;
+      be_take_channels(ex, out->spatial, y, images * SPATIAL_PIXELS, shape.channels, SPATIAL);
+    struct act made = y;
     y = x;
     x = made;
   }
   const struct shape last = inception->layout[BLOCKS - 1].out;
-  float *pool = out->pool ? out->pool : be_floats(be, images * POOL);
-  be_mean_pixels(be, pool, x, B, (int64_t)last.side * last.side, POOL);
-  if (out->logits) be_linear_exact(be, out->logits, pool, inception->fc, B);
-  arena_reset(&be->arena, mark);
+  float *pool = out->pool ? out->pool : be_floats(ex, images * POOL);
+  be_mean_pixels(ex, pool, x, B, (int64_t)last.side * last.side, POOL);
+  if (out->logits) be_linear(ex, out->logits, act_f32(pool), inception->fc, B);
+  arena_reset(&ex->arena, mark);
 }
 
 const struct network_kind inception_kind = {

@@ -22,11 +22,11 @@ struct network_kind {
   int side;                  /* of its input */
   int pool, spatial, logits; /* features of an image */
   /* Fills network->weights. On failure close still frees what was made. */
-  enum ditmoe_status (*open)(struct backend *be, struct network *network,
+  enum ditmoe_status (*open)(struct exec *ex, struct network *network,
                              const struct ditmoe_checkpoint *file);
-  void (*close)(struct backend *be, struct network *network);
+  void (*close)(struct exec *ex, struct network *network);
   /* image [B, side, side, 3], in the range that resize.h gives; arrays of `out` in device memory */
-  void (*forward)(struct backend *be, const struct network *network, const float *image, int B,
+  void (*forward)(struct exec *ex, const struct network *network, const float *image, int B,
                   const struct features *out);
 };
 
@@ -35,8 +35,8 @@ struct network_kind {
  */
 struct network_tap {
   void *user;
-  void (*seen)(void *user, struct backend *be, const char *layer, const struct act *x, int first,
-               int B, int side, int channels);
+  void (*seen)(void *user, struct exec *ex, const char *layer, struct act x, int first, int B,
+               int side, int channels);
 };
 
 struct network {
@@ -50,13 +50,13 @@ extern const struct network_kind inception_kind;
 
 /* DITMOE_NONFINITE names a tensor with NaN or infinite values: no number of such a network means
  * anything. The backend makes the weights and must outlive the network. */
-enum ditmoe_status network_open(struct backend *be, const char *path, struct network **out);
-void network_close(struct backend *be, struct network *network);
+enum ditmoe_status network_open(struct exec *ex, const char *path, struct network **out);
+void network_close(struct exec *ex, struct network *network);
 /* Features of pixels [B, height, width, 3] (host). The arena must hold network_bytes(). */
-enum ditmoe_status network_run(struct backend *be, const struct network *network,
+enum ditmoe_status network_run(struct exec *ex, const struct network *network,
                                enum resize_rule rule, const uint8_t *pixels, int B, int height,
                                int width, const struct features *out);
 /* Arena bytes for batches of B, by a dry run of the same code. */
-size_t network_bytes(struct backend *be, const struct network *network, int B);
+size_t network_bytes(const struct exec *ex, const struct network *network, int B);
 
 #endif

@@ -1,5 +1,6 @@
 /* Checkpoints of any format: opening, look-ups, and conversion to safetensors. */
 #include "io/checkpoint.h"
+#include "base/edit_distance.h"
 #include "base/pages.h"
 #include "io/formats.h"
 #include "io/packed.h"
@@ -148,35 +149,13 @@ const struct tensor *checkpoint_find(const struct ditmoe_checkpoint *checkpoint,
                  compare_name);
 }
 
-enum { NEAREST_LENGTH = 200 };
-
-/* Levenshtein distance of names up to NEAREST_LENGTH, one row at a time. */
-static size_t edit_distance(const char *a, const char *b) {
-  size_t row[NEAREST_LENGTH + 1], length = strlen(b);
-  for (size_t j = 0; j <= length; j++) row[j] = j;
-  for (size_t i = 0; a[i]; i++) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < length; j++) {
-      size_t best = diagonal + (a[i] != b[j]);
-      if (row[j] + 1 < best) best = row[j] + 1;
-      if (row[j + 1] + 1 < best) best = row[j + 1] + 1;
-      diagonal = row[j + 1];
-      row[j + 1] = best;
-    }
-  }
-  return row[length];
-}
-
 const char *checkpoint_nearest(const struct ditmoe_checkpoint *checkpoint, const char *name) {
-  size_t length = strlen(name), limit = length / 4 + 2;
+  int limit = (int)(strlen(name) / 4) + 2;
   const char *nearest = NULL;
-  if (length > NEAREST_LENGTH) return NULL;
+  if (strlen(name) > EDIT_LONGEST) return NULL;
   for (size_t i = 0; i < checkpoint->count; i++) {
     const char *candidate = checkpoint->tensors[i].name;
-    size_t other = strlen(candidate);
-    if (other > NEAREST_LENGTH || other + limit <= length || length + limit <= other) continue;
-    size_t distance = edit_distance(name, candidate);
+    int distance = edit_distance(name, candidate);
     if (distance >= limit) continue;
     limit = distance;
     nearest = candidate;

@@ -157,21 +157,21 @@ static enum ditmoe_status bind(struct parts *parts, const struct ditmoe_checkpoi
               file->path, what, d.count, d.text);
 }
 
-static enum ditmoe_status norm_create(struct backend *be, const struct tensor *weight,
+static enum ditmoe_status norm_create(struct exec *ex, const struct tensor *weight,
                                       const struct tensor *bias, struct norm *norm) {
   size_t n = (size_t)norm->channels;
   float *host;
   void *block = NULL;
-  TRY(mem_alloc(be->ctx, 2 * n, sizeof(float), "a norm", &host));
+  TRY(mem_alloc(ex->ctx, 2 * n, sizeof(float), "a norm", &host));
   tensor_read_f32(host, weight, 0, weight->elements);
   tensor_read_f32(host + n, bias, 0, bias->elements);
-  enum ditmoe_status status = be->ops->alloc(be, 2 * n * sizeof(float), "a norm", &block);
+  enum ditmoe_status status = ex->device->ops->alloc(ex, 2 * n * sizeof(float), "a norm", &block);
   if (status == DITMOE_OK) {
-    be->ops->upload(be, block, host, 2 * n * sizeof(float));
+    ex->device->ops->upload(ex, block, host, 2 * n * sizeof(float));
     norm->weight = block;
     norm->bias = norm->weight + n;
   }
-  mem_free(be->ctx, host);
+  mem_free(ex->ctx, host);
   return status;
 }
 
@@ -193,78 +193,79 @@ static enum ditmoe_status fold(struct ditmoe_ctx *ctx, const struct part_tensor 
   return DITMOE_OK;
 }
 
-static enum ditmoe_status conv_normalised_create(struct backend *be, const struct part *part,
+static enum ditmoe_status conv_normalised_create(struct exec *ex, const struct part *part,
                                                  const struct part_tensor *row) {
   struct tensor weight = *row->found, bias = *row[2].found;
   float *w = NULL, *b = NULL;
   enum ditmoe_status status;
-  TRY_DONE(mem_alloc(be->ctx, (size_t)weight.elements, sizeof *w, weight.name, &w));
-  TRY_DONE(mem_alloc(be->ctx, (size_t)bias.elements, sizeof *b, bias.name, &b));
-  TRY_DONE(fold(be->ctx, row, part->eps, w, b));
+  TRY_DONE(mem_alloc(ex->ctx, (size_t)weight.elements, sizeof *w, weight.name, &w));
+  TRY_DONE(mem_alloc(ex->ctx, (size_t)bias.elements, sizeof *b, bias.name, &b));
+  TRY_DONE(fold(ex->ctx, row, part->eps, w, b));
   weight.dtype = bias.dtype = DT_F32;
   weight.data = w;
   bias.data = b;
-  status = be->ops->conv_create(be, &weight, &bias, &part->window, part->slot.conv);
+  status = ex->device->ops->conv_create(ex, &weight, &bias, &part->window, part->slot.conv);
 done:
-  mem_free(be->ctx, w);
-  mem_free(be->ctx, b);
+  mem_free(ex->ctx, w);
+  mem_free(ex->ctx, b);
   return status;
 }
 
-static enum ditmoe_status part_create(struct parts *parts, struct part *part, struct backend *be,
+static enum ditmoe_status part_create(struct parts *parts, struct part *part, struct exec *ex,
                                       uint64_t *bytes) {
   const struct part_tensor *row = &parts->tensor[part->first];
   const struct tensor *bias = part->biases ? row[part->weights].found : NULL;
-  struct linear_source source = {.parts = part->weights, .exact = part->exact};
+  struct linear_source source = {.parts = part->weights,
+                                 .input = part->exact ? DT_F32 : ex->compute};
   switch (part->kind) {
   case PART_CONV:
-    TRY(be->ops->conv_create(be, row->found, bias, &part->window, part->slot.conv));
+    TRY(ex->device->ops->conv_create(ex, row->found, bias, &part->window, part->slot.conv));
     *bytes += (*part->slot.conv)->bytes;
     return DITMOE_OK;
   case PART_CONV_NORMALISED:
-    TRY(conv_normalised_create(be, part, row));
+    TRY(conv_normalised_create(ex, part, row));
     *bytes += (*part->slot.conv)->bytes;
     return DITMOE_OK;
   case PART_LINEAR:
     for (int i = 0; i < part->weights; i++)
       source.weight[i] = row[i].found,
       source.bias[i] = part->biases ? row[part->weights + i].found : NULL;
-    TRY(be->ops->linear_create(be, &source, part->slot.linear));
+    TRY(ex->device->ops->linear_create(ex, &source, part->slot.linear));
     *bytes += (*part->slot.linear)->bytes;
     return DITMOE_OK;
   case PART_NORM:
-    TRY(norm_create(be, row->found, bias, part->slot.norm));
+    TRY(norm_create(ex, row->found, bias, part->slot.norm));
     *bytes += 2 * sizeof(float) * (uint64_t)part->slot.norm->channels;
   }
   return DITMOE_OK;
 }
 
-enum ditmoe_status parts_load(struct parts *parts, struct backend *be,
+enum ditmoe_status parts_load(struct parts *parts, struct exec *ex,
                               const struct ditmoe_checkpoint *file, const char *what,
                               uint64_t *weight_bytes) {
   TRY(parts->status);
   TRY(bind(parts, file, what));
   for (size_t i = 0; i < parts->part_count; i++)
-    TRY(part_create(parts, &parts->part[i], be, weight_bytes));
+    TRY(part_create(parts, &parts->part[i], ex, weight_bytes));
   return DITMOE_OK;
 }
 
-static void part_destroy(const struct part *part, struct backend *be) {
+static void part_destroy(const struct part *part, struct exec *ex) {
   switch (part->kind) {
   case PART_CONV:
   case PART_CONV_NORMALISED:
-    if (*part->slot.conv) be->ops->conv_destroy(be, *part->slot.conv);
+    if (*part->slot.conv) ex->device->ops->conv_destroy(ex, *part->slot.conv);
     return;
   case PART_LINEAR:
-    if (*part->slot.linear) be->ops->linear_destroy(be, *part->slot.linear);
+    if (*part->slot.linear) ex->device->ops->linear_destroy(ex, *part->slot.linear);
     return;
   case PART_NORM:
-    if (part->slot.norm->weight) be->ops->release(be, part->slot.norm->weight);
+    if (part->slot.norm->weight) ex->device->ops->release(ex, part->slot.norm->weight);
   }
 }
 
-void parts_free(struct parts *parts, struct backend *be) {
-  for (size_t i = 0; i < parts->part_count; i++) part_destroy(&parts->part[i], be);
+void parts_free(struct parts *parts, struct exec *ex) {
+  for (size_t i = 0; i < parts->part_count; i++) part_destroy(&parts->part[i], ex);
   mem_free(parts->ctx, parts->part);
   mem_free(parts->ctx, parts->tensor);
 }

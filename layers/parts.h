@@ -80,10 +80,10 @@ void parts_unused(struct parts *parts, const char *name, const char *suffix, int
 
 /* Makes all layers from a checkpoint that must hold exactly the tensors of the table;
  * DITMOE_MISMATCH lists the first ten differences. `what` is the architecture in that message. */
-enum ditmoe_status parts_load(struct parts *parts, struct backend *be,
+enum ditmoe_status parts_load(struct parts *parts, struct exec *ex,
                               const struct ditmoe_checkpoint *file, const char *what,
                               uint64_t *weight_bytes);
 /* Destroys the layers that were made, and the table. */
-void parts_free(struct parts *parts, struct backend *be);
+void parts_free(struct parts *parts, struct exec *ex);
 
 #endif

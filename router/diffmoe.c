@@ -7,19 +7,18 @@ static int64_t assignments(const struct router_layer *layer, const struct router
   return (int64_t)in->B * in->T * layer->experts;
 }
 
-static void route(struct backend *be, const struct router_layer *layer,
-                  const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
+static void route(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
+                  struct dispatch *d, struct router_trace *trace) {
   int E = layer->experts;
   int64_t tokens = (int64_t)in->B * in->T;
-  const float *scores = router_softmax_scores(be, layer, in, trace);
-  float *hidden = be_floats(be, tokens * in->D);
-  float *capacity = be_floats(be, tokens * E);
-  int32_t *work = be_ints(be, tokens * E);
-  be_linear_exact(be, hidden, in->u, layer->predictor_in, tokens);
-  be_silu(be, hidden, hidden, tokens * in->D);
-  be_linear_exact(be, capacity, hidden, layer->predictor_out, tokens);
-  be_sigmoid(be, capacity, capacity, tokens * E);
-  be_assign_counted(be, d, 0, scores, capacity, layer->threshold, work, tokens, E);
+  const float *scores = router_softmax_scores(ex, layer, in, trace);
+  float *hidden = be_floats(ex, tokens * in->D);
+  float *capacity = be_floats(ex, tokens * E);
+  be_linear(ex, hidden, act_f32(in->u), layer->predictor_in, tokens);
+  be_silu(ex, hidden, hidden, tokens * in->D);
+  be_linear(ex, capacity, act_f32(hidden), layer->predictor_out, tokens);
+  be_sigmoid(ex, capacity, capacity, tokens * E);
+  be_assign_counted(ex, d, scores, capacity, layer->threshold, tokens, E);
   trace->capacity = capacity;
 }
 

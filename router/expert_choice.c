@@ -11,10 +11,11 @@ static int64_t assignments(const struct router_layer *layer, const struct router
   return (int64_t)in->B * layer->experts * tokens_per_expert(layer, in);
 }
 
-static void route(struct backend *be, const struct router_layer *layer,
-                  const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
-  const float *scores = router_softmax_scores(be, layer, in, trace);
-  be_assign_tokens(be, d, 0, scores, 0, in->B, in->T, layer->experts, tokens_per_expert(layer, in));
+static void route(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
+                  struct dispatch *d, struct router_trace *trace) {
+  const float *scores = router_softmax_scores(ex, layer, in, trace);
+  const int K = tokens_per_expert(layer, in);
+  be_assign_tokens(ex, d, scores, in->B, in->T, layer->experts, K, (int64_t)layer->experts * K);
 }
 
 const struct router router_expert_choice = {"expert-choice", false, false, assignments, route};

@@ -33,12 +33,12 @@ int router_top_k(const struct router_layer *layer, const struct router_input *in
   return top_k < left ? top_k : left;
 }
 
-float *router_softmax_scores(struct backend *be, const struct router_layer *layer,
+float *router_softmax_scores(struct exec *ex, const struct router_layer *layer,
                              const struct router_input *in, struct router_trace *trace) {
   const int64_t tokens = (int64_t)in->B * in->T;
-  float *scores = be_floats(be, tokens * layer->experts);
-  be_linear_exact(be, scores, in->u, layer->gate, tokens);
-  be_softmax_rows(be, scores, scores, tokens, layer->experts);
+  float *scores = be_floats(ex, tokens * layer->experts);
+  be_linear(ex, scores, act_f32(in->u), layer->gate, tokens);
+  be_softmax_rows(ex, scores, scores, tokens, layer->experts);
   trace->rows = tokens;
   trace->scores = scores;
   return scores;

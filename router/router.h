@@ -33,14 +33,14 @@ struct router_layer {
 
 struct router_input {
   const float *u;        /* [B * T, D] modulated tokens      */
-  const int32_t *labels; /* [B], on the host; NULL in a dry run, which needs the upper bounds */
+  const int32_t *labels; /* [B], on the device              */
   int B, T, D;
   const struct routing *routing; /* NULL: as trained */
 };
 
 /* What a router computed besides the plan, for taps; NULL where it has none. */
 struct router_trace {
-  int64_t rows;          /* tokens that were scored: those of the routed images, in their order */
+  int64_t rows;          /* tokens that were scored     */
   const float *scores;   /* [rows, E] the weights that were compared */
   const float *cosine;   /* [rows, E] prototypes                     */
   const float *capacity; /* [rows, E] DiffMoE                        */
@@ -53,7 +53,7 @@ struct router {
   /* Upper bound of the assignments for a call. */
   int64_t (*assignments)(const struct router_layer *layer, const struct router_input *in);
   /* Fills d->expert, source, gate completely (expert -1 where unused). */
-  void (*route)(struct backend *be, const struct router_layer *layer, const struct router_input *in,
+  void (*route)(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
                 struct dispatch *d, struct router_trace *trace);
 };
 
@@ -63,7 +63,7 @@ const struct router *router_find(const char *name);
 const struct router *router_at(int index);
 
 /* Scores [B * T, E] in the arena: softmax over experts of u W^T. Sets trace->rows and scores. */
-float *router_softmax_scores(struct backend *be, const struct router_layer *layer,
+float *router_softmax_scores(struct exec *ex, const struct router_layer *layer,
                              const struct router_input *in, struct router_trace *trace);
 /* Experts of a token in this call, and how many better ones it leaves out; together at most E. */
 int router_top_k(const struct router_layer *layer, const struct router_input *in);

@@ -6,11 +6,11 @@ static int64_t assignments(const struct router_layer *layer, const struct router
   return (int64_t)in->B * in->T * router_top_k(layer, in);
 }
 
-static void route(struct backend *be, const struct router_layer *layer,
-                  const struct router_input *in, struct dispatch *d, struct router_trace *trace) {
+static void route(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
+                  struct dispatch *d, struct router_trace *trace) {
   int64_t tokens = (int64_t)in->B * in->T;
-  const float *scores = router_softmax_scores(be, layer, in, trace);
-  be_assign_topk(be, d, 0, scores, 0, tokens, layer->experts, router_top_k(layer, in),
+  const float *scores = router_softmax_scores(ex, layer, in, trace);
+  be_assign_topk(ex, d, scores, tokens, layer->experts, router_top_k(layer, in),
                  router_skip(layer, in));
 }
 

@@ -29,7 +29,7 @@ static enum ditmoe_status check_schedule(struct golden *g) {
 }
 
 static enum ditmoe_status check_vae(struct golden *g) {
-  if (!g->precision) TRY(vae_case(g->be, g->folder, g->manifest, report_add, g->report));
+  if (!g->precision) TRY(vae_case(g->ex, g->folder, g->manifest, report_add, g->report));
   return golden_decoder(g);
 }
 
@@ -87,7 +87,7 @@ static void check_folder(struct golden *g, const char *folder) {
     printf("  FAIL %s\n", ditmoe_errmsg(g->ctx));
     report->folder_failed++;
   }
-  backend_clear(g->be);
+  exec_clear(g->ex);
   printf("%s: %ld passed, %ld failed; nearest to its limit (%.0f%%): %s\n", folder,
          report->folder_passed, report->folder_failed, fmin(100 * report->worst, 999),
          report->worst > 0 ? report->worst_name : "none");
@@ -97,17 +97,18 @@ static void check_folder(struct golden *g, const char *folder) {
 /* All folders with one tier, NULL: the best; DITMOE_DEVICE if the machine lacks it. */
 static enum ditmoe_status check_tier(struct report *report, const struct options *options,
                                      const char *tier, char **folders, int count) {
-  struct backend be;
-  struct golden g = {.ctx = report->ctx, .be = &be, .report = report};
+  struct exec ex;
+  struct golden g = {.ctx = report->ctx, .ex = &ex, .report = report};
   enum ditmoe_status status;
-  TRY(backend_init(&be, g.ctx, options->backend, tier, options->threads));
-  if (options->bf16) TRY_DONE(precision_open(&be, &g.precision));
-  printf("backend %s, tier %s, %d threads\n", be.ops->name, be.tier, be.threads);
+  TRY(backend_open(&ex, g.ctx, options->backend, tier, options->threads));
+  if (options->bf16) TRY_DONE(precision_open(&ex, &g.precision));
+  printf("backend %s, tier %s, %d threads\n", ex.device->ops->name, ex.device->tier,
+         ex.device->threads);
   for (int i = 0; i < count; i++) check_folder(&g, folders[i]);
   status = DITMOE_OK;
 done:
   precision_close(g.precision);
-  backend_fini(&be);
+  exec_close(&ex);
   return status;
 }
 

@@ -160,16 +160,24 @@ void synthetic_write(const struct synthetic *s, const char *path) {
 
 void model_open(struct opened *out, const char *path, const char *backend, const char *tier,
                 const char *dtype, int threads) {
+  const struct ditmoe_model_options options = {
+      .backend = backend, .tier = tier, .dtype = dtype, .threads = threads};
+  model_open_with(out, path, &options);
+}
+
+void model_open_with(struct opened *out, const char *path,
+                     const struct ditmoe_model_options *options) {
   struct ditmoe_checkpoint *checkpoint = checkpoint_of(path);
-  assert_ok(test_ctx(), backend_init(&out->be, test_ctx(), backend, tier, threads));
-  assert_ok(test_ctx(), backend_compute(&out->be, dtype));
-  assert_ok(test_ctx(), dit_open(&out->be, checkpoint, NULL, &out->model));
+  assert_ok(test_ctx(),
+            backend_open(&out->ex, test_ctx(), options->backend, options->tier, options->threads));
+  assert_ok(test_ctx(), backend_compute(&out->ex, options->dtype));
+  assert_ok(test_ctx(), dit_open(&out->ex, checkpoint, options->record, &out->model));
   ditmoe_checkpoint_close(checkpoint);
 }
 
 void model_close(struct opened *opened) {
-  dit_close(&opened->be, opened->model);
-  backend_fini(&opened->be);
+  dit_close(&opened->ex, opened->model);
+  exec_close(&opened->ex);
 }
 
 size_t model_output_size(const struct opened *opened) {
@@ -192,8 +200,8 @@ void model_predict(struct opened *opened, float *out, int first, int B, uint32_t
   }
   const struct dit_input in = {.x = x, .time = time, .labels = labels, .B = B, .routing = routing};
   assert_ok(test_ctx(),
-            backend_arena(&opened->be, dit_predict_bytes(&opened->be, opened->model, B), false));
-  assert_ok(test_ctx(), dit_predict(&opened->be, opened->model, out, &in));
+            exec_reserve(&opened->ex, dit_predict_bytes(&opened->ex, opened->model, B)));
+  assert_ok(test_ctx(), dit_predict(&opened->ex, opened->model, out, &in));
   free(x);
   free(time);
   free(labels);

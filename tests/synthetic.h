@@ -32,11 +32,13 @@ void synthetic_write(const struct synthetic *spec, const char *path);
 
 /* A model opened by a backend of its own. */
 struct opened {
-  struct backend be;
+  struct exec ex;
   struct dit *model;
 };
 void model_open(struct opened *out, const char *path, const char *backend, const char *tier,
                 const char *dtype, int threads);
+void model_open_with(struct opened *out, const char *path,
+                     const struct ditmoe_model_options *options);
 void model_close(struct opened *opened);
 /* out [B, Cout, size, size] at images `first` .. first + B - 1 of a fixed list of inputs; labels
  * alternate between classes, the null label where `null_images` says so (bit i of the list). */

@@ -31,13 +31,13 @@ static enum ditmoe_status run(const char *file, const char *io, const struct exe
   const int32_t label = (int32_t)y[0];
   float out[8 * 16];
   const struct dit_input in = {.x = x, .time = &time, .labels = &label, .B = 1};
-  struct backend *be = &model->be;
-  be->ctx = ctx;
-  assert_ok(ctx, backend_arena(be, dit_predict_bytes(be, model->dit, 1), false));
-  enum ditmoe_status status = dit_predict(be, model->dit, out, &in);
+  struct exec *ex = &model->ex;
+  ex->ctx = ctx;
+  assert_ok(ctx, exec_reserve(ex, dit_predict_bytes(ex, model->dit, 1)));
+  enum ditmoe_status status = dit_predict(ex, model->dit, out, &in);
   bool finite = true;
   for (int i = 0; i < 8 * 16; i++) finite = finite && isfinite(out[i]);
-  if (status == DITMOE_OK && !finite) status = diagnose_nonfinite(be, model->dit, &in, 1, 1);
+  if (status == DITMOE_OK && !finite) status = diagnose_nonfinite(ex, model->dit, out, &in, 1, 1);
   *error = relative_l2(out, expected, 8 * 16);
   free(x), free(expected), free(t), free(y);
   ditmoe_checkpoint_close(checkpoint);

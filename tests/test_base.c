@@ -101,19 +101,17 @@ static void use_arena(struct arena *arena) {
 static void test_arena(void **state) {
   (void)state;
   struct ditmoe_ctx *ctx = ditmoe_ctx_create(NULL);
-  for (int keep = 0; keep < 2; keep++) {
-    struct arena plan, arena;
-    arena_init_measuring(&plan, keep);
-    use_arena(&plan);
-    assert_int_equal(plan.peak, keep ? 64 + 128 + 256 + 320 : 64 + 320);
-    assert_int_equal(arena_init(&arena, ctx, plan.peak, keep), DITMOE_OK);
-    use_arena(&arena);
-    assert_int_equal(arena.peak, plan.peak);
-    assert_null(arena_alloc(&arena, plan.peak, 1));
-    assert_null(arena_alloc(&arena, SIZE_MAX, 1));
-    assert_null(arena_alloc(&arena, SIZE_MAX, 2));
-    arena_fini(&arena, ctx);
-  }
+  struct arena plan, arena;
+  arena_init_measuring(&plan);
+  use_arena(&plan);
+  assert_int_equal(plan.peak, 64 + 320);
+  assert_int_equal(arena_init(&arena, ctx, plan.peak), DITMOE_OK);
+  use_arena(&arena);
+  assert_int_equal(arena.peak, plan.peak);
+  assert_null(arena_alloc(&arena, plan.peak, 1));
+  assert_null(arena_alloc(&arena, SIZE_MAX, 1));
+  assert_null(arena_alloc(&arena, SIZE_MAX, 2));
+  arena_fini(&arena, ctx);
   ditmoe_ctx_destroy(ctx);
 }
 

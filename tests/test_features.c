@@ -228,26 +228,26 @@ static void test_wrong_use(void **state) {
 static void test_arena(void **state) {
   (void)state;
   struct ditmoe_ctx *ctx = test_ctx();
-  struct backend be;
+  struct exec ex;
   struct network *network = NULL;
   uint8_t pixels[2 * IMAGE_BYTES] = {0};
   float *pool = calloc(2, POOL * sizeof *pool), *spatial = calloc(2, SPATIAL * sizeof *spatial),
         *logits = calloc(2, LOGITS * sizeof *logits);
   const struct features out = {pool, spatial, logits};
   assert_true(pool && spatial && logits);
-  assert_ok(ctx, backend_init(&be, ctx, NULL, NULL, 0));
-  assert_ok(ctx, network_open(&be, weights(), &network));
-  const size_t bytes = network_bytes(&be, network, 2);
-  assert_ok(ctx, backend_arena(&be, bytes - 64, false));
+  assert_ok(ctx, backend_open(&ex, ctx, NULL, NULL, 0));
+  assert_ok(ctx, network_open(&ex, weights(), &network));
+  const size_t bytes = network_bytes(&ex, network, 2);
+  assert_ok(ctx, exec_reserve(&ex, bytes - 64));
   assert_fails(ctx, DITMOE_FAILED, "activation memory is too small",
-               network_run(&be, network, RESIZE_ADM, pixels, 2, HEIGHT, WIDTH, &out));
-  backend_clear(&be);
-  assert_ok(ctx, backend_arena(&be, bytes, false));
-  assert_ok(ctx, network_run(&be, network, RESIZE_ADM, pixels, 2, HEIGHT, WIDTH, &out));
+               network_run(&ex, network, RESIZE_ADM, pixels, 2, HEIGHT, WIDTH, &out));
+  exec_clear(&ex);
+  assert_ok(ctx, exec_reserve(&ex, bytes));
+  assert_ok(ctx, network_run(&ex, network, RESIZE_ADM, pixels, 2, HEIGHT, WIDTH, &out));
   /* The stem works on one image at a time: without that, 10 MiB more for every further image. */
-  assert_true(network_bytes(&be, network, 17) - bytes < (size_t)15 * 8 << 20);
-  network_close(&be, network);
-  backend_fini(&be);
+  assert_true(network_bytes(&ex, network, 17) - bytes < (size_t)15 * 8 << 20);
+  network_close(&ex, network);
+  exec_close(&ex);
   free(pool);
   free(spatial);
   free(logits);

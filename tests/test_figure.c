@@ -1,7 +1,7 @@
 /* Figures: all shapes and values, cells, labels, ticks; nothing is cut off. */
-#include "cli/figure.h"
-#include "cli/figure_parts.h"
 #include "cli/report.h"
+#include "plot/figure.h"
+#include "plot/figure_parts.h"
 #include "tests/support.h"
 
 #include <math.h>

@@ -29,7 +29,7 @@ struct block {
 };
 
 struct problem {
-  struct backend *be;
+  struct exec *ex;
   /* Makes y of the blocks; with dy not NULL also the gradients. Returns y on the device. */
   float *(*pass)(struct problem *p, const float *dy);
   int64_t outputs;
@@ -59,24 +59,24 @@ static void add_block(struct problem *p, const char *name, bool parameter, int64
 }
 
 static float *to_device(struct problem *p, const float *values, int64_t n) {
-  float *device = be_floats(p->be, n);
-  be_upload(p->be, device, values, (size_t)n * sizeof *device);
+  float *device = be_floats(p->ex, n);
+  be_upload(p->ex, device, values, (size_t)n * sizeof *device);
   return device;
 }
 
 /* One pass in the emptied arena; the loss. */
 static double evaluate(struct problem *p, bool backward) {
-  p->be->arena.used = 0;
+  p->ex->arena.used = 0;
   for (struct block *b = p->block; b < p->block + p->blocks; b++) {
     b->x = to_device(p, b->value, b->n);
     b->dx = to_device(p, b->gradient, b->n);
   }
   const float *dy = to_device(p, p->r, p->outputs), *y = p->pass(p, backward ? dy : NULL);
-  be_download(p->be, p->y, y, (size_t)p->outputs * sizeof *y);
+  be_download(p->ex, p->y, y, (size_t)p->outputs * sizeof *y);
   for (struct block *b = p->block; backward && b < p->block + p->blocks; b++)
-    be_download(p->be, b->gradient, b->dx, (size_t)b->n * sizeof *b->dx);
-  while (p->linears > 0) p->be->ops->linear_destroy(p->be, p->linear[--p->linears]);
-  assert_ok(p->be->ctx, p->be->status);
+    be_download(p->ex, b->gradient, b->dx, (size_t)b->n * sizeof *b->dx);
+  while (p->linears > 0) p->ex->device->ops->linear_destroy(p->ex, p->linear[--p->linears]);
+  assert_ok(p->ex->ctx, p->ex->status);
   double sum = 0;
   for (int64_t i = 0; i < p->outputs; i++) sum += (double)p->y[i] * p->r[i];
   return sum;
@@ -144,25 +144,23 @@ static struct linear *layer(struct problem *p, const float *weight, const float 
     source.bias[i] = bias ? &b[i] : NULL;
   }
   struct linear **linear = &p->linear[p->linears++];
-  assert_ok(p->be->ctx, p->be->ops->linear_create(p->be, &source, linear));
+  assert_ok(p->ex->ctx, p->ex->device->ops->linear_create(p->ex, &source, linear));
   return *linear;
 }
 
 /* Gradients are of the compute type f32, in which activations are floats. */
-static struct act *as_act(float *values) { return (struct act *)(void *)values; }
-
 enum { ROWS = 5, IN = 7, OUT = 4 };
 
 static float *linear_pass(struct problem *p, const float *dy, bool paired) {
   struct block *x = &p->block[0], *w = &p->block[1], *b = &p->block[2];
   struct linear *linear = layer(p, w->value, b->value, IN, OUT, paired);
-  const struct expert expert = {EXPERT_SWIGLU, OUT, linear, NULL};
-  float *y = be_floats(p->be, ROWS * OUT);
+  const struct expert expert = {&expert_swiglu, OUT, linear, NULL};
+  float *y = be_floats(p->ex, ROWS * OUT);
   if (paired)
-    be_hidden(p->be, as_act(y), as_act(x->x), &expert, ROWS);
+    be_hidden(p->ex, act_f32(y), act_f32(x->x), &expert, ROWS);
   else
-    be_linear(p->be, y, as_act(x->x), linear, ROWS);
-  if (dy) p->be->ops->linear_bwd(p->be, x->dx, w->dx, b->dx, dy, x->x, linear, ROWS);
+    be_linear(p->ex, y, act_f32(x->x), linear, ROWS);
+  if (dy) p->ex->device->ops->linear_bwd(p->ex, x->dx, w->dx, b->dx, dy, x->x, linear, ROWS);
   return y;
 }
 
@@ -185,11 +183,11 @@ static const float eps = 1e-6F;
 
 static float *norm_pass(struct problem *p, const float *dy) {
   struct block *x = &p->block[0], *m = &p->block[1];
-  float *y = be_floats(p->be, B * T * D);
-  be_norm_modulate(p->be, as_act(y), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
+  float *y = be_floats(p->ex, B * T * D);
+  be_norm_modulate(p->ex, act_f32(y), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
   if (dy)
-    p->be->ops->norm_modulate_bwd(p->be, x->dx, m->dx, m->dx + D, dy, x->x, m->x + D, 2 * D, B, T,
-                                  D, eps);
+    p->ex->device->ops->norm_modulate_bwd(p->ex, x->dx, m->dx, m->dx + D, dy, x->x, m->x + D, 2 * D,
+                                          B, T, D, eps);
   return y;
 }
 
@@ -202,9 +200,9 @@ static void setup_norm(struct problem *p) {
 
 static float *attention_pass(struct problem *p, const float *dy) {
   struct block *qkv = &p->block[0];
-  float *y = be_floats(p->be, B * T * D);
-  be_attention(p->be, as_act(y), qkv->x, B, T, H, HEAD);
-  if (dy) p->be->ops->attention_bwd(p->be, qkv->dx, dy, qkv->x, B, T, H, HEAD);
+  float *y = be_floats(p->ex, B * T * D);
+  be_attention(p->ex, act_f32(y), qkv->x, B, T, H, HEAD);
+  if (dy) p->ex->device->ops->attention_bwd(p->ex, qkv->dx, dy, qkv->x, B, T, H, HEAD);
   return y;
 }
 
@@ -220,7 +218,7 @@ enum { E = 5, F = 4, TOKENS = B * T, R = 2 * TOKENS };
 
 struct layer_of_experts {
   struct expert expert[E];
-  const struct expert *list[E];
+  struct expert_bank bank;
   struct expert_grad grad[E];
   struct dispatch d;
 };
@@ -230,35 +228,37 @@ static void make_layer(struct problem *p, struct layer_of_experts *l, struct blo
   static const float gate[R] = {0.5F, 0.25F, 1, -1, 0.75F, 2, 0.5F, 0.5F, 1, 1, 0.25F, 0.125F};
   int32_t source[R];
   for (int i = 0; i < R; i++) source[i] = i / 2;
-  be_dispatch_alloc(p->be, &l->d, E, TOKENS, R);
-  be_upload(p->be, l->d.expert, expert, sizeof expert);
-  be_upload(p->be, l->d.source, source, sizeof source);
-  be_upload(p->be, l->d.gate, gate, sizeof gate);
-  be_dispatch_order(p->be, &l->d);
+  be_dispatch_alloc(p->ex, &l->d, E, TOKENS, R);
+  be_upload(p->ex, l->d.expert, expert, sizeof expert);
+  be_upload(p->ex, l->d.source, source, sizeof source);
+  be_upload(p->ex, l->d.gate, gate, sizeof gate);
+  be_dispatch_order(p->ex, &l->d);
   struct linear *in = layer(p, b[0].value, b[1].value, D, F, true);
   struct linear *out = layer(p, b[2].value, b[3].value, F, D, false);
-  l->expert[0] = (struct expert){EXPERT_SWIGLU, F, in, out};
-  l->expert[1] = (struct expert){EXPERT_GELU, F, layer(p, b[4].value, b[5].value, D, F, false),
+  l->expert[0] = (struct expert){&expert_swiglu, F, in, out};
+  l->expert[1] = (struct expert){&expert_gelu, F, layer(p, b[4].value, b[5].value, D, F, false),
                                  layer(p, b[6].value, b[7].value, F, D, false)};
-  l->expert[2] = (struct expert){.kind = EXPERT_COPY};
-  l->expert[3] = (struct expert){.kind = EXPERT_ZERO};
+  l->expert[2] = (struct expert){.kind = &expert_copy};
+  l->expert[3] = (struct expert){.kind = &expert_zero};
   l->expert[4] = l->expert[0];
-  for (int e = 0; e < E; e++) l->list[e] = &l->expert[e], l->grad[e] = (struct expert_grad){0};
+  l->bank = (struct expert_bank){E, D, F, DT_F32, l->expert};
+  for (int e = 0; e < E; e++) l->grad[e] = (struct expert_grad){0};
   l->grad[0] = (struct expert_grad){b[0].dx, b[0].dx + F * D, b[2].dx, b[1].dx, b[3].dx};
   l->grad[1] = (struct expert_grad){b[4].dx, NULL, b[6].dx, b[5].dx, b[7].dx};
 }
 
 static float *run_experts(struct problem *p, const struct layer_of_experts *l, float *x) {
-  float *y = be_floats(p->be, R * D), *h = be_floats(p->be, R * F);
-  be_experts_in(p->be, as_act(h), as_act(x), &l->d, l->list, D, F);
-  be_experts_out(p->be, y, as_act(h), as_act(x), &l->d, l->list, D, F);
+  float *y = be_floats(p->ex, R * D), *h = be_floats(p->ex, R * F);
+  const struct expert_wave wave = {.bank = &l->bank, .count = E};
+  be_experts_in(p->ex, act_f32(h), act_f32(x), &l->d, &wave);
+  be_experts_out(p->ex, y, act_f32(h), act_f32(x), &l->d, &wave);
   return y;
 }
 
 /* Rows of tokens [TOKENS, D], and the sum of each token's rows. All R assignments are used. */
 static float *rows_of(struct problem *p, const float *tokens, const struct dispatch *d) {
-  float *rows = be_floats(p->be, R * D);
-  be_gather_rows(p->be, rows, tokens, d->token, R, D);
+  float *rows = be_floats(p->ex, R * D);
+  be_gather_rows(p->ex, rows, tokens, d->token, R, D);
   return rows;
 }
 
@@ -266,22 +266,22 @@ static void sum_rows(struct problem *p, float *sums, const float *rows, struct d
   float ones[R];
   for (int r = 0; r < R; r++) ones[r] = 1;
   d.weight = to_device(p, ones, R);
-  be_combine_rows(p->be, sums, rows, &d, NULL, D);
+  be_combine_rows(p->ex, sums, rows, &d, NULL, D);
 }
 
 static void weigh_rows(struct problem *p, float *rows, const struct dispatch *d) {
   float host[R * D], weight[R];
-  be_download(p->be, host, rows, sizeof host);
-  be_download(p->be, weight, d->weight, sizeof weight);
+  be_download(p->ex, host, rows, sizeof host);
+  be_download(p->ex, weight, d->weight, sizeof weight);
   for (int i = 0; i < R * D; i++) host[i] *= weight[i / D];
-  be_upload(p->be, rows, host, sizeof host);
+  be_upload(p->ex, rows, host, sizeof host);
 }
 
 /* dx [TOKENS, D] of dy [R, D] and the x of all experts. */
 static void experts_back(struct problem *p, float *dx, const struct layer_of_experts *l,
                          const float *dy, const float *x) {
-  float *rows = rows_of(p, x, &l->d), *drows = be_floats(p->be, R * D);
-  p->be->ops->experts_bwd(p->be, drows, l->grad, dy, rows, &l->d, l->list, D);
+  float *rows = rows_of(p, x, &l->d), *drows = be_floats(p->ex, R * D);
+  p->ex->device->ops->experts_bwd(p->ex, drows, l->grad, dy, rows, &l->d, &l->bank);
   sum_rows(p, dx, drows, l->d);
 }
 
@@ -312,31 +312,27 @@ static void setup_experts(struct problem *p) {
   add_experts(p);
 }
 
-/* linear(attention(linear(LN(x)))). The forward gives its working memory back after every step, as
- * a model does; the arena keeps it. */
+/* linear(attention(linear(LN(x)))) */
 static float *block_pass(struct problem *p, const float *dy) {
-  struct backend *be = p->be;
-  const struct backend_ops *ops = be->ops;
+  struct exec *ex = p->ex;
+  const struct backend_ops *ops = ex->device->ops;
   struct block *x = &p->block[0], *m = &p->block[1], *qkv_w = &p->block[2], *out_w = &p->block[4];
   struct linear *qkv = layer(p, qkv_w[0].value, qkv_w[1].value, D, 3 * D, false);
   struct linear *out = layer(p, out_w[0].value, out_w[1].value, D, D, false);
-  float *y = be_floats(be, B * T * D);
-  size_t mark = arena_mark(&be->arena);
-  float *u = be_floats(be, B * T * D), *a = be_floats(be, B * T * 3 * D);
-  be_norm_modulate(be, as_act(u), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
-  be_linear(be, a, as_act(u), qkv, B * T);
-  arena_reset(&be->arena, mark);
-  float *o = be_floats(be, B * T * D);
-  be_attention(be, as_act(o), a, B, T, H, HEAD);
-  be_linear(be, y, as_act(o), out, B * T);
-  arena_reset(&be->arena, mark);
+  float *y = be_floats(ex, B * T * D);
+  float *u = be_floats(ex, B * T * D), *a = be_floats(ex, B * T * 3 * D);
+  be_norm_modulate(ex, act_f32(u), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
+  be_linear(ex, a, act_f32(u), qkv, B * T);
+  float *o = be_floats(ex, B * T * D);
+  be_attention(ex, act_f32(o), a, B, T, H, HEAD);
+  be_linear(ex, y, act_f32(o), out, B * T);
   if (!dy) return y;
-  float *d_o = be_floats(be, B * T * D), *da = be_floats(be, B * T * 3 * D);
-  float *du = be_floats(be, B * T * D);
-  ops->linear_bwd(be, d_o, out_w[0].dx, out_w[1].dx, dy, o, out, B * T);
-  ops->attention_bwd(be, da, d_o, a, B, T, H, HEAD);
-  ops->linear_bwd(be, du, qkv_w[0].dx, qkv_w[1].dx, da, u, qkv, B * T);
-  ops->norm_modulate_bwd(be, x->dx, m->dx, m->dx + D, du, x->x, m->x + D, 2 * D, B, T, D, eps);
+  float *d_o = be_floats(ex, B * T * D), *da = be_floats(ex, B * T * 3 * D);
+  float *du = be_floats(ex, B * T * D);
+  ops->linear_bwd(ex, d_o, out_w[0].dx, out_w[1].dx, dy, o, out, B * T);
+  ops->attention_bwd(ex, da, d_o, a, B, T, H, HEAD);
+  ops->linear_bwd(ex, du, qkv_w[0].dx, qkv_w[1].dx, da, u, qkv, B * T);
+  ops->norm_modulate_bwd(ex, x->dx, m->dx, m->dx + D, du, x->x, m->x + D, 2 * D, B, T, D, eps);
   return y;
 }
 
@@ -351,21 +347,20 @@ static void setup_block(struct problem *p) {
 
 /* Sum over its experts of weight * expert(LN(x)), by the steps of the executor and back. */
 static float *moe_pass(struct problem *p, const float *dy) {
-  struct backend *be = p->be;
+  struct exec *ex = p->ex;
   struct block *x = &p->block[0], *m = &p->block[1];
   struct layer_of_experts l;
   make_layer(p, &l, p->block + 2);
-  float *y = be_floats(be, TOKENS * D);
-  size_t mark = arena_mark(&be->arena);
-  float *u = be_floats(be, TOKENS * D);
-  be_norm_modulate(be, as_act(u), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
-  be_combine_rows(be, y, run_experts(p, &l, u), &l.d, NULL, D);
-  arena_reset(&be->arena, mark);
+  float *y = be_floats(ex, TOKENS * D);
+  float *u = be_floats(ex, TOKENS * D);
+  be_norm_modulate(ex, act_f32(u), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
+  be_combine_rows(ex, y, run_experts(p, &l, u), &l.d, NULL, D);
   if (!dy) return y;
-  float *d_out = rows_of(p, dy, &l.d), *du = be_floats(be, TOKENS * D);
+  float *d_out = rows_of(p, dy, &l.d), *du = be_floats(ex, TOKENS * D);
   weigh_rows(p, d_out, &l.d);
   experts_back(p, du, &l, d_out, u);
-  be->ops->norm_modulate_bwd(be, x->dx, m->dx, m->dx + D, du, x->x, m->x + D, 2 * D, B, T, D, eps);
+  ex->device->ops->norm_modulate_bwd(ex, x->dx, m->dx, m->dx + D, du, x->x, m->x + D, 2 * D, B, T,
+                                     D, eps);
   return y;
 }
 
@@ -382,17 +377,17 @@ static bool has_gradients(const struct backend_ops *ops) {
 static void check_backends(void (*setup)(struct problem *p)) {
   int checked = 0;
   for (int i = 0; backend_name(i); i++) {
-    struct backend be;
-    if (backend_init(&be, test_ctx(), backend_name(i), NULL, 1) != DITMOE_OK) continue;
-    if (has_gradients(be.ops)) {
-      struct problem p = {.be = &be};
-      assert_ok(test_ctx(), backend_arena(&be, ARENA_BYTES, true));
+    struct exec ex;
+    if (backend_open(&ex, test_ctx(), backend_name(i), NULL, 1) != DITMOE_OK) continue;
+    if (has_gradients(ex.device->ops)) {
+      struct problem p = {.ex = &ex};
+      assert_ok(test_ctx(), exec_reserve(&ex, ARENA_BYTES));
       setup(&p);
       check(&p);
       finish(&p);
       checked++;
     }
-    backend_fini(&be);
+    exec_close(&ex);
   }
   assert_int_not_equal(checked, 0);
 }

@@ -1,5 +1,5 @@
 /* The model as a whole, on synthetic checkpoints: layers that differ, the promises about bits,
- * planted experts, the executor's contract with the expert store. */
+ * planted experts. */
 #include "base/system.h"
 #include "support.h"
 #include "synthetic.h"
@@ -51,11 +51,11 @@ static void test_uneven_layers(void **state) {
   struct opened opened;
   model_open(&opened, temporary_path("synthetic.safetensors"), "ref", NULL, "f32", 1);
   const struct dit_moe *moe = opened.model->blocks[1].moe;
-  assert_int_equal(moe->experts, 10);
+  assert_int_equal(moe->bank.count, 10);
   assert_int_equal(moe->router.top_k, 4);
-  assert_int_equal(moe->hidden, 17 + 6 * 9);
-  assert_int_equal(opened.model->resident.layers[1][7].kind, EXPERT_ZERO);
-  assert_int_equal(opened.model->resident.layers[1][9].kind, EXPERT_COPY);
+  assert_int_equal(moe->bank.hidden, 17 + 6 * 9);
+  assert_ptr_equal(moe->bank.expert[7].kind, &expert_zero);
+  assert_ptr_equal(moe->bank.expert[9].kind, &expert_copy);
   assert_int_equal(opened.model->blocks[2].moe->router.top_k, 1);
   model_close(&opened);
   free(ref);
@@ -118,12 +118,12 @@ static void check_invariance(int width, int size, const struct arithmetic *arith
 
 static void test_invariance(void **state) {
   const struct arithmetic *arithmetic = *state;
-  struct backend probe;
-  if (backend_init(&probe, test_ctx(), "cpu", arithmetic->tier, 1) != DITMOE_OK) {
+  struct exec probe;
+  if (backend_open(&probe, test_ctx(), "cpu", arithmetic->tier, 1) != DITMOE_OK) {
     print_message("tier %s is not on this machine\n", arithmetic->tier);
     skip();
   }
-  backend_fini(&probe);
+  exec_close(&probe);
   check_invariance(384, 8, arithmetic);
 #ifndef __SANITIZE_ADDRESS__ /* which takes minutes, and sees the same code */
   check_invariance(1152, 4, arithmetic);
@@ -243,9 +243,9 @@ struct zero_gate_check {
   int seen;
 };
 
-static void check_zero_gate(void *user, struct backend *be, const struct dit_tap_data *tap) {
+static void check_zero_gate(void *user, struct exec *ex, const struct dit_tap_data *tap) {
   struct zero_gate_check *check = user;
-  (void)be;
+  (void)ex;
   if (tap->point != TAP_EXPERT_ROWS) return;
   const struct dispatch *d = tap->dispatch;
   const int E = 6, k = 2, tokens = tap->B * tap->T;
@@ -275,14 +275,14 @@ static void test_zero_gate(void **state) {
   const struct dit_tap tap = {&check, check_zero_gate};
   const int32_t label = 0;
   const struct dit_input in = {.labels = &label, .B = 1, .tap = &tap};
-  assert_ok(test_ctx(), backend_arena(&o.be, dit_predict_bytes(&o.be, o.model, 1), false));
-  const struct act *acts = be_narrowed(&o.be, u, T * D);
-  moe_forward(&o.be, o.model, 0, y, u, &in);
+  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, 1)));
+  struct act acts = be_narrowed(&o.ex, DT_F32, u, T * D);
+  moe_forward(&o.ex, o.model, 0, y, u, &in);
   for (int e = 0; e < 2; e++) {
-    ffn_forward(&o.be, &o.model->resident.layers[0][e], one, acts, T);
+    ffn_forward(&o.ex, &o.model->blocks[0].moe->bank.expert[e], one, acts, T);
     for (int i = 0; i < T * D; i++) mean[i] += (double)one[i] / 2;
   }
-  assert_ok(test_ctx(), o.be.status);
+  assert_ok(test_ctx(), o.ex.status);
   assert_int_equal(check.seen, 1);
   assert_within("weights", check.worst, 1e-7);
   for (int i = 0; i < T * D; i++)
@@ -315,85 +315,6 @@ static void test_routing_override(void **state) {
   free(skipped);
   free(clamped);
   free(worst);
-}
-
-/* A store that tells which experts may be used, and operations that check it. */
-struct guard_store {
-  struct expert_store store;
-  struct expert_store *inner;
-  const struct expert *held[DIT_MAX_EXPERTS];
-  int acquired, released, violations;
-  bool forgetful; /* gives an expert back at once: what an executor without acquire would see */
-};
-static struct guard_store *guard;
-static const struct backend_ops *guarded_ops;
-
-static const struct expert *guard_acquire(struct expert_store *self, struct backend *be, int layer,
-                                          int expert) {
-  struct guard_store *g = (struct guard_store *)self;
-  const struct expert *given = g->inner->acquire(g->inner, be, layer, expert);
-  g->held[expert] = g->forgetful ? NULL : given;
-  g->acquired++;
-  return given;
-}
-
-static void guard_release(struct expert_store *self, struct backend *be, int layer, int expert) {
-  struct guard_store *g = (struct guard_store *)self;
-  g->inner->release(g->inner, be, layer, expert);
-  g->held[expert] = NULL;
-  g->released++;
-}
-
-static void check_held(const struct dispatch *d, const struct expert *const *experts) {
-  for (int e = 0; e < d->experts; e++)
-    if (d->offset[e + 1] > d->offset[e] && guard->held[e] != experts[e]) guard->violations++;
-}
-
-static void guarded_in(struct backend *be, struct act *h, const struct act *x,
-                       const struct dispatch *d, const struct expert *const *experts, int D,
-                       int F) {
-  check_held(d, experts);
-  guarded_ops->experts_in(be, h, x, d, experts, D, F);
-}
-
-static void guarded_out(struct backend *be, float *rows, const struct act *h, const struct act *x,
-                        const struct dispatch *d, const struct expert *const *experts, int D,
-                        int F) {
-  check_held(d, experts);
-  guarded_ops->experts_out(be, rows, h, x, d, experts, D, F);
-}
-
-static void run_guarded(bool forgetful, struct guard_store *g) {
-  struct opened o;
-  const char *path = temporary_path("synthetic.safetensors");
-  synthetic_write(&synthetic_uneven, path);
-  model_open(&o, path, "cpu", NULL, "f32", 1);
-  *g = (struct guard_store){
-      .store = {guard_acquire, guard_release}, .inner = o.model->store, .forgetful = forgetful};
-  guard = g;
-  guarded_ops = o.be.ops;
-  struct backend_ops ops = *o.be.ops;
-  ops.experts_in = guarded_in;
-  ops.experts_out = guarded_out;
-  o.be.ops = &ops;
-  o.model->store = &g->store;
-  float *out = malloc(model_output_size(&o) * sizeof *out);
-  assert_non_null(out);
-  model_predict(&o, out, 0, 1, 0, NULL);
-  o.be.ops = guarded_ops;
-  free(out);
-  model_close(&o);
-}
-
-static void test_expert_store(void **state) {
-  (void)state;
-  struct guard_store g;
-  run_guarded(false, &g);
-  assert_int_equal(g.acquired, 4 + 10 + 3);
-  assert_int_equal(g.released, g.acquired);
-  assert_int_equal(g.violations, 0);
-  run_guarded(true, &g);
-  assert_true(g.violations > 0);
 }
 
 /* A request that does not fit is refused before anything is allocated for it. */
@@ -497,11 +418,10 @@ static void test_unknown_prefix(void **state) {
 int main(void) {
   struct CMUnitTest invariance[ARITHMETICS];
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_uneven_layers),    cmocka_unit_test(test_permuted_experts),
-      cmocka_unit_test(test_poisoned_experts), cmocka_unit_test(test_zero_gate),
-      cmocka_unit_test(test_routing_override), cmocka_unit_test(test_expert_store),
-      cmocka_unit_test(test_memory_limit),     cmocka_unit_test(test_weights_do_not_fit),
-      cmocka_unit_test(test_unknown_prefix),
+      cmocka_unit_test(test_uneven_layers),      cmocka_unit_test(test_permuted_experts),
+      cmocka_unit_test(test_poisoned_experts),   cmocka_unit_test(test_zero_gate),
+      cmocka_unit_test(test_routing_override),   cmocka_unit_test(test_memory_limit),
+      cmocka_unit_test(test_weights_do_not_fit), cmocka_unit_test(test_unknown_prefix),
   };
   for (int i = 0; i < ARITHMETICS; i++)
     invariance[i] =

@@ -41,6 +41,7 @@ static const struct variant {
     IN_BOTH_TYPES("ref", "generic"),    IN_BOTH_TYPES("cpu", "generic"),
     IN_BOTH_TYPES("cpu", "avx2"),       IN_BOTH_TYPES("cpu", "avx512"),
     IN_BOTH_TYPES("cpu", "avx512bf16"), IN_BOTH_TYPES("cpu", "amx"),
+    IN_BOTH_TYPES("cuda", "sm_80"),     IN_BOTH_TYPES("cuda", "sm_90"),
 };
 
 enum {
@@ -49,9 +50,9 @@ enum {
   VARIANTS = sizeof variants / sizeof *variants
 };
 
-/* Of the table's slots 13 are no operations and 4 are gradients; narrow_tiny, attention_sharp,
- * moe, conv2d_3x3 and conv2d_3x3_relu are no slots. */
-_Static_assert(sizeof(struct backend_ops) / sizeof(void *) == OPERATIONS - 5 + 13 + 4,
+/* Of the table's slots 19 are no operations and 4 are gradients; norm_modulate_exact, narrow_tiny,
+ * attention_sharp, moe, conv2d_3x3 and conv2d_3x3_relu are no slots. */
+_Static_assert(sizeof(struct backend_ops) / sizeof(void *) == OPERATIONS - 6 + 19 + 4,
                "an operation of the table is missing in tolerance.def");
 
 struct job {
@@ -60,10 +61,10 @@ struct job {
   int only; /* one case, -1: all */
 };
 
-static enum ditmoe_status open_variant(struct backend *be, struct ditmoe_ctx *ctx,
+static enum ditmoe_status open_variant(struct exec *ex, struct ditmoe_ctx *ctx,
                                        const struct variant *v, int threads) {
-  TRY(backend_init(be, ctx, v->backend, v->tier, threads));
-  return backend_compute(be, v->dtype);
+  TRY(backend_open(ex, ctx, v->backend, v->tier, threads));
+  return backend_compute(ex, v->dtype);
 }
 
 static double limit_of(const struct job *job) {
@@ -119,28 +120,28 @@ static bool has_items(const struct trial *t) {
 }
 
 /* Runs items begin .. begin + count - 1 and compares them with `reference`; true if all is well. */
-static bool compare(const struct job *job, int index, struct backend *be, int64_t begin,
-                    int64_t count, const struct trial *reference, double limit, const char *what) {
+static bool compare(const struct job *job, int index, struct exec *ex, int64_t begin, int64_t count,
+                    const struct trial *reference, double limit, const char *what) {
   struct trial t;
-  trial_begin(&t, be, &cases[index].shape, begin, count);
+  trial_begin(&t, ex, &cases[index].shape, begin, count);
   job->operation->run(&t);
   bool intact = trial_finish(&t);
   double error = trial_error(&t, reference, begin, limit);
   trial_free(&t);
   if (!intact) what = "nothing written around a result";
-  bool good = intact && error <= limit && be->status == DITMOE_OK;
+  bool good = intact && error <= limit && ex->status == DITMOE_OK;
   if (!good)
     print_error(
         "test_ops %s/%s/%s/%s:%d  # %s: items %lld + %lld of (%s): error %.3g, limit %.3g\n",
         job->variant->backend, job->variant->tier, job->variant->dtype, job->operation->name, index,
         what, (long long)begin, (long long)count, cases[index].text, error, limit);
-  backend_clear(be);
+  exec_clear(ex);
   return good;
 }
 
 /* Parts of a batch of N: the ends, an inner pair, all but one, an odd number in the middle, and as
  * many as rows of a tile, one less and one more. */
-static bool compare_parts(const struct job *job, int index, struct backend *be,
+static bool compare_parts(const struct job *job, int index, struct exec *ex,
                           const struct trial *whole) {
   int64_t N = cases[index].shape.N;
   int64_t parts[][2] = {{0, 1},  {N - 1, 1}, {N / 3, 2}, {1, N - 1}, {N / 2, 5}, {0, N - 1},
@@ -151,37 +152,37 @@ static bool compare_parts(const struct job *job, int index, struct backend *be,
     int64_t begin = parts[i][0], count = parts[i][1];
     if (count > 0 && count < N && begin + count <= N)
       good =
-          compare(job, index, be, begin, count, whole, 0, "the same bits in another batch") && good;
+          compare(job, index, ex, begin, count, whole, 0, "the same bits in another batch") && good;
   }
   return good;
 }
 
-static bool run_case(const struct job *job, int index, struct backend *ref, struct backend be[3]) {
+static bool run_case(const struct job *job, int index, struct exec *ref, struct exec ex[3]) {
   int64_t N = cases[index].shape.N;
   struct trial expected, whole;
   trial_begin(&expected, ref, &cases[index].shape, 0, N);
   job->operation->run(&expected);
   trial_finish(&expected);
-  bool good = compare(job, index, &be[0], 0, N, &expected, limit_of(job), "as the reference");
+  bool good = compare(job, index, &ex[0], 0, N, &expected, limit_of(job), "as the reference");
   trial_free(&expected);
-  trial_begin(&whole, &be[0], &cases[index].shape, 0, N);
+  trial_begin(&whole, &ex[0], &cases[index].shape, 0, N);
   job->operation->run(&whole);
   trial_finish(&whole);
-  for (int i = 1; i < 3 && be[i].threads > 1; i++)
-    good = compare(job, index, &be[i], 0, N, &whole, 0, "the same bits with more threads") && good;
-  if (has_items(&whole)) good = compare_parts(job, index, &be[0], &whole) && good;
+  for (int i = 1; i < 3 && ex[i].device->threads > 1; i++)
+    good = compare(job, index, &ex[i], 0, N, &whole, 0, "the same bits with more threads") && good;
+  if (has_items(&whole)) good = compare_parts(job, index, &ex[0], &whole) && good;
   trial_free(&whole);
   return good;
 }
 
 static void test_operation(void **state) {
   const struct job *job = *state;
-  struct backend ref, be[3];
-  enum ditmoe_status status = open_variant(&be[0], test_ctx(), job->variant, 1);
+  struct exec ref, ex[3];
+  enum ditmoe_status status = open_variant(&ex[0], test_ctx(), job->variant, 1);
   if (status == DITMOE_DEVICE) skip();
   assert_ok(test_ctx(), status);
-  assert_ok(test_ctx(), open_variant(&be[1], test_ctx(), job->variant, 2));
-  assert_ok(test_ctx(), open_variant(&be[2], test_ctx(), job->variant, 4));
+  assert_ok(test_ctx(), open_variant(&ex[1], test_ctx(), job->variant, 2));
+  assert_ok(test_ctx(), open_variant(&ex[2], test_ctx(), job->variant, 4));
   const struct variant reference = {"ref", NULL, job->variant->dtype};
   assert_ok(test_ctx(), open_variant(&ref, test_ctx(), &reference, 1));
   int failures = 0, ran = 0;
@@ -189,10 +190,10 @@ static void test_operation(void **state) {
     if (strcmp(cases[i].operation, job->operation->name) != 0) continue;
     if (job->only >= 0 && job->only != i) continue;
     ran++;
-    failures += !run_case(job, i, &ref, be);
+    failures += !run_case(job, i, &ref, ex);
   }
-  backend_fini(&ref);
-  for (int i = 0; i < 3; i++) backend_fini(&be[i]);
+  exec_close(&ref);
+  for (int i = 0; i < 3; i++) exec_close(&ex[i]);
   assert_int_not_equal(ran, 0);
   assert_int_equal(failures, 0);
 }
@@ -201,25 +202,25 @@ static void test_operation(void **state) {
 static void test_softmax_permutation(void **state) {
   enum { ROWS = 40, E = 31 };
   const struct job *job = *state;
-  struct backend be;
-  if (open_variant(&be, test_ctx(), job->variant, 1) == DITMOE_DEVICE) skip();
+  struct exec ex;
+  if (open_variant(&ex, test_ctx(), job->variant, 1) == DITMOE_DEVICE) skip();
   struct shape shape = {.N = ROWS, .E = E, .scale = 3};
   struct trial t;
-  trial_begin(&t, &be, &shape, 0, ROWS);
+  trial_begin(&t, &ex, &shape, 0, ROWS);
   float *x = trial_items(&t, E), host[ROWS * E], shuffled[ROWS * E];
-  be_download(&be, host, x, sizeof host);
+  be_download(&ex, host, x, sizeof host);
   for (int i = 0; i < ROWS * E; i += 5) host[i] = host[i / E * E]; /* equal values, too */
   for (int i = 0; i < ROWS * E; i++) shuffled[i / E * E + i % E * 12 % E] = host[i];
   float *y = trial_results(&t, E), *z = trial_results(&t, E);
-  be_softmax_rows(&be, y, trial_upload(&t, host, ROWS * E), ROWS, E);
-  be_softmax_rows(&be, z, trial_upload(&t, shuffled, ROWS * E), ROWS, E);
-  be_download(&be, host, y, sizeof host);
-  be_download(&be, shuffled, z, sizeof shuffled);
+  be_softmax_rows(&ex, y, trial_upload(&t, host, ROWS * E), ROWS, E);
+  be_softmax_rows(&ex, z, trial_upload(&t, shuffled, ROWS * E), ROWS, E);
+  be_download(&ex, host, y, sizeof host);
+  be_download(&ex, shuffled, z, sizeof shuffled);
   for (int i = 0; i < ROWS * E; i++)
     assert_memory_equal(&host[i], &shuffled[i / E * E + i % E * 12 % E], sizeof *host);
   assert_true(trial_finish(&t));
   trial_free(&t);
-  backend_fini(&be);
+  exec_close(&ex);
 }
 
 static void test_registry(void **state) {
@@ -229,27 +230,27 @@ static void test_registry(void **state) {
     while (v < VARIANTS && strcmp(variants[v].backend, backend_name(i)) != 0) v++;
     assert_int_not_equal(v, VARIANTS); /* a backend that is not tested */
   }
-  struct backend be;
-  assert_fails(test_ctx(), DITMOE_USAGE, "tpu", backend_init(&be, test_ctx(), "tpu", NULL, 1));
-  assert_fails(test_ctx(), DITMOE_USAGE, "-1", backend_init(&be, test_ctx(), "ref", NULL, -1));
-  assert_fails(test_ctx(), DITMOE_DEVICE, "mmx", backend_init(&be, test_ctx(), "ref", "mmx", 1));
-  assert_int_not_equal(backend_init(&be, test_ctx(), "cpu", "mmx", 1), DITMOE_OK);
+  struct exec ex;
+  assert_fails(test_ctx(), DITMOE_USAGE, "tpu", backend_open(&ex, test_ctx(), "tpu", NULL, 1));
+  assert_fails(test_ctx(), DITMOE_USAGE, "-1", backend_open(&ex, test_ctx(), "ref", NULL, -1));
+  assert_fails(test_ctx(), DITMOE_DEVICE, "mmx", backend_open(&ex, test_ctx(), "ref", "mmx", 1));
+  assert_int_not_equal(backend_open(&ex, test_ctx(), "cpu", "mmx", 1), DITMOE_OK);
 }
 
 static void test_compute_type(void **state) {
   (void)state;
   for (int i = 0; backend_name(i); i++) {
-    struct backend be;
-    assert_ok(test_ctx(), backend_init(&be, test_ctx(), backend_name(i), NULL, 1));
-    assert_int_equal(be.dtype, DT_F32);
-    assert_ok(test_ctx(), backend_compute(&be, "bf16"));
-    assert_int_equal(be.dtype, DT_BF16);
-    assert_ok(test_ctx(), backend_compute(&be, "f32"));
-    assert_int_equal(be.dtype, DT_F32);
-    assert_ok(test_ctx(), backend_compute(&be, NULL));
-    assert_true(be.dtype == DT_F32 || be.dtype == DT_BF16);
-    assert_fails(test_ctx(), DITMOE_USAGE, "f16", backend_compute(&be, "f16"));
-    backend_fini(&be);
+    struct exec ex;
+    assert_ok(test_ctx(), backend_open(&ex, test_ctx(), backend_name(i), NULL, 1));
+    assert_int_equal(ex.compute, DT_F32);
+    assert_ok(test_ctx(), backend_compute(&ex, "bf16"));
+    assert_int_equal(ex.compute, DT_BF16);
+    assert_ok(test_ctx(), backend_compute(&ex, "f32"));
+    assert_int_equal(ex.compute, DT_F32);
+    assert_ok(test_ctx(), backend_compute(&ex, NULL));
+    assert_true(ex.compute == DT_F32 || ex.compute == DT_BF16);
+    assert_fails(test_ctx(), DITMOE_USAGE, "f16", backend_compute(&ex, "f16"));
+    exec_close(&ex);
   }
 }
 
@@ -261,24 +262,24 @@ static void test_sources(void **state) {
   struct tensor bias = {"bias", DT_F32, 1, {3}, 3, values},
                 ints = {"ints", DT_I32, 2, {2, 6}, 12, values};
   struct linear_source sources[] = {
-      {2, false, false, {&a, &b}, {NULL}}, /* other inputs         */
-      {1, false, false, {&a}, {&bias}},    /* bias of another size */
-      {1, false, false, {&ints}, {NULL}},  /* not floating         */
-      {1, false, false, {&bias}, {NULL}},  /* not a matrix         */
+      {2, false, DT_F32, {&a, &b}, {NULL}}, /* other inputs         */
+      {1, false, DT_F32, {&a}, {&bias}},    /* bias of another size */
+      {1, false, DT_F32, {&ints}, {NULL}},  /* not floating         */
+      {1, false, DT_F32, {&bias}, {NULL}},  /* not a matrix         */
   };
   static const char *const named[] = {"b:", "bias:", "ints:", "bias:"};
   for (int v = 0; v < VARIANTS; v++) {
-    struct backend be;
+    struct exec ex;
     struct linear *linear;
     struct conv *conv;
     const struct conv_window window = {.stride = 1};
-    if (open_variant(&be, test_ctx(), &variants[v], 1) == DITMOE_DEVICE) continue;
+    if (open_variant(&ex, test_ctx(), &variants[v], 1) == DITMOE_DEVICE) continue;
     for (int i = 0; i < 4; i++)
       assert_fails(test_ctx(), DITMOE_MISMATCH, named[i],
-                   be.ops->linear_create(&be, &sources[i], &linear));
+                   ex.device->ops->linear_create(&ex, &sources[i], &linear));
     assert_fails(test_ctx(), DITMOE_MISMATCH,
-                 "a:", be.ops->conv_create(&be, &a, NULL, &window, &conv));
-    backend_fini(&be);
+                 "a:", ex.device->ops->conv_create(&ex, &a, NULL, &window, &conv));
+    exec_close(&ex);
   }
 }
 
@@ -288,18 +289,18 @@ static enum ditmoe_status make_weights(struct ditmoe_ctx *ctx, const struct vari
   struct tensor w = {"w", DT_F32, 2, {2, 4}, 8, values},
                 k = {"k", DT_F32, 4, {2, 1, 2, 2}, 8, values};
   struct linear_source source = {.parts = 1, .weight = {&w}};
-  struct backend be;
+  struct exec ex;
   struct linear *linear;
   struct conv *conv;
-  TRY(open_variant(&be, ctx, v, 2));
-  enum ditmoe_status status = backend_arena(&be, 1000, false);
-  if (status == DITMOE_OK) status = be.ops->linear_create(&be, &source, &linear);
+  TRY(open_variant(&ex, ctx, v, 2));
+  enum ditmoe_status status = exec_reserve(&ex, 1000);
+  if (status == DITMOE_OK) status = ex.device->ops->linear_create(&ex, &source, &linear);
   if (status == DITMOE_OK) {
-    status = be.ops->conv_create(&be, &k, NULL, &(struct conv_window){.stride = 1}, &conv);
-    if (status == DITMOE_OK) be.ops->conv_destroy(&be, conv);
-    be.ops->linear_destroy(&be, linear);
+    status = ex.device->ops->conv_create(&ex, &k, NULL, &(struct conv_window){.stride = 1}, &conv);
+    if (status == DITMOE_OK) ex.device->ops->conv_destroy(&ex, conv);
+    ex.device->ops->linear_destroy(&ex, linear);
   }
-  backend_fini(&be);
+  exec_close(&ex);
   return status;
 }
 

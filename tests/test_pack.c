@@ -15,10 +15,10 @@
 static const char *const dtypes[] = {"f32", "bf16"};
 
 static bool available(const char *tier) {
-  struct backend be;
-  enum ditmoe_status status = backend_init(&be, test_ctx(), "cpu", tier, 1);
+  struct exec ex;
+  enum ditmoe_status status = backend_open(&ex, test_ctx(), "cpu", tier, 1);
   if (status != DITMOE_DEVICE) assert_ok(test_ctx(), status);
-  backend_fini(&be);
+  exec_close(&ex);
   return status == DITMOE_OK;
 }
 
@@ -36,11 +36,11 @@ struct loaded {
 
 static void load(struct loaded *out, const char *path, const char *tier, const char *dtype,
                  const char *record) {
-  struct backend *be = &out->opened.be;
+  struct exec *ex = &out->opened.ex;
   out->file = checkpoint_of(path);
-  assert_ok(test_ctx(), backend_init(be, test_ctx(), "cpu", tier, 2));
-  assert_ok(test_ctx(), backend_compute(be, dtype));
-  assert_ok(test_ctx(), dit_open(be, out->file, record, &out->opened.model));
+  assert_ok(test_ctx(), backend_open(ex, test_ctx(), "cpu", tier, 2));
+  assert_ok(test_ctx(), backend_compute(ex, dtype));
+  assert_ok(test_ctx(), dit_open(ex, out->file, record, &out->opened.model));
 }
 
 static void unload(struct loaded *loaded) {

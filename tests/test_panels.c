@@ -15,11 +15,11 @@ struct layout {
   int columns, lanes, group, unit, depth;
 };
 
-static struct layout layout_of(const struct backend *be, bool exact) {
+static struct layout layout_of(const struct exec *ex, bool exact) {
   struct layout l;
   char text[LAYOUT_SIZE];
   int version;
-  be->ops->packed->layout(be, text);
+  ex->device->ops->packed->layout(ex, text);
   const char *at = exact && strchr(text, ',') ? strchr(text, ',') + 2 : strchr(text, ' ') + 1;
   assert_int_equal(sscanf(text, "cpu-%d", &version), 1);
   assert_int_equal(
@@ -147,26 +147,29 @@ static void check_column(const struct layout *l, const struct source *s, const s
   assert_true(found == bias);
 }
 
-static void check_layer(struct backend *be, const struct layout *l, const struct source *s,
+static void check_layer(struct exec *ex, const struct layout *l, const struct source *s,
                         const struct linear *w) {
   int64_t outputs = w->paired ? l->lanes : l->columns, panels = ceil_div(w->out, outputs);
   size_t column = (size_t)round_up(w->in, l->unit) * size_of(l) + sizeof(float);
   size_t used = (size_t)(panels * l->columns) * column;
   assert_int_equal(w->bytes, round_up((int64_t)used, PACKED_ALIGN));
-  assert_int_equal(w->bytes, be->ops->packed->bytes(be, w));
+  assert_int_equal(w->bytes, ex->device->ops->packed->bytes(ex, w));
   for (size_t i = used; i < w->bytes; i++) assert_int_equal(((char *)w->data)[i], 0);
   for (int64_t p = 0; p < panels; p++)
     for (int c = 0; c < l->columns; c++) check_column(l, s, w, panels, p, c);
 }
 
 /* AMX is rare, but its layout can be made without it. */
-static bool pretend_amx(struct backend *be) {
+static bool pretend_amx(struct exec *ex) {
 #ifdef __x86_64__
   static struct cpu_kernels kernels;
-  if (backend_init(be, test_ctx(), "cpu", "avx512", 2) != DITMOE_OK) return false;
-  kernels = *cpu_state(be)->kernels;
+  static struct device device;
+  if (backend_open(ex, test_ctx(), "cpu", "avx512", 2) != DITMOE_OK) return false;
+  kernels = *cpu_kernels(ex);
   kernels.gemm[CPU_BF16] = &gemm_bf16_amx;
-  cpu_state(be)->kernels = &kernels;
+  device = *ex->device;
+  device.state = &kernels;
+  ex->device = &device;
   return true;
 #else
   return false;
@@ -174,25 +177,25 @@ static bool pretend_amx(struct backend *be) {
 }
 
 /* The backend of a tier, false if this machine has no such. */
-static bool start(struct backend *be, const char *tier, const char *dtype) {
-  enum ditmoe_status status = backend_init(be, test_ctx(), "cpu", tier, 2);
-  if (status == DITMOE_DEVICE && !(strcmp(tier, "amx") == 0 && pretend_amx(be))) return false;
+static bool start(struct exec *ex, const char *tier, const char *dtype) {
+  enum ditmoe_status status = backend_open(ex, test_ctx(), "cpu", tier, 2);
+  if (status == DITMOE_DEVICE && !(strcmp(tier, "amx") == 0 && pretend_amx(ex))) return false;
   if (status != DITMOE_DEVICE) assert_ok(test_ctx(), status);
-  assert_ok(test_ctx(), backend_compute(be, dtype));
+  assert_ok(test_ctx(), backend_compute(ex, dtype));
   return true;
 }
 
-static void check_source(struct backend *be, int kind, int in, enum dtype dtype, bool exact) {
+static void check_source(struct exec *ex, int kind, int in, enum dtype dtype, bool exact) {
   struct source s;
   struct linear *w;
-  const struct layout l = layout_of(be, exact);
+  const struct layout l = layout_of(ex, exact);
   make_source(&s, kind, in, dtype);
-  s.linear.exact = exact;
-  assert_ok(be->ctx, be->ops->linear_create(be, &s.linear, &w));
+  s.linear.input = exact ? DT_F32 : ex->compute;
+  assert_ok(ex->ctx, ex->device->ops->linear_create(ex, &s.linear, &w));
   assert_int_equal(w->in, in);
   assert_true(w->finite);
-  check_layer(be, &l, &s, w);
-  be->ops->linear_destroy(be, w);
+  check_layer(ex, &l, &s, w);
+  ex->device->ops->linear_destroy(ex, w);
   free_source(&s);
 }
 
@@ -200,13 +203,13 @@ static void test_panels(void **state) {
   (void)state;
   static const int inputs[] = {1, 7, 33, 769, MAX_IN};
   static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_F64};
-  struct backend be;
+  struct exec ex;
   for (int t = 0; t < 2 * TIERS; t++) {
-    if (!start(&be, tiers[t / 2], t % 2 ? "bf16" : "f32")) continue;
+    if (!start(&ex, tiers[t / 2], t % 2 ? "bf16" : "f32")) continue;
     for (int kind = 0; kind < KINDS; kind++)
       for (int i = 0; i < 5; i++)
-        for (int d = 0; d < 4; d++) check_source(&be, kind, inputs[i], types[d], i % 2);
-    backend_fini(&be);
+        for (int d = 0; d < 4; d++) check_source(&ex, kind, inputs[i], types[d], i % 2);
+    exec_close(&ex);
   }
 }
 
@@ -215,55 +218,56 @@ static void test_finite(void **state) {
   (void)state;
   static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_F64};
   static const double planted[] = {NAN, INFINITY, -INFINITY, 65504};
-  struct backend be;
+  struct exec ex;
   for (int t = 0; t < 2 * TIERS * 4 * 4; t++) {
     const enum dtype dtype = types[t % 4];
     const double value = planted[t / 4 % 4];
-    if (!start(&be, tiers[t / 32], t / 16 % 2 ? "bf16" : "f32")) continue;
+    if (!start(&ex, tiers[t / 32], t / 16 % 2 ? "bf16" : "f32")) continue;
     for (int at = 0; at < 4; at++) { /* first and last weight, a row's end, last bias */
       struct source s;
       struct linear *w;
       make_source(&s, 5, 71, dtype);
+      s.linear.input = ex.compute;
       const int64_t index[4] = {0, 33 * 71 - 1, 70, 32};
       put_value(s.memory[at == 3 ? 4 : 1] + 1 + (size_t)index[at] * dtype_size(dtype), dtype,
                 value);
-      assert_ok(be.ctx, be.ops->linear_create(&be, &s.linear, &w));
+      assert_ok(ex.ctx, ex.device->ops->linear_create(&ex, &s.linear, &w));
       assert_int_equal(w->finite, isfinite(value));
       assert_int_equal(tensor_all_finite(&s.tensors[at == 3 ? 4 : 1]), isfinite(value));
-      be.ops->linear_destroy(&be, w);
+      ex.device->ops->linear_destroy(&ex, w);
       free_source(&s);
     }
-    backend_fini(&be);
+    exec_close(&ex);
   }
 }
 
 /* A layer over bytes that are too few, too many, of another type or out of step is refused. */
 static void test_adopted(void **state) {
   (void)state;
-  struct backend be;
+  struct exec ex;
   struct linear *w;
   struct linear shape = {.in = 65, .out = 40, .paired = true};
   for (int t = 0; t < 2 * TIERS; t++) {
-    if (!start(&be, tiers[t / 2], t % 2 ? "bf16" : "f32")) continue;
-    const struct packed_ops *ops = be.ops->packed;
-    shape.type = be.dtype;
-    const size_t bytes = ops->bytes(&be, &shape);
+    if (!start(&ex, tiers[t / 2], t % 2 ? "bf16" : "f32")) continue;
+    const struct packed_ops *ops = ex.device->ops->packed;
+    shape.input = ex.compute;
+    const size_t bytes = ops->bytes(&ex, &shape);
     uint8_t *memory = aligned_alloc(PACKED_ALIGN, bytes + PACKED_ALIGN);
     assert_non_null(memory);
     memset(memory, 0, bytes + PACKED_ALIGN);
     struct tensor stored = {"layer.packed", DT_U8, 1, {0}, (int64_t)bytes, memory};
-    assert_ok(be.ctx, ops->adopt(&be, &shape, &stored, &w));
+    assert_ok(ex.ctx, ops->adopt(&ex, &shape, &stored, &w));
     assert_ptr_equal(w->data, memory);
-    be.ops->linear_destroy(&be, w);
+    ex.device->ops->linear_destroy(&ex, w);
     for (int wrong = 0; wrong < 4; wrong++) {
       struct tensor other = stored;
       if (wrong < 2) other.elements += wrong ? -PACKED_ALIGN : PACKED_ALIGN;
       if (wrong == 2) other.dtype = DT_I8;
       if (wrong == 3) other.data = memory + PACKED_ALIGN / 2;
-      assert_fails(be.ctx, DITMOE_FORMAT, "layer.packed", ops->adopt(&be, &shape, &other, &w));
+      assert_fails(ex.ctx, DITMOE_FORMAT, "layer.packed", ops->adopt(&ex, &shape, &other, &w));
     }
     free(memory);
-    backend_fini(&be);
+    exec_close(&ex);
   }
 }
 

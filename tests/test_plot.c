@@ -1,6 +1,6 @@
 /* Pictures of the programs: colours, text, clipping, animated PNG. */
-#include "cli/plot.h"
 #include "cli/report.h"
+#include "plot/plot.h"
 #include "tests/support.h"
 
 #include <math.h>

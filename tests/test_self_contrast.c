@@ -23,7 +23,7 @@ static enum ditmoe_status predict(void *user, float *out, const struct predictio
                                .labels = labels,
                                .B = IMAGES,
                                .routing = prediction->routing};
-  return dit_predict(&opened->be, opened->model, out, &in);
+  return dit_predict(&opened->ex, opened->model, out, &in);
 }
 
 static void contrast(float *strong, const float *weak) {
@@ -95,7 +95,7 @@ static void test_self_contrast(void **state) {
   synthetic_write(&spec, temporary_path("contrast.safetensors"));
   model_open(&opened, temporary_path("contrast.safetensors"), "cpu", NULL, "f32", 1);
   assert_ok(test_ctx(),
-            backend_arena(&opened.be, dit_predict_bytes(&opened.be, opened.model, IMAGES), false));
+            exec_reserve(&opened.ex, dit_predict_bytes(&opened.ex, opened.model, IMAGES)));
   sample(&opened, plain, false);
   sample(&opened, hooked, true);
   sample_by_hand(&opened, expected);

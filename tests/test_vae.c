@@ -15,7 +15,7 @@
 static const char small[] = "diffusers_dit/pipeline/vae"; /* factor 2 */
 
 struct opened {
-  struct backend be;
+  struct exec ex;
   struct vae *vae;
   struct vae_info info;
 };
@@ -23,9 +23,9 @@ struct opened {
 static void open_vae_in(struct opened *o, const char *backend, const char *tier, const char *dtype,
                         int threads, const char *path) {
   struct ditmoe_ctx *ctx = test_ctx();
-  assert_ok(ctx, backend_init(&o->be, ctx, backend, tier, threads));
-  assert_ok(ctx, backend_compute(&o->be, dtype));
-  assert_ok(ctx, vae_open(&o->be, path, &o->vae));
+  assert_ok(ctx, backend_open(&o->ex, ctx, backend, tier, threads));
+  assert_ok(ctx, backend_compute(&o->ex, dtype));
+  assert_ok(ctx, vae_open(&o->ex, path, &o->vae));
   vae_describe(o->vae, &o->info);
 }
 
@@ -34,8 +34,8 @@ static void open_vae(struct opened *o, const char *backend, int threads, const c
 }
 
 static void close_vae(struct opened *o) {
-  vae_close(&o->be, o->vae);
-  backend_fini(&o->be);
+  vae_close(&o->ex, o->vae);
+  exec_close(&o->ex);
 }
 
 static float *floats(size_t n) {
@@ -47,8 +47,8 @@ static float *floats(size_t n) {
 static float *decode(struct opened *o, const float *latents, int size, int tile) {
   const size_t side = (size_t)size * (size_t)o->info.factor;
   float *image = floats(3 * side * side);
-  assert_ok(o->be.ctx, backend_arena(&o->be, vae_decode_bytes(&o->be, o->vae, size, tile), false));
-  assert_ok(o->be.ctx, vae_decode(&o->be, o->vae, image, latents, size, tile));
+  assert_ok(o->ex.ctx, exec_reserve(&o->ex, vae_decode_bytes(&o->ex, o->vae, size, tile)));
+  assert_ok(o->ex.ctx, vae_decode(&o->ex, o->vae, image, latents, size, tile));
   return image;
 }
 
@@ -67,8 +67,8 @@ static float *smooth_latents(struct opened *o, int size) {
   const int side = size * o->info.factor;
   const size_t n = (size_t)o->info.latent_channels * size * size;
   float *image = smooth_image(side), *mean = floats(n), *log_variance = floats(n);
-  assert_ok(o->be.ctx, backend_arena(&o->be, vae_encode_bytes(&o->be, o->vae, side), false));
-  assert_ok(o->be.ctx, vae_encode(&o->be, o->vae, mean, log_variance, image, side));
+  assert_ok(o->ex.ctx, exec_reserve(&o->ex, vae_encode_bytes(&o->ex, o->vae, side)));
+  assert_ok(o->ex.ctx, vae_encode(&o->ex, o->vae, mean, log_variance, image, side));
   for (size_t i = 0; i < n; i++) mean[i] = (float)((mean[i] - o->info.shift) * o->info.scale);
   free(log_variance);
   free(image);
@@ -85,20 +85,20 @@ static void count_failure(void *user, const char *tensor, double error, double l
 static void check_recorded(const char *backend) {
   static const char *const folders[] = {"vae/kl_small", "vae/kl_oldkeys", "vae/taesd"};
   struct ditmoe_ctx *ctx = test_ctx();
-  struct backend be;
+  struct exec ex;
   int failures = 0, found = 0;
-  assert_ok(ctx, backend_init(&be, ctx, backend, NULL, 1));
+  assert_ok(ctx, backend_open(&ex, ctx, backend, NULL, 1));
   for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
     cJSON *manifest = NULL;
     char path[128];
     snprintf(path, sizeof path, "%s/manifest.json", folders[i]);
     if (access(fixture_path(path), R_OK) != 0) continue;
     assert_ok(ctx, json_read(ctx, fixture_path(path), &manifest));
-    assert_ok(ctx, vae_case(&be, fixture_path(folders[i]), manifest, count_failure, &failures));
+    assert_ok(ctx, vae_case(&ex, fixture_path(folders[i]), manifest, count_failure, &failures));
     cJSON_Delete(manifest);
     found++;
   }
-  backend_fini(&be);
+  exec_close(&ex);
   assert_int_equal(failures, 0);
   assert_in_range(found, 2, 3);
 }
@@ -211,8 +211,8 @@ static void check_tiles(const char *dtype, double levels, const char *path, int 
     assert_within("step across a tile edge", edge_step(tiled, side, edge), 2);
     transpose(tiled, side);
   }
-  const double bytes = (double)vae_decode_bytes(&o.be, o.vae, size, tile);
-  assert_within("memory of tiles", bytes / (double)vae_decode_bytes(&o.be, o.vae, size, 0), memory);
+  const double bytes = (double)vae_decode_bytes(&o.ex, o.vae, size, tile);
+  assert_within("memory of tiles", bytes / (double)vae_decode_bytes(&o.ex, o.vae, size, 0), memory);
   free(tiled);
   free(whole);
   free(latents);
@@ -238,8 +238,8 @@ static void test_tile_memory(void **state) {
   struct opened o;
   open_vae(&o, "ref", 1, source_path("assets/default/vae"));
   for (int size = 32; size <= 512; size *= 2) {
-    const double tiled = (double)vae_decode_bytes(&o.be, o.vae, size, 8);
-    const double whole = (double)vae_decode_bytes(&o.be, o.vae, size, 0);
+    const double tiled = (double)vae_decode_bytes(&o.ex, o.vae, size, 8);
+    const double whole = (double)vae_decode_bytes(&o.ex, o.vae, size, 0);
     assert_within("tiled over whole", tiled / whole, 0.26);
   }
   close_vae(&o);
@@ -253,15 +253,15 @@ static void test_dry_run(void **state) {
   open_vae(&o, "ref", 1, fixture_path(small));
   for (int tile = 0; tile <= 3; tile += 3) {
     float *latents = smooth_latents(&o, 8), *image = decode(&o, latents, 8, tile);
-    const size_t bytes = vae_decode_bytes(&o.be, o.vae, 8, tile);
+    const size_t bytes = vae_decode_bytes(&o.ex, o.vae, 8, tile);
     const uint64_t allocations = ditmoe_allocations(ctx);
-    assert_ok(ctx, vae_decode(&o.be, o.vae, image, latents, 8, tile));
+    assert_ok(ctx, vae_decode(&o.ex, o.vae, image, latents, 8, tile));
     assert_int_equal(ditmoe_allocations(ctx), allocations);
-    assert_int_equal(o.be.arena.peak, bytes);
-    assert_ok(ctx, backend_arena(&o.be, bytes - 64, false));
+    assert_int_equal(o.ex.arena.peak, bytes);
+    assert_ok(ctx, exec_reserve(&o.ex, bytes - 64));
     assert_fails(ctx, DITMOE_FAILED, "too small",
-                 vae_decode(&o.be, o.vae, image, latents, 8, tile));
-    backend_clear(&o.be);
+                 vae_decode(&o.ex, o.vae, image, latents, 8, tile));
+    exec_clear(&o.ex);
     free(image);
     free(latents);
   }
@@ -301,12 +301,12 @@ static void check_thread_bits(const char *tier, const char *dtype) {
 static void test_thread_bits(void **state) {
   (void)state;
   for (int i = 0; i < TIERS; i++) {
-    struct backend probe;
-    if (backend_init(&probe, test_ctx(), "cpu", tiers[i], 1) != DITMOE_OK) {
+    struct exec probe;
+    if (backend_open(&probe, test_ctx(), "cpu", tiers[i], 1) != DITMOE_OK) {
       print_message("tier %s is not on this machine\n", tiers[i]);
       continue;
     }
-    backend_fini(&probe);
+    exec_close(&probe);
     check_thread_bits(tiers[i], "f32");
     check_thread_bits(tiers[i], "bf16");
   }

@@ -79,38 +79,38 @@ static const char *make_folder(const struct edit *edit, const char *config) {
   return folder;
 }
 
-static void start(struct backend *be) {
-  assert_ok(test_ctx(), backend_init(be, test_ctx(), "ref", NULL, 1));
+static void start(struct exec *ex) {
+  assert_ok(test_ctx(), backend_open(ex, test_ctx(), "ref", NULL, 1));
 }
 
 static void refuse(enum ditmoe_status code, const char *text, const char *path) {
-  struct backend be;
+  struct exec ex;
   struct vae *vae = NULL;
-  start(&be);
-  assert_fails(test_ctx(), code, text, vae_open(&be, path, &vae));
+  start(&ex);
+  assert_fails(test_ctx(), code, text, vae_open(&ex, path, &vae));
   assert_null(vae);
-  backend_fini(&be);
+  exec_close(&ex);
 }
 
 /* The image [3, 8 * factor, ...] of fixed latents. */
 static float *decode_fixed(const char *path, int tile, size_t *n) {
-  struct backend be;
+  struct exec ex;
   struct vae *vae;
   struct vae_info info;
   enum { SIZE = 8 };
   float latents[4 * SIZE * SIZE];
-  start(&be);
-  assert_ok(test_ctx(), vae_open(&be, path, &vae));
+  start(&ex);
+  assert_ok(test_ctx(), vae_open(&ex, path, &vae));
   vae_describe(vae, &info);
   assert_int_equal(info.latent_channels, 4);
   for (int i = 0; i < 4 * SIZE * SIZE; i++) latents[i] = (float)sin(0.3 * i * info.scale);
   *n = (size_t)3 * SIZE * SIZE * info.factor * info.factor;
   float *image = calloc(*n, sizeof *image);
   assert_non_null(image);
-  assert_ok(test_ctx(), backend_arena(&be, vae_decode_bytes(&be, vae, SIZE, tile), false));
-  assert_ok(test_ctx(), vae_decode(&be, vae, image, latents, SIZE, tile));
-  vae_close(&be, vae);
-  backend_fini(&be);
+  assert_ok(test_ctx(), exec_reserve(&ex, vae_decode_bytes(&ex, vae, SIZE, tile)));
+  assert_ok(test_ctx(), vae_decode(&ex, vae, image, latents, SIZE, tile));
+  vae_close(&ex, vae);
+  exec_close(&ex);
   return image;
 }
 
@@ -151,14 +151,14 @@ static void test_scale_and_shift(void **state) {
   for (int i = 0; i < 4 * 16; i++)
     latents[i] = (float)(i % 7) / 4, moved[i] = (latents[i] - 0.25F) * 2;
   for (int i = 0; i < 2; i++) {
-    struct backend be;
+    struct exec ex;
     struct vae *vae;
-    start(&be);
-    assert_ok(ctx, vae_open(&be, make_folder(&(struct edit){0}, configs[i]), &vae));
-    assert_ok(ctx, backend_arena(&be, vae_decode_bytes(&be, vae, 4, 0), false));
-    assert_ok(ctx, vae_decode(&be, vae, images[i], i ? moved : latents, 4, 0));
-    vae_close(&be, vae);
-    backend_fini(&be);
+    start(&ex);
+    assert_ok(ctx, vae_open(&ex, make_folder(&(struct edit){0}, configs[i]), &vae));
+    assert_ok(ctx, exec_reserve(&ex, vae_decode_bytes(&ex, vae, 4, 0)));
+    assert_ok(ctx, vae_decode(&ex, vae, images[i], i ? moved : latents, 4, 0));
+    vae_close(&ex, vae);
+    exec_close(&ex);
   }
   assert_memory_equal(images[0], images[1], sizeof images[0]);
 }
@@ -186,20 +186,20 @@ static void test_halves(void **state) {
                                 {.drop = {"decoder.", "post_quant_conv."}}};
   float in[3 * 64] = {0}, out[3 * 64], variance[3 * 64];
   for (int encodes = 0; encodes < 2; encodes++) {
-    struct backend be;
+    struct exec ex;
     struct vae *vae;
     struct vae_info info;
-    start(&be);
-    assert_ok(ctx, vae_open(&be, make_folder(&halves[encodes], plain_config), &vae));
+    start(&ex);
+    assert_ok(ctx, vae_open(&ex, make_folder(&halves[encodes], plain_config), &vae));
     vae_describe(vae, &info);
     assert_true(info.can_encode == encodes && info.can_decode == !encodes);
     if (encodes)
-      assert_fails(ctx, DITMOE_MISMATCH, "without a decoder", vae_decode(&be, vae, out, in, 4, 0));
+      assert_fails(ctx, DITMOE_MISMATCH, "without a decoder", vae_decode(&ex, vae, out, in, 4, 0));
     else
       assert_fails(ctx, DITMOE_MISMATCH, "without an encoder",
-                   vae_encode(&be, vae, out, variance, in, 8));
-    vae_close(&be, vae);
-    backend_fini(&be);
+                   vae_encode(&ex, vae, out, variance, in, 8));
+    vae_close(&ex, vae);
+    exec_close(&ex);
   }
 }
 
@@ -302,16 +302,16 @@ static void test_bad_config(void **state) {
 static void test_bad_sizes(void **state) {
   (void)state;
   struct ditmoe_ctx *ctx = test_ctx();
-  struct backend be;
+  struct exec ex;
   struct vae *vae;
   float in[3 * 64] = {0}, out[3 * 64], variance[3 * 64];
-  start(&be);
-  assert_ok(ctx, vae_open(&be, fixture_path(small), &vae));
-  assert_fails(ctx, DITMOE_USAGE, "side of 0", vae_decode(&be, vae, out, in, 0, 0));
-  assert_fails(ctx, DITMOE_USAGE, "side of 1000000", vae_decode(&be, vae, out, in, 1000000, 0));
-  assert_fails(ctx, DITMOE_USAGE, "factor 2", vae_encode(&be, vae, out, variance, in, 7));
-  vae_close(&be, vae);
-  backend_fini(&be);
+  start(&ex);
+  assert_ok(ctx, vae_open(&ex, fixture_path(small), &vae));
+  assert_fails(ctx, DITMOE_USAGE, "side of 0", vae_decode(&ex, vae, out, in, 0, 0));
+  assert_fails(ctx, DITMOE_USAGE, "side of 1000000", vae_decode(&ex, vae, out, in, 1000000, 0));
+  assert_fails(ctx, DITMOE_USAGE, "factor 2", vae_encode(&ex, vae, out, variance, in, 7));
+  vae_close(&ex, vae);
+  exec_close(&ex);
 }
 
 /* Every allocation may fail: a status, and nothing is left. */
@@ -319,14 +319,14 @@ static void test_failing_allocations(void **state) {
   (void)state;
   for (int64_t at = 0, fired = 1; fired; at += 1 + at / 8) {
     struct ditmoe_ctx *ctx = faulty_ctx(at);
-    struct backend be;
+    struct exec ex;
     struct vae *vae = NULL;
-    enum ditmoe_status status = backend_init(&be, ctx, "ref", NULL, 1);
+    enum ditmoe_status status = backend_open(&ex, ctx, "ref", NULL, 1);
     if (status == DITMOE_OK) {
-      status = vae_open(&be, fixture_path(small), &vae);
+      status = vae_open(&ex, fixture_path(small), &vae);
       assert_true((status == DITMOE_OK) == (vae != NULL));
-      if (vae) vae_close(&be, vae);
-      backend_fini(&be);
+      if (vae) vae_close(&ex, vae);
+      exec_close(&ex);
     }
     fired = faulty_fired();
     assert_int_equal(status, fired ? DITMOE_NOMEM : DITMOE_OK);

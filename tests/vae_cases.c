@@ -13,7 +13,7 @@ enum { MAX_TENSORS = 64, NAME_SIZE = 128 };
 struct run {
   struct case_file file;
   bool compared[MAX_TENSORS]; /* of the file */
-  struct backend *be;
+  struct exec *ex;
   struct vae *vae;
   struct vae_info info;
 };
@@ -121,9 +121,9 @@ static enum ditmoe_status check_decode(struct run *run, double factor, const cha
   enum ditmoe_status status;
   TRY_DONE(mem_alloc(ctx, (size_t)(n * each), sizeof *images, "images", &images));
   TRY_DONE(mem_alloc(ctx, (size_t)(n * each), sizeof *values, "images", &values));
-  TRY_DONE(backend_arena(run->be, vae_decode_bytes(run->be, run->vae, size, 0), false));
+  TRY_DONE(exec_reserve(run->ex, vae_decode_bytes(run->ex, run->vae, size, 0)));
   for (int64_t i = 0; i < n; i++)
-    TRY_DONE(vae_decode(run->be, run->vae, images + i * each, latents + i * z, size, 0));
+    TRY_DONE(vae_decode(run->ex, run->vae, images + i * each, latents + i * z, size, 0));
   widen(values, images, n * each, unit ? 0.5 : 1, unit ? 0.5 : 0);
   TRY_DONE(compare(run, name, values, n * each));
   snprintf(pixel_name, sizeof pixel_name, "%s_u8", name);
@@ -149,9 +149,9 @@ static enum ditmoe_status encode_all(struct run *run, float **mean, float **log_
   *each = (int64_t)run->info.latent_channels * side * side;
   TRY_DONE(mem_alloc(ctx, (size_t)(*n * *each), sizeof **mean, "means", mean));
   TRY_DONE(mem_zalloc(ctx, (size_t)(*n * *each), sizeof **mean, "variances", log_variance));
-  TRY_DONE(backend_arena(run->be, vae_encode_bytes(run->be, run->vae, size), false));
+  TRY_DONE(exec_reserve(run->ex, vae_encode_bytes(run->ex, run->vae, size)));
   for (int64_t i = 0; i < *n; i++)
-    TRY_DONE(vae_encode(run->be, run->vae, *mean + i * *each, *log_variance + i * *each,
+    TRY_DONE(vae_encode(run->ex, run->vae, *mean + i * *each, *log_variance + i * *each,
                         images + i * pixels, size));
 done:
   mem_free(ctx, images);
@@ -206,17 +206,17 @@ static enum ditmoe_status check(struct run *run, const cJSON *manifest) {
   return DITMOE_OK;
 }
 
-enum ditmoe_status vae_case(struct backend *be, const char *folder, const cJSON *manifest,
+enum ditmoe_status vae_case(struct exec *ex, const char *folder, const cJSON *manifest,
                             case_report *report, void *user) {
-  struct run run = {.be = be};
-  TRY(case_open(be->ctx, folder, "io.safetensors", report, user, &run.file));
+  struct run run = {.ex = ex};
+  TRY(case_open(ex->ctx, folder, "io.safetensors", report, user, &run.file));
   enum ditmoe_status status = DITMOE_OK;
   if (run.file.checkpoint->count > MAX_TENSORS)
-    TRY_DONE(fail(be->ctx, DITMOE_FORMAT, "%s: more than %d tensors", folder, MAX_TENSORS));
-  TRY_DONE(vae_open(be, folder, &run.vae));
+    TRY_DONE(fail(ex->ctx, DITMOE_FORMAT, "%s: more than %d tensors", folder, MAX_TENSORS));
+  TRY_DONE(vae_open(ex, folder, &run.vae));
   status = check(&run, manifest);
 done:
-  if (run.vae) vae_close(be, run.vae);
+  if (run.vae) vae_close(ex, run.vae);
   case_close(&run.file);
   return status;
 }

@@ -8,7 +8,7 @@
 /* Uses the backend's arena. Tensors are held to LIMIT_DECODED, those in float64 to LIMIT_F64_RATIO
  * (our error over that of the float32 tensor of the same name), pixels to LIMIT_PIXEL. A tensor of
  * the file that is neither an input nor known as an output is reported with an infinite error. */
-enum ditmoe_status vae_case(struct backend *be, const char *folder, const cJSON *manifest,
+enum ditmoe_status vae_case(struct exec *ex, const char *folder, const cJSON *manifest,
                             case_report *report, void *user);
 
 #endif

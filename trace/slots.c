@@ -35,7 +35,7 @@ static void carve(struct arena *arena, const struct routing_shape *shape, struct
 static enum ditmoe_status make(struct ditmoe_ctx *ctx, const struct routing_shape *shape,
                                struct slot *out) {
   struct arena arena;
-  arena_init_measuring(&arena, false);
+  arena_init_measuring(&arena);
   carve(&arena, shape, out);
   arena = (struct arena){.capacity = arena.peak};
   TRY(mem_alloc(ctx, arena.capacity, 1, "images under way", &arena.base));

@@ -106,118 +106,124 @@ static void decoder_walk(struct half *half, struct parts *parts, const struct kl
 }
 
 /* x [height, width, C] in place. */
-static void mid_forward(struct backend *be, const struct kl *kl, const struct mid *mid, float *x,
+static void mid_forward(struct exec *ex, const struct kl *kl, const struct mid *mid, float *x,
                         int height, int width) {
-  resblock_forward(be, &mid->block[0], x, x, height, width, NULL);
-  if (kl->config.attention) attention_forward(be, &mid->attention, x, height, width);
-  resblock_forward(be, &mid->block[1], x, x, height, width, NULL);
+  resblock_forward(ex, &mid->block[0], x, x, height, width, NULL);
+  if (kl->config.attention) attention_forward(ex, &mid->attention, x, height, width);
+  resblock_forward(ex, &mid->block[1], x, x, height, width, NULL);
 }
 
 /* y [height, width, level->channels] = the blocks of a level applied to x. */
-static void blocks_forward(struct backend *be, const struct level *level, int blocks, float *y,
+static void blocks_forward(struct exec *ex, const struct level *level, int blocks, float *y,
                            const float *x, int height, int width, struct tile *tile) {
   for (int r = 0; r < blocks; r++)
-    resblock_forward(be, &level->block[r], y, r ? y : x, height, width, tile);
+    resblock_forward(ex, &level->block[r], y, r ? y : x, height, width, tile);
 }
 
 static int level_scale(int i) { return i > 0 ? 2 : 1; }
 
 /* Level i of the decoder with the doubling before it: y [height * scale, width * scale, channels]
  * of x [height, width, C]. */
-static void level_forward(struct backend *be, const struct kl *kl, int i, float *y, const float *x,
+static void level_forward(struct exec *ex, const struct kl *kl, int i, float *y, const float *x,
                           int height, int width, struct tile *tile) {
   const struct level *level = &kl->decoder.level[i];
   const int blocks = kl->config.layers + 1;
   if (i == 0) {
-    blocks_forward(be, level, blocks, y, x, height, width, tile);
+    blocks_forward(ex, level, blocks, y, x, height, width, tile);
     return;
   }
-  const size_t mark = arena_mark(&be->arena);
-  float *doubled = be_floats(be, (int64_t)4 * height * width * level[-1].channels);
-  double_forward(be, level[-1].resample, doubled, x, height, width);
-  blocks_forward(be, level, blocks, y, doubled, 2 * height, 2 * width, tile);
-  arena_reset(&be->arena, mark);
+  const size_t mark = arena_mark(&ex->arena);
+  float *doubled = be_floats(ex, (int64_t)4 * height * width * level[-1].channels);
+  double_forward(ex, level[-1].resample, doubled, x, height, width);
+  blocks_forward(ex, level, blocks, y, doubled, 2 * height, 2 * width, tile);
+  arena_reset(&ex->arena, mark);
 }
 
-static void kl_head(struct backend *be, const struct vae *vae, float *features,
-                    const float *latents, int size) {
+static void kl_head(struct exec *ex, const struct vae *vae, float *features, const float *latents,
+                    int size) {
   const struct kl *kl = vae->kl;
   const struct half *half = &kl->decoder;
   const int C = kl->config.latent_channels, D = deepest(&kl->config);
-  const size_t mark = arena_mark(&be->arena);
+  const size_t mark = arena_mark(&ex->arena);
   const int64_t pixels = (int64_t)size * size;
-  float *z = be_floats(be, pixels * C);                            /* [size, size, C] */
-  float *x = kl->split < 0 ? features : be_floats(be, pixels * D); /* [size, size, D] */
+  float *z = be_floats(ex, pixels * C);                            /* [size, size, C] */
+  float *x = kl->split < 0 ? features : be_floats(ex, pixels * D); /* [size, size, D] */
 
   if (half->quant) {
-    be_conv2d(be, z, be_narrowed(be, latents, pixels * C), half->quant, 1, size, size);
+    be_conv2d(ex, z, be_narrowed(ex, half->quant->input, latents, pixels * C), half->quant, 1, size,
+              size);
     latents = z;
   }
-  be_conv2d(be, x, be_narrowed(be, latents, pixels * C), half->conv_in, 1, size, size);
-  mid_forward(be, kl, &half->mid, x, size, size);
+  be_conv2d(ex, x, be_narrowed(ex, half->conv_in->input, latents, pixels * C), half->conv_in, 1,
+            size, size);
+  mid_forward(ex, kl, &half->mid, x, size, size);
   for (int i = 0; i <= kl->split; i++) {
     const int side = size * level_scale(i);
     float *y = i == kl->split ? features
-                              : be_floats(be, (int64_t)side * side * up_channels(&kl->config, i));
-    level_forward(be, kl, i, y, x, size, size, NULL);
+                              : be_floats(ex, (int64_t)side * side * up_channels(&kl->config, i));
+    level_forward(ex, kl, i, y, x, size, size, NULL);
     size = side;
     x = y;
   }
-  arena_reset(&be->arena, mark);
+  arena_reset(&ex->arena, mark);
 }
 
 /* One level, and the image after the last. */
-static void kl_stage(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
+static void kl_stage(struct exec *ex, const struct vae *vae, int s, float *y, const float *x,
                      int height, int width, struct tile *tile) {
   const struct kl *kl = vae->kl;
   const struct half *half = &kl->decoder;
   const int i = kl->split + 1 + s, scale = level_scale(i), C = half->level[i].channels;
   const int H = height * scale, W = width * scale;
   if (s < vae->stages - 1) {
-    level_forward(be, kl, i, y, x, height, width, tile);
+    level_forward(ex, kl, i, y, x, height, width, tile);
     return;
   }
-  const size_t mark = arena_mark(&be->arena);
-  float *top = be_floats(be, (int64_t)H * W * C); /* [H, W, C] */
-  level_forward(be, kl, i, top, x, height, width, tile);
-  struct act *a = be_acts(be, (int64_t)H * W * C); /* [H, W, C] */
-  norm_forward(be, a, top, &half->norm_out, kl->config.groups, H, W, true, tile);
-  be_conv2d(be, y, a, half->conv_out, 1, H, W);
-  arena_reset(&be->arena, mark);
+  const size_t mark = arena_mark(&ex->arena);
+  float *top = be_floats(ex, (int64_t)H * W * C); /* [H, W, C] */
+  level_forward(ex, kl, i, top, x, height, width, tile);
+  struct act a = be_acts(ex, half->conv_out->input, (int64_t)H * W * C); /* [H, W, C] */
+  norm_forward(ex, a, top, &half->norm_out, kl->config.groups, H, W, true, tile);
+  be_conv2d(ex, y, a, half->conv_out, 1, H, W);
+  arena_reset(&ex->arena, mark);
 }
 
-static void kl_encode(struct backend *be, const struct vae *vae, float *moments, const float *image,
+static void kl_encode(struct exec *ex, const struct vae *vae, float *moments, const float *image,
                       int size) {
   const struct kl *kl = vae->kl;
   const struct half *half = &kl->encoder;
   const int last = kl->config.levels - 1, M = 2 * kl->config.latent_channels;
-  const size_t mark = arena_mark(&be->arena);
-  float *x = be_floats(be, (int64_t)size * size * kl->config.channels[0]);
+  const size_t mark = arena_mark(&ex->arena);
+  float *x = be_floats(ex, (int64_t)size * size * kl->config.channels[0]);
 
-  be_conv2d(be, x, be_narrowed(be, image, 3 * (int64_t)size * size), half->conv_in, 1, size, size);
+  be_conv2d(ex, x, be_narrowed(ex, half->conv_in->input, image, 3 * (int64_t)size * size),
+            half->conv_in, 1, size, size);
   for (int i = 0; i <= last; i++) {
     const struct level *level = &half->level[i];
     const int next = i < last ? size / 2 : size;
-    float *y = be_floats(be, (int64_t)next * next * level->channels);
-    const size_t inner = arena_mark(&be->arena);
-    float *h = i < last ? be_floats(be, (int64_t)size * size * level->channels) : y;
-    blocks_forward(be, level, kl->config.layers, h, x, size, size, NULL);
+    float *y = be_floats(ex, (int64_t)next * next * level->channels);
+    const size_t inner = arena_mark(&ex->arena);
+    float *h = i < last ? be_floats(ex, (int64_t)size * size * level->channels) : y;
+    blocks_forward(ex, level, kl->config.layers, h, x, size, size, NULL);
     if (i < last)
-      be_conv2d(be, y, be_narrowed(be, h, (int64_t)size * size * level->channels), level->resample,
-                1, size, size);
-    arena_reset(&be->arena, inner);
+      be_conv2d(ex, y,
+                be_narrowed(ex, level->resample->input, h, (int64_t)size * size * level->channels),
+                level->resample, 1, size, size);
+    arena_reset(&ex->arena, inner);
     x = y;
     size = next;
   }
   const int64_t pixels = (int64_t)size * size;
-  struct act *a = be_acts(be, pixels * deepest(&kl->config)); /* [size, size, deepest] */
-  float *m = be_floats(be, pixels * M);                       /* [size, size, 2 C]     */
-  mid_forward(be, kl, &half->mid, x, size, size);
-  norm_forward(be, a, x, &half->norm_out, kl->config.groups, size, size, true, NULL);
-  be_conv2d(be, half->quant ? m : moments, a, half->conv_out, 1, size, size);
+  struct act a =
+      be_acts(ex, half->conv_out->input, pixels * deepest(&kl->config)); /* [size, size, deepest] */
+  float *m = be_floats(ex, pixels * M);                                  /* [size, size, 2 C]     */
+  mid_forward(ex, kl, &half->mid, x, size, size);
+  norm_forward(ex, a, x, &half->norm_out, kl->config.groups, size, size, true, NULL);
+  be_conv2d(ex, half->quant ? m : moments, a, half->conv_out, 1, size, size);
   if (half->quant)
-    be_conv2d(be, moments, be_narrowed(be, m, pixels * M), half->quant, 1, size, size);
-  arena_reset(&be->arena, mark);
+    be_conv2d(ex, moments, be_narrowed(ex, half->quant->input, m, pixels * M), half->quant, 1, size,
+              size);
+  arena_reset(&ex->arena, mark);
 }
 
 static bool has_prefix(const struct ditmoe_checkpoint *file, const char *prefix) {
@@ -261,35 +267,35 @@ static void describe(struct vae *vae, const struct kl_config *config) {
   describe_stages(vae, config);
 }
 
-enum ditmoe_status kl_open(struct backend *be, struct vae *vae, const char *config_path,
+enum ditmoe_status kl_open(struct exec *ex, struct vae *vae, const char *config_path,
                            const struct ditmoe_checkpoint *file) {
   struct kl_config config;
   struct parts *parts = &vae->parts[0];
   if (has_prefix(file, "decoder.mid.") || has_prefix(file, "encoder.mid.") ||
       has_prefix(file, "first_stage_model."))
     return fail(
-        be->ctx, DITMOE_MISMATCH,
+        ex->ctx, DITMOE_MISMATCH,
         "%s: an autoencoder with CompVis tensor names (decoder.mid.block_1, ...), which are "
         "not supported; use the same weights in the diffusers layout",
         file->path);
   if (!has_prefix(file, "encoder.") && !has_prefix(file, "decoder."))
     return fail(
-        be->ctx, DITMOE_MISMATCH,
+        ex->ctx, DITMOE_MISMATCH,
         "%s: not a decoder: expected tensors decoder.* or encoder.* of an AutoencoderKL, or "
         "1.weight of a TAESD",
         file->path);
-  TRY(kl_config_read(be->ctx, config_path, &config));
-  TRY(mem_zalloc(be->ctx, 1, sizeof *vae->kl, "the autoencoder", &vae->kl));
+  TRY(kl_config_read(ex->ctx, config_path, &config));
+  TRY(mem_zalloc(ex->ctx, 1, sizeof *vae->kl, "the autoencoder", &vae->kl));
   describe(vae, &config);
   vae->info.can_encode = has_prefix(file, "encoder.");
   vae->info.can_decode = has_prefix(file, "decoder.");
-  *parts = (struct parts){.ctx = be->ctx};
+  *parts = (struct parts){.ctx = ex->ctx};
   if (vae->info.can_encode)
     encoder_walk(&vae->kl->encoder, parts, &config,
                  checkpoint_find(file, "encoder.mid_block.attentions.0.query.weight") != NULL);
   if (vae->info.can_decode)
     decoder_walk(&vae->kl->decoder, parts, &config,
                  checkpoint_find(file, "decoder.mid_block.attentions.0.query.weight") != NULL);
-  return parts_load(parts, be, file, "autoencoder-kl (by its config.json)",
+  return parts_load(parts, ex, file, "autoencoder-kl (by its config.json)",
                     &vae->info.weight_bytes);
 }

@@ -5,13 +5,13 @@
 const struct conv_form conv_1x1 = {.kernel = {1, 1}, .window = {.stride = 1}, .bias = true};
 const struct conv_form conv_3x3 = {.kernel = {3, 3}, .window = {1, {1, 1}, {1, 1}}, .bias = true};
 
-void norm_forward(struct backend *be, struct act *y, const float *x, const struct norm *norm,
+void norm_forward(struct exec *ex, struct act y, const float *x, const struct norm *norm,
                   int groups, int height, int width, bool silu, struct tile *tile) {
   const float eps = 1e-6f;
   const int64_t pixels = (int64_t)height * width;
   const int C = norm->channels;
   if (!tile) {
-    be_group_norm(be, y, x, norm->weight, norm->bias, 1, pixels, C, groups, eps, silu);
+    be_group_norm(ex, y, x, norm->weight, norm->bias, 1, pixels, C, groups, eps, silu);
     return;
   }
   const int scale = width / tile->width, k = tile->next++;
@@ -19,10 +19,10 @@ void norm_forward(struct backend *be, struct act *y, const float *x, const struc
                          tile->window.bottom * scale, tile->window.right * scale};
   double *moments = tile->moments + 2 * (int64_t)k * groups;
   if (k < tile->sweep) {
-    be_group_norm_given(be, y, x, moments, norm->weight, norm->bias, pixels, C, groups, eps, silu);
+    be_group_norm_given(ex, y, x, moments, norm->weight, norm->bias, pixels, C, groups, eps, silu);
   } else if (k == tile->sweep) {
-    be_group_moments(be, moments, x, width, window, C, groups, tile->area * scale * scale);
-    be->arena.measuring = true;
+    be_group_moments(ex, moments, x, width, window, C, groups, tile->area * scale * scale);
+    ex->dry = true;
   }
 }
 
@@ -35,34 +35,36 @@ void resblock_walk(struct resblock *block, struct parts *parts, int in, int out,
   if (in != out) parts_conv(parts, &block->shortcut, in, out, &conv_1x1, "conv_shortcut");
 }
 
-void resblock_forward(struct backend *be, const struct resblock *block, float *y, const float *x,
+void resblock_forward(struct exec *ex, const struct resblock *block, float *y, const float *x,
                       int height, int width, struct tile *tile) {
-  const size_t mark = arena_mark(&be->arena);
+  const size_t mark = arena_mark(&ex->arena);
   const int64_t pixels = (int64_t)height * width;
   const int in = block->in, out = block->out, groups = block->groups;
-  struct act *a = be_acts(be, pixels * (in > out ? in : out)); /* [height, width, in or out] */
-  float *h = y == x ? be_floats(be, pixels * out) : y;         /* [height, width, out]       */
+  struct act a =
+      be_acts(ex, block->conv1->input, pixels * (in > out ? in : out)); /* [h, w, in or out] */
+  float *h = y == x ? be_floats(ex, pixels * out) : y; /* [height, width, out]       */
 
-  norm_forward(be, a, x, &block->norm1, groups, height, width, true, tile);
-  be_conv2d(be, h, a, block->conv1, 1, height, width);
-  norm_forward(be, a, h, &block->norm2, groups, height, width, true, tile);
-  be_conv2d(be, h, a, block->conv2, 1, height, width);
+  norm_forward(ex, a, x, &block->norm1, groups, height, width, true, tile);
+  be_conv2d(ex, h, a, block->conv1, 1, height, width);
+  norm_forward(ex, a, h, &block->norm2, groups, height, width, true, tile);
+  be_conv2d(ex, h, a, block->conv2, 1, height, width);
   if (block->shortcut) {
-    float *s = be_floats(be, pixels * out);
-    be_conv2d(be, s, be_narrowed(be, x, pixels * in), block->shortcut, 1, height, width);
+    float *s = be_floats(ex, pixels * out);
+    be_conv2d(ex, s, be_narrowed(ex, block->shortcut->input, x, pixels * in), block->shortcut, 1,
+              height, width);
     x = s;
   }
-  be_add(be, y, x, h, pixels * out);
-  arena_reset(&be->arena, mark);
+  be_add(ex, y, x, h, pixels * out);
+  arena_reset(&ex->arena, mark);
 }
 
-void double_forward(struct backend *be, const struct conv *conv, float *y, const float *x,
-                    int height, int width) {
-  const size_t mark = arena_mark(&be->arena);
-  struct act *up = be_acts(be, (int64_t)4 * height * width * conv->in);
-  be_upsample2x(be, up, x, 1, height, width, conv->in);
-  be_conv2d(be, y, up, conv, 1, 2 * height, 2 * width);
-  arena_reset(&be->arena, mark);
+void double_forward(struct exec *ex, const struct conv *conv, float *y, const float *x, int height,
+                    int width) {
+  const size_t mark = arena_mark(&ex->arena);
+  struct act up = be_acts(ex, conv->input, (int64_t)4 * height * width * conv->in);
+  be_upsample2x(ex, up, x, 1, height, width, conv->in);
+  be_conv2d(ex, y, up, conv, 1, 2 * height, 2 * width);
+  arena_reset(&ex->arena, mark);
 }
 
 void attention_walk(struct attention_block *block, struct parts *parts, int channels, int groups,
@@ -75,19 +77,19 @@ void attention_walk(struct attention_block *block, struct parts *parts, int chan
   parts_linear(parts, &block->out, channels, channels, names[old_names] + 3, 1);
 }
 
-void attention_forward(struct backend *be, const struct attention_block *block, float *x,
-                       int height, int width) {
-  const size_t mark = arena_mark(&be->arena);
+void attention_forward(struct exec *ex, const struct attention_block *block, float *x, int height,
+                       int width) {
+  const size_t mark = arena_mark(&ex->arena);
   const int T = height * width, C = block->channels;
-  struct act *a = be_acts(be, (int64_t)T * C);    /* [T, C]    */
-  float *qkv = be_floats(be, (int64_t)T * 3 * C); /* [T, 3, C] */
-  struct act *o = be_acts(be, (int64_t)T * C);    /* [T, C]    */
-  float *y = be_floats(be, (int64_t)T * C);       /* [T, C]    */
+  struct act a = be_acts(ex, block->qkv->input, (int64_t)T * C); /* [T, C] */
+  float *qkv = be_floats(ex, (int64_t)T * 3 * C);                /* [T, 3, C] */
+  struct act o = be_acts(ex, block->out->input, (int64_t)T * C); /* [T, C] */
+  float *y = be_floats(ex, (int64_t)T * C);                      /* [T, C]    */
 
-  norm_forward(be, a, x, &block->norm, block->groups, height, width, false, NULL);
-  be_linear(be, qkv, a, block->qkv, T);
-  be_attention(be, o, qkv, 1, T, 1, C);
-  be_linear(be, y, o, block->out, T);
-  be_add(be, x, x, y, (int64_t)T * C);
-  arena_reset(&be->arena, mark);
+  norm_forward(ex, a, x, &block->norm, block->groups, height, width, false, NULL);
+  be_linear(ex, qkv, a, block->qkv, T);
+  be_attention(ex, o, qkv, 1, T, 1, C);
+  be_linear(ex, y, o, block->out, T);
+  be_add(ex, x, x, y, (int64_t)T * C);
+  arena_reset(&ex->arena, mark);
 }

@@ -27,7 +27,7 @@ struct tile {
 /* y [height, width, C] = GroupNorm(x) of eps 1e-6, or silu of it. tile NULL: x is the whole image.
  * At the norm that a sweep is for, the moments of x are added up and the rest of the tile runs
  * dry. */
-void norm_forward(struct backend *be, struct act *y, const float *x, const struct norm *norm,
+void norm_forward(struct exec *ex, struct act y, const float *x, const struct norm *norm,
                   int groups, int height, int width, bool silu, struct tile *tile);
 
 /* y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1 x))))) */
@@ -40,12 +40,12 @@ enum { RESBLOCK_NORMS = 2, RESBLOCK_CONVS = 2 };
 
 void resblock_walk(struct resblock *block, struct parts *parts, int in, int out, int groups);
 /* y [height, width, out] of x [height, width, in]; y may be x where in = out. */
-void resblock_forward(struct backend *be, const struct resblock *block, float *y, const float *x,
+void resblock_forward(struct exec *ex, const struct resblock *block, float *y, const float *x,
                       int height, int width, struct tile *tile);
 
 /* y [2 height, 2 width, out] = conv(nearest neighbours of x [height, width, in]) */
-void double_forward(struct backend *be, const struct conv *conv, float *y, const float *x,
-                    int height, int width);
+void double_forward(struct exec *ex, const struct conv *conv, float *y, const float *x, int height,
+                    int width);
 
 /* x + out(attention(qkv(GroupNorm(x)))): one head as wide as the image has channels. */
 struct attention_block {
@@ -57,7 +57,7 @@ struct attention_block {
 /* old_names: query, key, value, proj_attn instead of to_q, to_k, to_v, to_out.0. */
 void attention_walk(struct attention_block *block, struct parts *parts, int channels, int groups,
                     bool old_names);
-void attention_forward(struct backend *be, const struct attention_block *block, float *x,
-                       int height, int width);
+void attention_forward(struct exec *ex, const struct attention_block *block, float *x, int height,
+                       int width);
 
 #endif

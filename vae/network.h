@@ -12,13 +12,13 @@
 enum { VAE_STAGES = 2 };
 
 /* features [size * head_scale, same, stage[0].in] of latents [size, size, C] */
-typedef void vae_head(struct backend *be, const struct vae *vae, float *features,
-                      const float *latents, int size);
+typedef void vae_head(struct exec *ex, const struct vae *vae, float *features, const float *latents,
+                      int size);
 /* moments [size / factor, same, M] of image [size, size, 3]; M is C, or 2 C with log variances. */
-typedef void vae_encoder(struct backend *be, const struct vae *vae, float *moments,
-                         const float *image, int size);
+typedef void vae_encoder(struct exec *ex, const struct vae *vae, float *moments, const float *image,
+                         int size);
 /* y [height * scale, width * scale, out] of x [height, width, in] by stage s */
-typedef void vae_stage_forward(struct backend *be, const struct vae *vae, int s, float *y,
+typedef void vae_stage_forward(struct exec *ex, const struct vae *vae, int s, float *y,
                                const float *x, int height, int width, struct tile *tile);
 
 struct vae_stage {
@@ -42,15 +42,15 @@ struct vae {
 };
 
 /* Each fills a cleared struct vae. On failure vae_close still frees what was made. */
-enum ditmoe_status kl_open(struct backend *be, struct vae *vae, const char *config_path,
+enum ditmoe_status kl_open(struct exec *ex, struct vae *vae, const char *config_path,
                            const struct ditmoe_checkpoint *file);
 /* Either file may be NULL. */
-enum ditmoe_status taesd_open(struct backend *be, struct vae *vae,
+enum ditmoe_status taesd_open(struct exec *ex, struct vae *vae,
                               const struct ditmoe_checkpoint *decoder,
                               const struct ditmoe_checkpoint *encoder);
 
 /* Stage s on an image [size, size, in] in tiles of `side`, at once if side >= size. */
-void tiles_forward(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
+void tiles_forward(struct exec *ex, const struct vae *vae, int s, float *y, const float *x,
                    int size, int side);
 
 #endif

@@ -50,82 +50,85 @@ static void chain_walk(struct chain *chain, struct parts *parts, const struct la
 }
 
 /* x [height, width, WIDTH] in place. */
-static void block_forward(struct backend *be, struct conv *const conv[3], float *x, int height,
+static void block_forward(struct exec *ex, struct conv *const conv[3], float *x, int height,
                           int width) {
-  const size_t mark = arena_mark(&be->arena);
+  const size_t mark = arena_mark(&ex->arena);
   const int64_t n = (int64_t)height * width * WIDTH;
-  float *a = be_floats(be, n), *b = be_floats(be, n); /* [height, width, WIDTH] */
-  be_conv2d(be, a, be_narrowed(be, x, n), conv[0], 1, height, width);
-  be_relu(be, a, a, n);
-  be_conv2d(be, b, be_narrowed(be, a, n), conv[1], 1, height, width);
-  be_relu(be, b, b, n);
-  be_conv2d(be, a, be_narrowed(be, b, n), conv[2], 1, height, width);
-  be_add(be, x, x, a, n);
-  be_relu(be, x, x, n);
-  arena_reset(&be->arena, mark);
+  float *a = be_floats(ex, n), *b = be_floats(ex, n); /* [height, width, WIDTH] */
+  be_conv2d(ex, a, be_narrowed(ex, conv[0]->input, x, n), conv[0], 1, height, width);
+  be_relu(ex, a, a, n);
+  be_conv2d(ex, b, be_narrowed(ex, conv[1]->input, a, n), conv[1], 1, height, width);
+  be_relu(ex, b, b, n);
+  be_conv2d(ex, a, be_narrowed(ex, conv[2]->input, b, n), conv[2], 1, height, width);
+  be_add(ex, x, x, a, n);
+  be_relu(ex, x, x, n);
+  arena_reset(&ex->arena, mark);
 }
 
-static void blocks_forward(struct backend *be, const struct step *step, int blocks, float *x,
+static void blocks_forward(struct exec *ex, const struct step *step, int blocks, float *x,
                            int height, int width) {
-  for (int b = 0; b < blocks; b++) block_forward(be, step->block[b], x, height, width);
+  for (int b = 0; b < blocks; b++) block_forward(ex, step->block[b], x, height, width);
 }
 
 /* y [2 height, 2 width, WIDTH] = a later step of the decoder on x [height, width, WIDTH] */
-static void step_forward(struct backend *be, const struct taesd *taesd, int s, float *y,
+static void step_forward(struct exec *ex, const struct taesd *taesd, int s, float *y,
                          const float *x, int height, int width) {
   const struct step *step = &taesd->decoder.step[s];
-  double_forward(be, step->conv, y, x, height, width);
-  blocks_forward(be, step, decoder_layout.blocks[s], y, 2 * height, 2 * width);
+  double_forward(ex, step->conv, y, x, height, width);
+  blocks_forward(ex, step, decoder_layout.blocks[s], y, 2 * height, 2 * width);
 }
 
-static void taesd_head(struct backend *be, const struct vae *vae, float *features,
+static void taesd_head(struct exec *ex, const struct vae *vae, float *features,
                        const float *latents, int size) {
   const struct taesd *taesd = vae->taesd;
-  const size_t mark = arena_mark(&be->arena);
+  const size_t mark = arena_mark(&ex->arena);
   const int64_t pixels = (int64_t)size * size, C = vae->info.latent_channels;
-  float *z = be_floats(be, pixels * C);     /* [size, size, C]     */
-  float *x = be_floats(be, pixels * WIDTH); /* [size, size, WIDTH] */
-  be_tanh_clamp(be, z, latents, 3, pixels * C);
-  be_conv2d(be, x, be_narrowed(be, z, pixels * C), taesd->decoder.step[0].conv, 1, size, size);
-  be_relu(be, x, x, pixels * WIDTH);
-  blocks_forward(be, &taesd->decoder.step[0], decoder_layout.blocks[0], x, size, size);
-  step_forward(be, taesd, 1, features, x, size, size);
-  arena_reset(&be->arena, mark);
+  float *z = be_floats(ex, pixels * C);     /* [size, size, C]     */
+  float *x = be_floats(ex, pixels * WIDTH); /* [size, size, WIDTH] */
+  be_tanh_clamp(ex, z, latents, 3, pixels * C);
+  const struct conv *first = taesd->decoder.step[0].conv;
+  be_conv2d(ex, x, be_narrowed(ex, first->input, z, pixels * C), first, 1, size, size);
+  be_relu(ex, x, x, pixels * WIDTH);
+  blocks_forward(ex, &taesd->decoder.step[0], decoder_layout.blocks[0], x, size, size);
+  step_forward(ex, taesd, 1, features, x, size, size);
+  arena_reset(&ex->arena, mark);
 }
 
-static void taesd_stage(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
+static void taesd_stage(struct exec *ex, const struct vae *vae, int s, float *y, const float *x,
                         int height, int width, struct tile *tile) {
   const struct taesd *taesd = vae->taesd;
   (void)tile; /* there are no norms */
   if (s < VAE_STAGES - 1) {
-    step_forward(be, taesd, HEAD_STEPS + s, y, x, height, width);
+    step_forward(ex, taesd, HEAD_STEPS + s, y, x, height, width);
     return;
   }
-  const size_t mark = arena_mark(&be->arena);
-  float *top = be_floats(be, (int64_t)4 * height * width * WIDTH); /* [2 height, 2 width, WIDTH] */
-  step_forward(be, taesd, HEAD_STEPS + s, top, x, height, width);
-  be_conv2d(be, y, be_narrowed(be, top, (int64_t)4 * height * width * WIDTH), taesd->decoder.out, 1,
+  const size_t mark = arena_mark(&ex->arena);
+  float *top = be_floats(ex, (int64_t)4 * height * width * WIDTH); /* [2 height, 2 width, WIDTH] */
+  step_forward(ex, taesd, HEAD_STEPS + s, top, x, height, width);
+  const struct conv *out = taesd->decoder.out;
+  be_conv2d(ex, y, be_narrowed(ex, out->input, top, (int64_t)4 * height * width * WIDTH), out, 1,
             2 * height, 2 * width);
-  arena_reset(&be->arena, mark);
+  arena_reset(&ex->arena, mark);
 }
 
-static void taesd_encode(struct backend *be, const struct vae *vae, float *moments,
-                         const float *image, int size) {
+static void taesd_encode(struct exec *ex, const struct vae *vae, float *moments, const float *image,
+                         int size) {
   const struct chain *encoder = &vae->taesd->encoder;
-  const size_t mark = arena_mark(&be->arena);
+  const size_t mark = arena_mark(&ex->arena);
   const float *x = image;
   for (int s = 0; s < STEPS; s++) {
     const int half = s ? size / 2 : size;
-    float *y = be_floats(be, (int64_t)half * half * WIDTH); /* [half, half, WIDTH] */
-    be_conv2d(be, y, be_narrowed(be, x, (int64_t)size * size * (s ? WIDTH : 3)),
-              encoder->step[s].conv, 1, size, size);
-    blocks_forward(be, &encoder->step[s], encoder_layout.blocks[s], y, half, half);
+    float *y = be_floats(ex, (int64_t)half * half * WIDTH); /* [half, half, WIDTH] */
+    const struct conv *conv = encoder->step[s].conv;
+    be_conv2d(ex, y, be_narrowed(ex, conv->input, x, (int64_t)size * size * (s ? WIDTH : 3)), conv,
+              1, size, size);
+    blocks_forward(ex, &encoder->step[s], encoder_layout.blocks[s], y, half, half);
     x = y;
     size = half;
   }
-  be_conv2d(be, moments, be_narrowed(be, x, (int64_t)size * size * WIDTH), encoder->out, 1, size,
-            size);
-  arena_reset(&be->arena, mark);
+  be_conv2d(ex, moments, be_narrowed(ex, encoder->out->input, x, (int64_t)size * size * WIDTH),
+            encoder->out, 1, size, size);
+  arena_reset(&ex->arena, mark);
 }
 
 static void describe(struct vae *vae, int C) {
@@ -157,23 +160,23 @@ static int latent_channels(const struct ditmoe_checkpoint *file, const char *nam
   return plausible ? (int)weight->shape[axis] : 4;
 }
 
-enum ditmoe_status taesd_open(struct backend *be, struct vae *vae,
+enum ditmoe_status taesd_open(struct exec *ex, struct vae *vae,
                               const struct ditmoe_checkpoint *decoder,
                               const struct ditmoe_checkpoint *encoder) {
   const int C =
       decoder ? latent_channels(decoder, "1.weight", 1) : latent_channels(encoder, "14.weight", 0);
-  TRY(mem_zalloc(be->ctx, 1, sizeof *vae->taesd, "the autoencoder", &vae->taesd));
+  TRY(mem_zalloc(ex->ctx, 1, sizeof *vae->taesd, "the autoencoder", &vae->taesd));
   describe(vae, C);
   vae->info.can_encode = encoder != NULL;
   vae->info.can_decode = decoder != NULL;
-  for (int i = 0; i < 2; i++) vae->parts[i] = (struct parts){.ctx = be->ctx};
+  for (int i = 0; i < 2; i++) vae->parts[i] = (struct parts){.ctx = ex->ctx};
   if (decoder) {
     chain_walk(&vae->taesd->decoder, &vae->parts[0], &decoder_layout, C, 3, &conv_plain);
-    TRY(parts_load(&vae->parts[0], be, decoder, "taesd decoder", &vae->info.weight_bytes));
+    TRY(parts_load(&vae->parts[0], ex, decoder, "taesd decoder", &vae->info.weight_bytes));
   }
   if (encoder) {
     chain_walk(&vae->taesd->encoder, &vae->parts[1], &encoder_layout, 3, C, &conv_halve);
-    TRY(parts_load(&vae->parts[1], be, encoder, "taesd encoder", &vae->info.weight_bytes));
+    TRY(parts_load(&vae->parts[1], ex, encoder, "taesd encoder", &vae->info.weight_bytes));
   }
   return DITMOE_OK;
 }

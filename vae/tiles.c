@@ -36,13 +36,12 @@ static float *view_at(struct view view, int y, int x) {
   return view.data + ((int64_t)y * view.width + x) * view.C;
 }
 
-/* dst from (y, x) on = src in a box. A row of it is one piece: row `zero` of a matrix of its
- * length. */
-static void copy_box(struct backend *be, struct view dst, int y, int x, struct view src,
-                     struct box box, const int32_t *zero) {
-  const int n = (box.right - box.left) * src.C;
-  for (int row = box.top; be_active(be) && row < box.bottom; row++)
-    be_gather_rows(be, view_at(dst, y + row - box.top, x), view_at(src, row, box.left), zero, 1, n);
+/* dst from (y, x) on = src in a box. */
+static void copy_box(struct exec *ex, struct view dst, int y, int x, struct view src,
+                     struct box box) {
+  const size_t bytes = (size_t)(box.right - box.left) * (size_t)src.C * sizeof(float);
+  for (int row = box.top; be_active(ex) && row < box.bottom; row++)
+    be_copy(ex, view_at(dst, y + row - box.top, x), view_at(src, row, box.left), bytes);
 }
 
 /* All tiles of a stage, as often as its norms need. */
@@ -50,74 +49,67 @@ struct sweep {
   const struct vae *vae;
   int s, size, side;
   struct view x, y; /* the whole image before and after the stage */
-  const int32_t *zero;
   struct tile tile;
 };
 
-static void run_tile(struct backend *be, struct sweep *sweep, struct box own) {
+static void run_tile(struct exec *ex, struct sweep *sweep, struct box own) {
   const struct vae_stage *stage = &sweep->vae->stage[sweep->s];
   const struct box area = box_widen(own, stage->margin, sweep->size);
   const int height = area.bottom - area.top, width = area.right - area.left, scale = stage->scale;
   const struct box window = {own.top - area.top, own.left - area.left, own.bottom - area.top,
                              own.right - area.left};
   const int64_t pixels = (int64_t)height * width;
-  const bool measuring = be->arena.measuring;
-  const size_t mark = arena_mark(&be->arena);
-  const struct view x = {be_floats(be, pixels * stage->in), width, stage->in};
-  const struct view y = {be_floats(be, pixels * scale * scale * stage->out), width * scale,
+  const bool dry = ex->dry;
+  const size_t mark = arena_mark(&ex->arena);
+  const struct view x = {be_floats(ex, pixels * stage->in), width, stage->in};
+  const struct view y = {be_floats(ex, pixels * scale * scale * stage->out), width * scale,
                          stage->out};
 
   sweep->tile.window = window;
   sweep->tile.width = width;
   sweep->tile.next = 0;
-  copy_box(be, x, 0, 0, sweep->x, area, sweep->zero);
-  sweep->vae->stage_forward(be, sweep->vae, sweep->s, y.data, x.data, height, width, &sweep->tile);
-  copy_box(be, sweep->y, own.top * scale, own.left * scale, y, box_scale(window, scale),
-           sweep->zero);
-  be->arena.measuring = measuring;
-  arena_reset(&be->arena, mark);
+  copy_box(ex, x, 0, 0, sweep->x, area);
+  sweep->vae->stage_forward(ex, sweep->vae, sweep->s, y.data, x.data, height, width, &sweep->tile);
+  copy_box(ex, sweep->y, own.top * scale, own.left * scale, y, box_scale(window, scale));
+  ex->dry = dry;
+  arena_reset(&ex->arena, mark);
 }
 
-static void run_tiles(struct backend *be, struct sweep *sweep) {
+static void run_tiles(struct exec *ex, struct sweep *sweep) {
   const int size = sweep->size, side = sweep->side;
   for (int top = 0; top < size; top += side)
     for (int left = 0; left < size; left += side)
-      run_tile(be, sweep,
+      run_tile(ex, sweep,
                (struct box){top, left, lesser(top + side, size), lesser(left + side, size)});
 }
 
 /* [norms, groups, 2] doubles of the arena, cleared. */
-static double *moments_alloc(struct backend *be, int norms, int groups) {
-  static const double zeros[2 * VAE_GROUPS];
-  const size_t n = 2 * (size_t)groups;
-  double *moments = (double *)(void *)be_floats(be, (int64_t)2 * norms * (int64_t)n);
-  for (size_t k = 0; be_active(be) && k < (size_t)norms; k++)
-    be_upload(be, moments + k * n, zeros, n * sizeof *zeros);
+static double *moments_alloc(struct exec *ex, int norms, int groups) {
+  const int64_t n = (int64_t)norms * groups * 2;
+  double *moments = (double *)(void *)be_floats(ex, 2 * n);
+  be_fill(ex, moments, 0, (size_t)n * sizeof *moments);
   return moments;
 }
 
-void tiles_forward(struct backend *be, const struct vae *vae, int s, float *y, const float *x,
+void tiles_forward(struct exec *ex, const struct vae *vae, int s, float *y, const float *x,
                    int size, int side) {
   const struct vae_stage *stage = &vae->stage[s];
   if (side >= size) {
-    vae->stage_forward(be, vae, s, y, x, size, size, NULL);
+    vae->stage_forward(ex, vae, s, y, x, size, size, NULL);
     return;
   }
-  const size_t mark = arena_mark(&be->arena);
-  int32_t *zero = be_ints(be, 1);
+  const size_t mark = arena_mark(&ex->arena);
   struct sweep sweep = {.vae = vae,
                         .s = s,
                         .size = size,
                         .side = side,
                         .x = {(float *)x, size, stage->in},
                         .y = {y, size * stage->scale, stage->out},
-                        .zero = zero,
                         .tile = {.area = (int64_t)size * size,
-                                 .moments = moments_alloc(be, stage->norms, vae->groups)}};
-  be_upload(be, zero, &(int32_t){0}, sizeof *zero);
-  for (int k = 0; be->status == DITMOE_OK && k <= stage->norms; k++) {
+                                 .moments = moments_alloc(ex, stage->norms, vae->groups)}};
+  for (int k = 0; ex->status == DITMOE_OK && k <= stage->norms; k++) {
     sweep.tile.sweep = k;
-    run_tiles(be, &sweep);
+    run_tiles(ex, &sweep);
   }
-  arena_reset(&be->arena, mark);
+  arena_reset(&ex->arena, mark);
 }

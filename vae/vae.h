@@ -24,23 +24,23 @@ struct vae;
 /* path: a folder with config.json and weights, a diffusers pipeline folder (its vae/), or a
  * weights file (taesd, or autoencoder-kl with config.json beside it). The backend makes the
  * weights and must outlive the vae. */
-enum ditmoe_status vae_open(struct backend *be, const char *path, struct vae **out);
-void vae_close(struct backend *be, struct vae *vae);
+enum ditmoe_status vae_open(struct exec *ex, const char *path, struct vae **out);
+void vae_close(struct exec *ex, struct vae *vae);
 void vae_describe(const struct vae *vae, struct vae_info *out);
 
 /* image [3, size * factor, ...] (host) of latents [C, size, size] (host), as the denoiser has
  * them. tile: latent side of a tile, 0 or >= size for none. Tiles bound the memory and give the
  * same image up to rounding, for several times the work (tiles.c). The backend's arena must hold
  * vae_decode_bytes(). */
-enum ditmoe_status vae_decode(struct backend *be, const struct vae *vae, float *image,
+enum ditmoe_status vae_decode(struct exec *ex, const struct vae *vae, float *image,
                               const float *latents, int size, int tile);
 /* mean and log variance [C, size / factor, ...] (clamped to [-30, 20], unscaled moments) of image
  * [3, size, size]; taesd: log_variance is not written. */
-enum ditmoe_status vae_encode(struct backend *be, const struct vae *vae, float *mean,
+enum ditmoe_status vae_encode(struct exec *ex, const struct vae *vae, float *mean,
                               float *log_variance, const float *image, int size);
 /* Arena bytes for a size (latent side), by a dry run of the same code. */
-size_t vae_decode_bytes(struct backend *be, const struct vae *vae, int size, int tile);
-size_t vae_encode_bytes(struct backend *be, const struct vae *vae, int size);
+size_t vae_decode_bytes(const struct exec *ex, const struct vae *vae, int size, int tile);
+size_t vae_encode_bytes(const struct exec *ex, const struct vae *vae, int size);
 
 /* pixels [size, size, 3] of image [3, size, size]: trunc(clamp(127.5 x + 128, 0, 255)), NaN 0. */
 void vae_pixels(uint8_t *pixels, const float *image, int size);

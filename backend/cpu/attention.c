@@ -58,41 +58,38 @@ static void attention_f32(struct attention_scratch *s, const struct cpu_kernels 
                     least(columns, count - p * columns), d);
 }
 
-static struct cpu_head head_of(const struct backend *be, struct act *o, const float *qkv,
-                               int64_t index, int T, int H, int d) {
+static struct cpu_head head_of(struct act o, const float *qkv, int64_t index, int T, int H, int d) {
   int64_t D = (int64_t)H * d, b = index / H, h = index % H;
   const float *q = qkv + b * T * 3 * D + h * d;
-  return (struct cpu_head){q, q + D, q + 2 * D, act_at(be, o, b * T * D + h * d), 3 * D, D, T, d};
+  return (struct cpu_head){q, q + D, q + 2 * D, act_at(o, b * T * D + h * d), 3 * D, D, T, d};
 }
 
 /* Queries of a task: whole panels, as many as the working memory holds, fewer if threads would have
  * nothing to do. */
-static int queries_of(const struct backend *be, int64_t heads, int T, int d) {
-  int columns = cpu_state(be)->kernels->attention->columns;
+static int queries_of(const struct exec *ex, int64_t heads, int T, int d) {
+  int columns = cpu_kernels(ex)->attention->columns;
   int queries = least(CPU_QUERIES, CPU_QUERY_VALUES / ((d + 31) / 32 * 32)) / columns * columns;
-  while (queries >= 2 * columns && heads * ((T + queries - 1) / queries) < 4 * be->threads)
+  while (queries >= 2 * columns && heads * ((T + queries - 1) / queries) < 4 * ex->device->threads)
     queries = queries / 2 / columns * columns;
   return queries;
 }
 
-void cpu_attention(struct backend *be, struct act *o, const float *qkv, int B, int T, int H,
-                   int d) {
-  const struct cpu_state *cpu = cpu_state(be);
-  const struct cpu_kernels *kernels = cpu->kernels;
+void cpu_attention(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d) {
+  const struct cpu_kernels *kernels = cpu_kernels(ex);
   if (d > CPU_HEAD_MAX) { /* wider than the working memory; no known model is */
-    backend_ref.attention(be, o, qkv, B, T, H, d);
+    backend_ref.attention(ex, o, qkv, B, T, H, d);
     return;
   }
-  int queries = queries_of(be, (int64_t)B * H, T, d), blocks = (T + queries - 1) / queries;
+  int queries = queries_of(ex, (int64_t)B * H, T, d), blocks = (T + queries - 1) / queries;
   bool large = 2.0 * B * H * T * T * d > CPU_PARALLEL_PRODUCTS;
-#pragma omp parallel for num_threads(be->threads) schedule(dynamic) if (large)
+#pragma omp parallel for num_threads(ex->device->threads) schedule(dynamic) if (large)
   for (int64_t i = 0; i < (int64_t)B * H * blocks; i++) {
-    union cpu_scratch *scratch = &cpu->scratch[omp_get_thread_num()];
-    struct cpu_head h = head_of(be, o, qkv, i / blocks, T, H, d);
+    union thread_scratch *scratch = &cpu_scratch(ex)->thread[omp_get_thread_num()];
+    struct cpu_head h = head_of(o, qkv, i / blocks, T, H, d);
     int first = (int)(i % blocks) * queries, count = least(queries, T - first);
-    if (be->dtype == DT_BF16 && kernels->attention_bf16)
+    if (o.type == DT_BF16 && kernels->attention_bf16)
       kernels->attention_bf16(&scratch->attention_bf16, kernels->gemm[CPU_BF16], &h, first, count);
     else
-      attention_f32(&scratch->attention, kernels, cpu_type(be), &h, first, count);
+      attention_f32(&scratch->attention, kernels, cpu_type(o.type), &h, first, count);
   }
 }

@@ -20,10 +20,10 @@ static void windows_weights(float *out, const float *weight, const struct conv *
 }
 
 /* matrix [count, out, columns] of weight [out, in, area], through `values`, as many as it has. */
-static void transform(struct backend *be, float *matrix, float *values, const struct tensor *weight,
+static void transform(struct exec *ex, float *matrix, float *values, const struct tensor *weight,
                       const struct conv *w, int count) {
   const int64_t each = weight->elements / w->out;
-  CPU_PARALLEL_FOR(be, weight->elements)
+  CPU_PARALLEL_FOR(ex, weight->elements)
   for (int64_t o = 0; o < w->out; o++) {
     float *own = values + o * each;
     tensor_read_f32(own, weight, o * each, each);
@@ -35,7 +35,7 @@ static void transform(struct backend *be, float *matrix, float *values, const st
 }
 
 /* A matrix [out, columns] as a linear layer. */
-static enum ditmoe_status pack(struct backend *be, const float *matrix, int64_t columns,
+static enum ditmoe_status pack(struct exec *ex, const float *matrix, int64_t columns,
                                const struct tensor *weight, const struct tensor *bias,
                                struct linear **out) {
   const int64_t rows = weight->shape[0];
@@ -46,51 +46,55 @@ static enum ditmoe_status pack(struct backend *be, const float *matrix, int64_t 
                           .elements = rows * columns,
                           .data = matrix};
   return cpu_linear_create(
-      be, &(struct linear_source){.parts = 1, .weight = {&tensor}, .bias = {bias}}, out);
+      ex,
+      &(struct linear_source){
+          .parts = 1, .input = ex->compute, .weight = {&tensor}, .bias = {bias}},
+      out);
 }
 
 /* The first matrix has the bias. */
-static enum ditmoe_status make(struct backend *be, struct conv *w, const struct tensor *weight,
+static enum ditmoe_status make(struct exec *ex, struct conv *w, const struct tensor *weight,
                                const struct tensor *bias) {
   struct cpu_conv *made = w->data;
   float *matrix;
-  made->count = winograd_fits(be, w) ? WINOGRAD_PLACES : 1;
+  made->count = winograd_fits(ex, w) ? WINOGRAD_PLACES : 1;
   const int64_t columns = made->count > 1 ? w->in : weight->elements / w->out;
   const int64_t each = w->out * columns, all = made->count * each;
-  TRY(mem_alloc(be->ctx, (size_t)(all + weight->elements), sizeof *matrix, weight->name, &matrix));
-  transform(be, matrix, matrix + all, weight, w, made->count);
+  TRY(mem_alloc(ex->ctx, (size_t)(all + weight->elements), sizeof *matrix, weight->name, &matrix));
+  transform(ex, matrix, matrix + all, weight, w, made->count);
   enum ditmoe_status status = DITMOE_OK;
   for (int i = 0; i < made->count && status == DITMOE_OK; i++) {
-    status = pack(be, matrix + i * each, columns, weight, i == 0 ? bias : NULL, &made->matrix[i]);
+    status = pack(ex, matrix + i * each, columns, weight, i == 0 ? bias : NULL, &made->matrix[i]);
     if (status == DITMOE_OK) w->bytes += made->matrix[i]->bytes;
   }
-  mem_free(be->ctx, matrix);
+  mem_free(ex->ctx, matrix);
   return status;
 }
 
-enum ditmoe_status cpu_conv_create(struct backend *be, const struct tensor *weight,
+enum ditmoe_status cpu_conv_create(struct exec *ex, const struct tensor *weight,
                                    const struct tensor *bias, const struct conv_window *window,
                                    struct conv **out) {
   struct conv shape, *w;
-  TRY(conv_source_shape(be->ctx, weight, bias, window, &shape));
-  TRY(mem_alloc(be->ctx, 1, sizeof *w, "a convolution", &w));
+  TRY(conv_source_shape(ex->ctx, weight, bias, window, &shape));
+  TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a convolution", &w));
   *w = shape;
+  w->input = ex->compute;
   enum ditmoe_status status =
-      mem_zalloc(be->ctx, 1, sizeof(struct cpu_conv), "a convolution", &w->data);
-  if (status == DITMOE_OK) status = make(be, w, weight, bias);
+      mem_zalloc(ex->ctx, 1, sizeof(struct cpu_conv), "a convolution", &w->data);
+  if (status == DITMOE_OK) status = make(ex, w, weight, bias);
   if (status != DITMOE_OK) {
-    cpu_conv_destroy(be, w);
+    cpu_conv_destroy(ex, w);
     return status;
   }
   *out = w;
   return DITMOE_OK;
 }
 
-void cpu_conv_destroy(struct backend *be, struct conv *conv) {
+void cpu_conv_destroy(struct exec *ex, struct conv *conv) {
   struct cpu_conv *made = conv ? conv->data : NULL;
-  for (int i = 0; made && i < made->count; i++) cpu_linear_destroy(be, made->matrix[i]);
-  mem_free(be->ctx, made);
-  mem_free(be->ctx, conv);
+  for (int i = 0; made && i < made->count; i++) cpu_linear_destroy(ex, made->matrix[i]);
+  mem_free(ex->ctx, made);
+  mem_free(ex->ctx, conv);
 }
 
 /* An output pixel. */
@@ -326,7 +330,7 @@ static const struct linear *matrix_of(const struct conv *w) {
 
 static struct window window_over(const struct conv *w, int height, int width) {
   return (struct window){.conv = w,
-                         .size = (int64_t)dtype_size(matrix_of(w)->type),
+                         .size = (int64_t)dtype_size(w->input),
                          .height = height,
                          .width = width,
                          .rows = conv_size(w, 0, height),
@@ -336,35 +340,35 @@ static struct window window_over(const struct conv *w, int height, int width) {
 }
 
 /* A branch as a product of the windows over B images x. */
-static struct gemm product_of(const struct backend *be, const struct conv_branch *b,
-                              const struct window *window, const struct act *x, int B) {
+static struct gemm product_of(const struct conv_branch *b, const struct window *window,
+                              struct act x, int B) {
   struct gemm g = {.w = matrix_of(b->w),
                    .finish = FINISH_PLAIN,
-                   .x = x,
+                   .x = x.data,
                    .y = b->sum,
                    .ldx = b->w->in,
                    .ldy = b->w->out,
                    .rows = (int64_t)B * window->rows * window->columns};
-  if (b->y) g.finish = FINISH_RELU, g.y = act_at(be, b->y, b->at), g.ldy = b->ldy;
+  if (b->y.data) g.finish = FINISH_RELU, g.y = act_at(b->y, b->at), g.ldy = b->ldy;
   if (!is_linear(b->w)) g.window = window;
   return g;
 }
 
-void cpu_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
-                int height, int width) {
-  cpu_conv2d_relu(be, &(struct conv_branch){.w = w, .sum = y}, 1, x, B, height, width);
+void cpu_conv2d(struct exec *ex, float *y, struct act x, const struct conv *w, int B, int height,
+                int width) {
+  cpu_conv2d_relu(ex, &(struct conv_branch){.w = w, .sum = y}, 1, x, B, height, width);
 }
 
-void cpu_conv2d_relu(struct backend *be, const struct conv_branch *branches, int count,
-                     const struct act *x, int B, int height, int width) {
+void cpu_conv2d_relu(struct exec *ex, const struct conv_branch *branches, int count, struct act x,
+                     int B, int height, int width) {
   const bool tiles = ((const struct cpu_conv *)branches->w->data)->count > 1;
   struct window windows[CONV_BRANCHES];
   struct gemm g[CONV_BRANCHES];
   for (int i = 0; i < count; i++) {
     windows[i] = window_over(branches[i].w, height, width);
-    g[i] = product_of(be, &branches[i], &windows[i], x, B);
+    g[i] = product_of(&branches[i], &windows[i], x, B);
     g[i].beside = i + 1 < count ? &g[i + 1] : NULL;
-    if (tiles) winograd_run(be, &g[i]);
+    if (tiles) winograd_run(ex, &g[i]);
   }
-  if (!tiles) gemm_run_one(be, g);
+  if (!tiles) gemm_run_one(ex, g);
 }

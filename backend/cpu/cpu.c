@@ -23,39 +23,43 @@ static void make_operations(void) {
 
 const struct backend_ops backend_cpu = {.name = "cpu", .init = cpu_init, .fini = cpu_fini};
 
-enum dtype cpu_best_dtype(const struct backend *be) {
-  return cpu_state(be)->kernels->best == CPU_BF16 ? DT_BF16 : DT_F32;
+enum dtype cpu_best_dtype(const struct device *device) {
+  const struct cpu_kernels *kernels = device->state;
+  return kernels->best == CPU_BF16 ? DT_BF16 : DT_F32;
 }
 
-enum ditmoe_status cpu_init(struct backend *be, const char *tier) {
-  struct ditmoe_ctx *ctx = be->ctx;
-  struct cpu_state *cpu;
+enum ditmoe_status cpu_init(struct device *device, struct ditmoe_ctx *ctx, const char *tier) {
   const struct cpu_kernels *kernels;
   TRY(isa_select(ctx, tier, &kernels));
-  if (be->threads > CPU_THREADS_MAX)
-    return fail(ctx, DITMOE_USAGE, "threads: at most %d, found %d", CPU_THREADS_MAX, be->threads);
-  TRY(mem_zalloc(ctx, 1, sizeof *cpu, "the CPU backend", &cpu));
-  be->state = cpu;
-  cpu->kernels = kernels;
-  enum ditmoe_status status = mem_alloc(ctx, (size_t)be->threads, sizeof *cpu->scratch,
-                                        "working memory of the threads", &cpu->scratch);
-  if (status == DITMOE_OK)
-    status = mem_alloc(ctx, CPU_GROUP_PIECES * CPU_GROUPS_MAX, sizeof *cpu->group_sums,
-                       "working memory of GroupNorm", &cpu->group_sums);
-  if (status != DITMOE_OK) {
-    cpu_fini(be);
-    return status;
-  }
+  if (device->threads > CPU_THREADS_MAX)
+    return fail(ctx, DITMOE_USAGE, "threads: at most %d, found %d", CPU_THREADS_MAX,
+                device->threads);
   pthread_once(&operations_once, make_operations);
-  be->ops = &operations;
-  be->tier = kernels->tier;
+  device->ops = &operations;
+  device->tier = kernels->tier;
+  device->state = kernels;
   return DITMOE_OK;
 }
 
-void cpu_fini(struct backend *be) {
-  struct cpu_state *cpu = cpu_state(be);
-  mem_free(be->ctx, cpu->group_sums);
-  mem_free(be->ctx, cpu->scratch);
-  mem_free(be->ctx, cpu);
-  be->state = NULL;
+void cpu_fini(struct device *device, struct ditmoe_ctx *ctx) {
+  (void)device;
+  (void)ctx;
+}
+
+enum ditmoe_status cpu_exec_init(struct exec *ex) {
+  struct cpu_scratch *scratch;
+  TRY(mem_zalloc(ex->ctx, 1, sizeof *scratch, "the CPU backend", &scratch));
+  ex->state = scratch;
+  TRY(mem_alloc(ex->ctx, (size_t)ex->device->threads, sizeof *scratch->thread,
+                "working memory of the threads", &scratch->thread));
+  return mem_alloc(ex->ctx, CPU_GROUP_PIECES * CPU_GROUPS_MAX, sizeof *scratch->group_sums,
+                   "working memory of GroupNorm", &scratch->group_sums);
+}
+
+void cpu_exec_fini(struct exec *ex) {
+  struct cpu_scratch *scratch = cpu_scratch(ex);
+  if (!scratch) return;
+  mem_free(ex->ctx, scratch->group_sums);
+  mem_free(ex->ctx, scratch->thread);
+  mem_free(ex->ctx, scratch);
 }

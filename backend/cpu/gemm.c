@@ -23,8 +23,8 @@ struct cut {
   int rows, columns, multiple;
 };
 
-static const struct gemm_kernels *kernels_of(const struct cpu_state *cpu, const struct gemm *g) {
-  return linear_kernels(g->w, cpu->kernels);
+static const struct gemm_kernels *kernels_of(const struct cpu_kernels *cpu, const struct gemm *g) {
+  return linear_kernels(g->w, cpu);
 }
 
 /* Panels of a product and those beside it. */
@@ -50,7 +50,7 @@ static int64_t tasks_of(const struct gemm *g, const struct gemm_kernels *k, stru
   return grid.row_blocks * grid.column_blocks;
 }
 
-static int64_t tasks_in(const struct cpu_state *cpu, const struct gemm_list *list,
+static int64_t tasks_in(const struct cpu_kernels *cpu, const struct gemm_list *list,
                         struct cut most) {
   int64_t tasks = 0;
   for (int i = 0; i < list->count; i++) {
@@ -61,7 +61,7 @@ static int64_t tasks_in(const struct cpu_state *cpu, const struct gemm_list *lis
 }
 
 /* The largest blocks that still keep all threads busy. */
-static struct cut choose_cut(const struct cpu_state *cpu, const struct gemm_list *list,
+static struct cut choose_cut(const struct cpu_kernels *cpu, const struct gemm_list *list,
                              int threads) {
   struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK, list->count == 1 ? threads : 1};
   int64_t enough = threads > 1 ? 4 * (int64_t)threads : 1;
@@ -81,13 +81,13 @@ static int64_t part_of(int64_t n, int64_t most) { return ceil_div(n, ceil_div(n,
 
 static const void *input_row(const struct gemm *g, int64_t row) {
   int64_t at = g->index ? g->index[row] : row;
-  return (const char *)g->x + at * g->ldx * (int64_t)dtype_size(g->w->type);
+  return (const char *)g->x + at * g->ldx * (int64_t)dtype_size(g->w->input);
 }
 
 /* These inputs of `rows` rows, then zeros up to `padded`. */
 static void load_strip(char *strip, const struct gemm *g, const struct gemm_kernels *k, int64_t row,
                        int rows, struct inputs inputs, int padded) {
-  const int64_t skip = inputs.begin * (int64_t)dtype_size(g->w->type);
+  const int64_t skip = inputs.begin * (int64_t)dtype_size(g->w->input);
   if (g->window) window_read(strip, k, g, row, rows, inputs);
   for (int i = 0; i < rows; i++, strip += k->stride) {
     if (!g->window) k->load(strip, (const char *)input_row(g, row + i) + skip, inputs.count);
@@ -134,7 +134,7 @@ struct strip {
  * SETS fall into few sets of the first-level cache, and a copy is faster. */
 static bool can_stay(const struct gemm *g, const struct gemm_kernels *k) {
   enum { SETS = 2048 };
-  const int64_t element = (int64_t)dtype_size(g->w->type);
+  const int64_t element = (int64_t)dtype_size(g->w->input);
   return g->window && k->tile_segments && g->ldx % k->group == 0 &&
          (uintptr_t)g->x % (uintptr_t)(k->group * element) == 0 && g->ldx * element % SETS != 0;
 }
@@ -275,7 +275,7 @@ static void run_task(struct gemm_scratch *s, const struct gemm *g, const struct 
                    .k = k,
                    .t = t,
                    .s = s,
-                   .element = (int64_t)dtype_size(g->w->type),
+                   .element = (int64_t)dtype_size(g->w->input),
                    .step = (int)(ceil_div(part_of(t->rows, k->rows), k->granule) * k->granule),
                    .block = linear_block(g->w, k),
                    .in_place = can_stay(g, k)};
@@ -296,15 +296,15 @@ static int64_t take(int64_t *next) {
 }
 
 /* One thread's share: tasks are numbered through all products, and `next` hands them out. */
-static void run_share(const struct cpu_state *cpu, const struct gemm_list *list, struct cut cut,
+static void run_share(const struct exec *ex, const struct gemm_list *list, struct cut cut,
                       int64_t *next) {
-  struct gemm_scratch *scratch = &cpu->scratch[omp_get_thread_num()].gemm;
+  struct gemm_scratch *scratch = &cpu_scratch(ex)->thread[omp_get_thread_num()].gemm;
   const struct gemm_kernels *k = NULL;
   int64_t begin = 0, index = take(next);
   for (int i = 0; i < list->count; i++) {
     struct gemm g = list->at(list->source, i);
     if (g.rows <= 0) continue;
-    const struct gemm_kernels *own = kernels_of(cpu, &g);
+    const struct gemm_kernels *own = kernels_of(cpu_kernels(ex), &g);
     if (own != k && k && k->leave) k->leave();
     if (own != k && own->enter) own->enter();
     k = own;
@@ -329,13 +329,12 @@ static bool is_large(const struct gemm_list *list) {
   return products > CPU_PARALLEL_PRODUCTS;
 }
 
-void gemm_run(struct backend *be, const struct gemm_list *list) {
-  const struct cpu_state *cpu = cpu_state(be);
-  int threads = is_large(list) ? be->threads : 1;
-  struct cut cut = choose_cut(cpu, list, threads);
+void gemm_run(struct exec *ex, const struct gemm_list *list) {
+  int threads = is_large(list) ? ex->device->threads : 1;
+  struct cut cut = choose_cut(cpu_kernels(ex), list, threads);
   int64_t next = 0;
 #pragma omp parallel num_threads(threads)
-  run_share(cpu, list, cut, &next);
+  run_share(ex, list, cut, &next);
 }
 
 static struct gemm only_one(const void *source, int i) {
@@ -343,6 +342,6 @@ static struct gemm only_one(const void *source, int i) {
   return *(const struct gemm *)source;
 }
 
-void gemm_run_one(struct backend *be, const struct gemm *g) {
-  gemm_run(be, &(struct gemm_list){1, only_one, g});
+void gemm_run_one(struct exec *ex, const struct gemm *g) {
+  gemm_run(ex, &(struct gemm_list){1, only_one, g});
 }

@@ -66,11 +66,11 @@ static bool read_row(const struct packing *g, uint32_t *words, size_t bytes,
     memset(words, 0, bytes);
     return true;
   }
-  const size_t size = dtype_size(t->dtype), used = (size_t)n * dtype_size(g->w->type);
+  const size_t size = dtype_size(t->dtype), used = (size_t)n * dtype_size(g->w->input);
   const char *x = (const char *)t->data + (size_t)(from->row * g->w->in + begin) * size;
   fetch_behind(x, (size_t)n * size);
   memset((char *)words + used, 0, bytes - used);
-  return g->kernels->read[g->w->type == DT_BF16 ? CPU_BF16 : CPU_F32][t->dtype](words, x, n);
+  return g->kernels->read[g->w->input == DT_BF16 ? CPU_BF16 : CPU_F32][t->dtype](words, x, n);
 }
 
 /* A block of a panel, piece by piece through the cache. */
@@ -108,55 +108,54 @@ static bool pack_panel(const struct packing *g, int64_t p) {
   return finite;
 }
 
-static bool pack(const struct backend *be, const struct packing *g) {
+static bool pack(const struct exec *ex, const struct packing *g) {
   const int64_t panels = linear_panels(g->w, g->k);
   const size_t used =
       (size_t)((char *)(linear_bias(g->w, g->k) + panels * g->k->columns) - (char *)g->w->data);
   const bool large = used > CPU_PARALLEL_MIN;
   bool finite = true;
   memset((char *)g->w->data + used, 0, g->w->bytes - used);
-#pragma omp parallel for num_threads(be->threads) if (large) reduction(&& : finite)
+#pragma omp parallel for num_threads(ex->device->threads) if (large) reduction(&& : finite)
   for (int64_t p = 0; p < panels; p++) finite = pack_panel(g, p) && finite;
   return finite;
 }
 
 /* Bytes of the data, which end in zeros; 0: too many. */
 static size_t bytes_of(const struct linear *w, const struct gemm_kernels *k) {
-  size_t column = (size_t)linear_padded(w->in, k) * dtype_size(w->type) + sizeof(float), bytes;
+  size_t column = (size_t)linear_padded(w->in, k) * dtype_size(w->input) + sizeof(float), bytes;
   if (!mul_size((size_t)(linear_panels(w, k) * k->columns), column, &bytes) ||
       !add_size(bytes, PACKED_ALIGN - 1, &bytes))
     return 0;
   return bytes / PACKED_ALIGN * PACKED_ALIGN;
 }
 
-static enum ditmoe_status make(struct backend *be, const struct linear *shape,
-                               struct linear **out) {
-  TRY(mem_alloc(be->ctx, 1, sizeof **out, "a linear layer", out));
+static enum ditmoe_status make(struct exec *ex, const struct linear *shape, struct linear **out) {
+  TRY(mem_alloc(ex->ctx, 1, sizeof **out, "a linear layer", out));
   **out = *shape;
   return DITMOE_OK;
 }
 
-enum ditmoe_status cpu_linear_create(struct backend *be, const struct linear_source *source,
+enum ditmoe_status cpu_linear_create(struct exec *ex, const struct linear_source *source,
                                      struct linear **out) {
-  struct linear shape = {.paired = source->paired, .type = source->exact ? DT_F32 : be->dtype};
-  const struct cpu_kernels *kernels = cpu_state(be)->kernels;
+  struct linear shape = {.paired = source->paired, .input = source->input};
+  const struct cpu_kernels *kernels = cpu_kernels(ex);
   const struct gemm_kernels *k = linear_kernels(&shape, kernels);
-  TRY(linear_source_shape(be->ctx, source, &shape.in, &shape.out));
+  TRY(linear_source_shape(ex->ctx, source, &shape.in, &shape.out));
   shape.bytes = bytes_of(&shape, k);
   if (!shape.bytes)
-    return fail(be->ctx, DITMOE_NOMEM, "not enough memory: %s [%d, %d] is too large",
+    return fail(ex->ctx, DITMOE_NOMEM, "not enough memory: %s [%d, %d] is too large",
                 source->weight[0]->name, shape.out, shape.in);
-  TRY(mem_alloc(be->ctx, shape.bytes, 1, source->weight[0]->name, &shape.data));
+  TRY(mem_alloc(ex->ctx, shape.bytes, 1, source->weight[0]->name, &shape.data));
   pages_large(shape.data, shape.bytes);
-  shape.finite = pack(be, &(struct packing){source, &shape, k, kernels->pack});
-  enum ditmoe_status status = make(be, &shape, out);
-  if (status != DITMOE_OK) mem_free(be->ctx, shape.data);
+  shape.finite = pack(ex, &(struct packing){source, &shape, k, kernels->pack});
+  enum ditmoe_status status = make(ex, &shape, out);
+  if (status != DITMOE_OK) mem_free(ex->ctx, shape.data);
   return status;
 }
 
-void cpu_linear_destroy(struct backend *be, struct linear *linear) {
-  if (linear && !linear->adopted) mem_free(be->ctx, linear->data);
-  mem_free(be->ctx, linear);
+void cpu_linear_destroy(struct exec *ex, struct linear *linear) {
+  if (linear && !linear->adopted) mem_free(ex->ctx, linear->data);
+  mem_free(ex->ctx, linear);
 }
 
 static int describe(char *text, size_t size, const char *type, const struct gemm_kernels *k) {
@@ -164,39 +163,39 @@ static int describe(char *text, size_t size, const char *type, const struct gemm
                   k->depth);
 }
 
-static void layout(const struct backend *be, char text[LAYOUT_SIZE]) {
-  const struct cpu_kernels *kernels = cpu_state(be)->kernels;
+static void layout(const struct exec *ex, char text[LAYOUT_SIZE]) {
+  const struct cpu_kernels *kernels = cpu_kernels(ex);
   int used = snprintf(text, LAYOUT_SIZE, "cpu-%d ", LAYOUT_VERSION);
-  if (be->dtype == DT_BF16) {
+  if (ex->compute == DT_BF16) {
     used += describe(text + used, LAYOUT_SIZE - (size_t)used, "bf16", kernels->gemm[CPU_BF16]);
     used += snprintf(text + used, LAYOUT_SIZE - (size_t)used, ", ");
   }
   describe(text + used, LAYOUT_SIZE - (size_t)used, "f32", kernels->gemm[CPU_F32]);
 }
 
-static size_t packed_bytes(const struct backend *be, const struct linear *shape) {
-  return bytes_of(shape, linear_kernels(shape, cpu_state(be)->kernels));
+static size_t packed_bytes(const struct exec *ex, const struct linear *shape) {
+  return bytes_of(shape, linear_kernels(shape, cpu_kernels(ex)));
 }
 
-static enum ditmoe_status adopt(struct backend *be, const struct linear *shape,
+static enum ditmoe_status adopt(struct exec *ex, const struct linear *shape,
                                 const struct tensor *bytes, struct linear **out) {
   enum { PIECE = 8 << 20 };
   char *data = (char *)(uintptr_t)bytes->data;
-  const size_t size = packed_bytes(be, shape);
+  const size_t size = packed_bytes(ex, shape);
   if (bytes->dtype != DT_U8 || size == 0 || (uint64_t)bytes->elements != size ||
       (uintptr_t)data % PACKED_ALIGN != 0)
-    return fail(be->ctx, DITMOE_FORMAT,
+    return fail(ex->ctx, DITMOE_FORMAT,
                 "%s: expected %zu bytes of type U8, aligned to %d, found %lld of type %s",
                 bytes->name, size, PACKED_ALIGN, (long long)bytes->elements,
                 dtype_name(bytes->dtype));
-  CPU_PARALLEL_FOR(be, size)
+  CPU_PARALLEL_FOR(ex, size)
   for (size_t at = 0; at < size; at += PIECE)
     pages_map(data + at, size - at < PIECE ? size - at : PIECE);
-  return make(be,
+  return make(ex,
               &(struct linear){.in = shape->in,
                                .out = shape->out,
                                .paired = shape->paired,
-                               .type = shape->type,
+                               .input = shape->input,
                                .adopted = true,
                                .bytes = size,
                                .data = data},
@@ -205,20 +204,20 @@ static enum ditmoe_status adopt(struct backend *be, const struct linear *shape,
 
 const struct packed_ops cpu_packed = {.layout = layout, .bytes = packed_bytes, .adopt = adopt};
 
-void cpu_linear(struct backend *be, float *y, const void *x, const struct linear *w, int64_t rows) {
-  struct gemm g = {.w = w, .x = x, .y = y, .ldx = w->in, .ldy = w->out, .rows = rows};
-  gemm_run_one(be, &g);
+void cpu_linear(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows) {
+  struct gemm g = {.w = w, .x = x.data, .y = y, .ldx = w->in, .ldy = w->out, .rows = rows};
+  gemm_run_one(ex, &g);
 }
 
-void cpu_hidden(struct backend *be, struct act *h, const struct act *x, const struct expert *expert,
+void cpu_hidden(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                 int64_t rows) {
   const struct linear *w = expert->in;
   struct gemm g = {.w = w,
-                   .finish = expert->kind == EXPERT_SWIGLU ? FINISH_SWIGLU : FINISH_GELU,
-                   .x = x,
-                   .y = h,
+                   .finish = finish_of(expert->kind->activation),
+                   .x = x.data,
+                   .y = h.data,
                    .ldx = w->in,
                    .ldy = w->out,
                    .rows = rows};
-  gemm_run_one(be, &g);
+  gemm_run_one(ex, &g);
 }

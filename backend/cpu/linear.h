@@ -8,7 +8,7 @@
 /* The kernels for weights of a layer. */
 static inline const struct gemm_kernels *linear_kernels(const struct linear *w,
                                                         const struct cpu_kernels *kernels) {
-  return kernels->gemm[w->type == DT_BF16 ? CPU_BF16 : CPU_F32];
+  return kernels->gemm[w->input == DT_BF16 ? CPU_BF16 : CPU_F32];
 }
 
 /* Outputs that one panel makes. */
@@ -42,12 +42,12 @@ static inline void *linear_panel(const struct linear *w, const struct gemm_kerne
   int64_t columns = linear_panels(w, k) * k->columns;
   int64_t depth = linear_padded(linear_depth(w, k, begin), k);
   int64_t element = begin * columns + panel * depth * k->columns;
-  return (char *)w->data + element * (int64_t)dtype_size(w->type);
+  return (char *)w->data + element * (int64_t)dtype_size(w->input);
 }
 
 static inline float *linear_bias(const struct linear *w, const struct gemm_kernels *k) {
   int64_t elements = linear_padded(w->in, k) * linear_panels(w, k) * k->columns;
-  return (float *)(void *)((char *)w->data + elements * (int64_t)dtype_size(w->type));
+  return (float *)(void *)((char *)w->data + elements * (int64_t)dtype_size(w->input));
 }
 
 #endif

@@ -22,42 +22,41 @@ static struct cpu_block block_at(const struct images *x, int64_t image, int top,
                             .stride = {(int64_t)x->width * x->C, x->C}};
 }
 
-void cpu_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at, const struct act *x,
-                  int B, int height, int width, int C, int stride, int pad) {
+void cpu_max_pool(struct exec *ex, struct act y, int64_t ldy, int64_t at, struct act x, int B,
+                  int height, int width, int C, int stride, int pad) {
   const int rows = pool_size(height, stride, pad), columns = pool_size(width, stride, pad);
-  const struct images images = {x, (int64_t)dtype_size(be->dtype), height, width, C};
+  const struct images images = {x.data, (int64_t)dtype_size(x.type), height, width, C};
   const int64_t lines = (int64_t)B * rows;
-  CPU_PARALLEL_FOR(be, lines * columns * C)
+  CPU_PARALLEL_FOR(ex, lines * columns * C)
   for (int64_t r = 0; r < lines; r++)
     for (int64_t j = 0; j < columns; j++) {
       const int top = (int)(r % rows) * stride - pad, left = (int)j * stride - pad;
       struct cpu_block block = block_at(&images, r / rows, top, left);
-      cpu_state(be)->kernels->rows->largest[cpu_type(be)](
-          act_at(be, y, (r * columns + j) * ldy + at), &block, C);
+      cpu_kernels(ex)->rows->largest[cpu_type(y.type)](act_at(y, (r * columns + j) * ldy + at),
+                                                       &block, C);
     }
 }
 
-void cpu_avg_pool_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at, const float *x,
+void cpu_avg_pool_relu(struct exec *ex, struct act y, int64_t ldy, int64_t at, const float *x,
                        int B, int height, int width, int C) {
   const struct images images = {x, sizeof *x, height, width, C};
   const int64_t lines = (int64_t)B * height;
-  CPU_PARALLEL_FOR(be, lines * width * C)
+  CPU_PARALLEL_FOR(ex, lines * width * C)
   for (int64_t r = 0; r < lines; r++)
     for (int j = 0; j < width; j++) {
       struct cpu_block block = block_at(&images, r / height, (int)(r % height) - 1, j - 1);
-      cpu_state(be)->kernels->rows->mean_relu[cpu_type(be)](
-          act_at(be, y, (r * width + j) * ldy + at), &block, C);
+      cpu_kernels(ex)->rows->mean_relu[cpu_type(y.type)](act_at(y, (r * width + j) * ldy + at),
+                                                         &block, C);
     }
 }
 
-void cpu_mean_pixels(struct backend *be, float *y, const struct act *x, int B, int64_t pixels,
-                     int C) {
+void cpu_mean_pixels(struct exec *ex, float *y, struct act x, int B, int64_t pixels, int C) {
   const int64_t slices = (C + SLICE - 1) / SLICE;
-  CPU_PARALLEL_FOR(be, B * pixels * C)
+  CPU_PARALLEL_FOR(ex, B * pixels * C)
   for (int64_t i = 0; i < B * slices; i++) {
     const int64_t b = i / slices, c = i % slices * SLICE;
-    struct cpu_block block = {act_at(be, x, b * pixels * C + c), {1, pixels}, {0, C}};
-    cpu_state(be)->kernels->rows->mean[cpu_type(be)](y + b * C + c, &block,
-                                                     C - c < SLICE ? C - c : SLICE);
+    struct cpu_block block = {act_at(x, b * pixels * C + c), {1, pixels}, {0, C}};
+    cpu_kernels(ex)->rows->mean[cpu_type(x.type)](y + b * C + c, &block,
+                                                  C - c < SLICE ? C - c : SLICE);
   }
 }

@@ -1,4 +1,5 @@
-/* Private to the CPU backend: its state, its operations, and the driver of matrix products. */
+/* Private to the CPU backend: its working memory, its operations, and the driver of matrix
+ * products. */
 #ifndef BACKEND_CPU_STATE_H
 #define BACKEND_CPU_STATE_H
 
@@ -47,7 +48,7 @@ struct winograd_scratch {
 };
 
 /* Working memory of one thread. */
-union cpu_scratch {
+union thread_scratch {
   _Alignas(64) struct gemm_scratch gemm;
   struct attention_scratch attention;
   struct attention_bf16_scratch attention_bf16;
@@ -59,23 +60,24 @@ struct group_sum {
   double sum, squares;
 };
 
-struct cpu_state {
-  const struct cpu_kernels *kernels;
-  union cpu_scratch *scratch;   /* [threads] */
+/* Working memory of an execution. */
+struct cpu_scratch {
+  union thread_scratch *thread; /* [threads] */
   struct group_sum *group_sums; /* [CPU_GROUP_PIECES, CPU_GROUPS_MAX] */
 };
 
-static inline struct cpu_state *cpu_state(const struct backend *be) { return be->state; }
+static inline const struct cpu_kernels *cpu_kernels(const struct exec *ex) {
+  return ex->device->state;
+}
+static inline struct cpu_scratch *cpu_scratch(const struct exec *ex) { return ex->state; }
 
-/* The compute type as an index of kernels. */
-static inline enum cpu_type cpu_type(const struct backend *be) {
-  return be->dtype == DT_BF16 ? CPU_BF16 : CPU_F32;
+/* Types of activations as an index of kernels. */
+static inline enum cpu_type cpu_type(enum dtype type) {
+  return type == DT_BF16 ? CPU_BF16 : CPU_F32;
 }
 
 /* Element `at` of activations. */
-static inline void *act_at(const struct backend *be, const struct act *x, int64_t at) {
-  return (char *)(uintptr_t)x + at * (int64_t)dtype_size(be->dtype);
-}
+static inline void *act_at(struct act x, int64_t at) { return act_from(x, at).data; }
 
 /* Weights of a convolution: one matrix over windows, conv.c, or WINOGRAD_PLACES over tiles,
  * winograd.c. */
@@ -141,13 +143,20 @@ struct gemm_list {
   const void *source;
 };
 
-void gemm_run(struct backend *be, const struct gemm_list *list);
-void gemm_run_one(struct backend *be, const struct gemm *g);
+/* What follows the first product of an expert. */
+static inline enum cpu_finish finish_of(enum activation activation) {
+  return activation == ACTIVATION_SWIGLU ? FINISH_SWIGLU
+         : activation == ACTIVATION_GELU ? FINISH_GELU
+                                         : FINISH_RELU;
+}
+
+void gemm_run(struct exec *ex, const struct gemm_list *list);
+void gemm_run_one(struct exec *ex, const struct gemm *g);
 
 /* Before a loop whose iterations are independent and touch `values` floats in all. */
 #define CPU_PRAGMA(text) _Pragma(#text)
-#define CPU_PARALLEL_FOR(be, values)                                                               \
-  CPU_PRAGMA(omp parallel for num_threads((be)->threads) if ((values) > CPU_PARALLEL_MIN))
+#define CPU_PARALLEL_FOR(ex, values)                                                               \
+  CPU_PRAGMA(omp parallel for num_threads((ex)->device->threads) if ((values) > CPU_PARALLEL_MIN))
 
 /* The kernels of a tier, NULL: the best one of this machine. DITMOE_USAGE for an unknown name,
  * DITMOE_DEVICE if the machine lacks it. */
@@ -157,12 +166,12 @@ enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
 /* The operations, cpu_<operation>, each with the signature of its slot in struct backend_ops. */
 /* clang-format off */
 #define CPU_OPS(X)                                                                                 \
-  X(best_dtype) X(init) X(fini) X(linear_create) X(linear_destroy) X(conv_create) X(conv_destroy)  \
-  X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add) X(add_rows) X(norm_modulate)    \
-  X(norm_modulate_exact) X(gated_add) X(qk_norm) X(qk_round_f16) X(attention) X(gather_rows)       \
+  X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(linear_create) X(linear_destroy)       \
+  X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add)  \
+  X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_round_f16) X(attention) X(gather_rows) \
   X(normalize_rows) X(softmax_rows) X(experts_in) X(experts_out) X(combine_rows) X(conv2d)         \
-  X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels) X(group_norm)                         \
-  X(group_moments) X(group_norm_given) X(relu) X(upsample2x)
+  X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels) X(group_norm) X(group_moments)        \
+  X(group_norm_given) X(relu) X(upsample2x)
 /* clang-format on */
 
 extern const struct packed_ops cpu_packed;

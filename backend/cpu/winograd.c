@@ -29,10 +29,10 @@ static int64_t slot_bytes(const struct linear *w, const struct gemm_kernels *k) 
   return ceil_div(w->in, linear_block(w, k)) * k->rows * k->stride;
 }
 
-bool winograd_fits(const struct backend *be, const struct conv *w) {
+bool winograd_fits(const struct exec *ex, const struct conv *w) {
   enum { LEAST = 16 }; /* inputs; fewer take as long to transform as to multiply */
-  const struct linear shape = {.in = w->in, .out = w->out, .type = be->dtype};
-  const struct gemm_kernels *k = linear_kernels(&shape, cpu_state(be)->kernels);
+  const struct linear shape = {.in = w->in, .out = w->out, .input = w->input};
+  const struct gemm_kernels *k = linear_kernels(&shape, cpu_kernels(ex));
   return k->winograd_load && w->kernel[0] == 3 && w->kernel[1] == 3 && w->stride == 1 &&
          w->in >= LEAST && w->in <= WINOGRAD_INPUTS_MAX && w->in % k->unit == 0 &&
          PLACES * slot_bytes(&shape, k) <= WINOGRAD_SCRATCH;
@@ -103,10 +103,10 @@ static void choose_tasks(struct cut *cut) {
   cut->place = ceil_div(grid->strips, grid->row_blocks) * cut->slot;
 }
 
-static struct cut cut_for(const struct backend *be, const struct gemm *g) {
+static struct cut cut_for(const struct exec *ex, const struct gemm *g) {
   const struct window *v = g->window;
   const struct cpu_conv *weights = v->conv->data;
-  const struct gemm_kernels *k = linear_kernels(g->w, cpu_state(be)->kernels);
+  const struct gemm_kernels *k = linear_kernels(g->w, cpu_kernels(ex));
   struct cut cut = {.g = g,
                     .k = k,
                     .matrix = weights->matrix,
@@ -118,7 +118,7 @@ static struct cut cut_for(const struct backend *be, const struct gemm *g) {
   cut.grid =
       (struct grid){.strips = ceil_div(cut.tiles, k->rows), .panels = linear_panels(g->w, k)};
   const double products = (double)PLACES * (double)cut.tiles * g->w->in * g->w->out;
-  cut.threads = products > CPU_PARALLEL_PRODUCTS ? be->threads : 1;
+  cut.threads = products > CPU_PARALLEL_PRODUCTS ? ex->device->threads : 1;
   choose_tasks(&cut);
   return cut;
 }
@@ -214,12 +214,12 @@ static void run_task(const struct cut *cut, const struct task *t, struct winogra
   }
 }
 
-void winograd_run(struct backend *be, const struct gemm *g) {
-  const struct cut cut = cut_for(be, g);
+void winograd_run(struct exec *ex, const struct gemm *g) {
+  const struct cut cut = cut_for(ex, g);
   const int64_t tasks = cut.grid.row_blocks * cut.grid.column_blocks;
 #pragma omp parallel num_threads(cut.threads)
   {
-    struct winograd_scratch *scratch = &cpu_state(be)->scratch[omp_get_thread_num()].winograd;
+    struct winograd_scratch *scratch = &cpu_scratch(ex)->thread[omp_get_thread_num()].winograd;
     if (cut.k->enter) cut.k->enter();
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tasks; i++) {

@@ -5,7 +5,7 @@
 #include "backend/cpu/state.h"
 
 /* Whether a convolution is done so. */
-bool winograd_fits(const struct backend *be, const struct conv *w);
+bool winograd_fits(const struct exec *ex, const struct conv *w);
 
 /* out[i * apart + c], i < WINOGRAD_PLACES = what becomes of the kernel [3, 3] of input c in weight
  * [in, 3, 3]. */
@@ -13,6 +13,6 @@ void winograd_weights(float *out, int64_t apart, const float *weight, int in);
 
 /* A product of windows over a convolution of which winograd_fits is true, PLAIN or RELU, without
  * those beside it. */
-void winograd_run(struct backend *be, const struct gemm *g);
+void winograd_run(struct exec *ex, const struct gemm *g);
 
 #endif

@@ -66,6 +66,13 @@ template <int N> DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+/* 2^x to 2^-22 of its value; 0 below 2^-126. */
+DEVICE float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /* One to four 8x8 matrices of 16-bit values for the operands of mma: lane i names row i % 8 of
  * matrix i / 8, 16 aligned bytes; register r of lane i then has columns 2 (i % 4) and the next of
  * row i / 4 of matrix r. trans: of the transposed matrices. */

@@ -26,7 +26,7 @@ static double largest_logit(const struct head *a, int64_t i) {
 }
 
 /* o[at ...] = the output of query i */
-static void attend(struct backend *be, struct act *o, int64_t at, const struct head *a, int64_t i) {
+static void attend(struct act o, int64_t at, const struct head *a, int64_t i) {
   double max = largest_logit(a, i);
   for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
     double sum = 0, acc[REF_CHUNK] = {0};
@@ -36,16 +36,16 @@ static void attend(struct backend *be, struct act *o, int64_t at, const struct h
       sum += p;
       for (int64_t c = c0; c < c1; c++) acc[c - c0] += p * a->v[j * a->stride + c];
     }
-    for (int64_t c = c0; c < c1; c++) act_set(be, o, at + c, acc[c - c0] / sum);
+    for (int64_t c = c0; c < c1; c++) act_set(o, at + c, acc[c - c0] / sum);
   }
 }
 
-void ref_attention(struct backend *be, struct act *o, const float *qkv, int B, int T, int H,
-                   int d) {
+void ref_attention(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d) {
+  (void)ex;
   for (int64_t b = 0; b < B; b++)
     for (int64_t h = 0; h < H; h++) {
       struct head a = head_of(qkv, b, h, T, H, d);
-      for (int64_t t = 0; t < T; t++) attend(be, o, ((b * T + t) * H + h) * d, &a, t);
+      for (int64_t t = 0; t < T; t++) attend(o, ((b * T + t) * H + h) * d, &a, t);
     }
 }
 
@@ -77,9 +77,9 @@ static void attend_bwd(float *dq, float *dk, float *dv, const float *d_o, const 
   }
 }
 
-void ref_attention_bwd(struct backend *be, float *dqkv, const float *d_o, const float *qkv, int B,
+void ref_attention_bwd(struct exec *ex, float *dqkv, const float *d_o, const float *qkv, int B,
                        int T, int H, int d) {
-  (void)be;
+  (void)ex;
   int64_t D = (int64_t)H * d;
   for (int64_t i = 0; i < B * (int64_t)T * 3 * D; i++) dqkv[i] = 0;
   for (int64_t b = 0; b < B; b++)

@@ -29,9 +29,9 @@ static struct unit unit_at(const struct layer *l, int64_t row, int64_t o) {
   const float *x = l->x + row * l->w->in;
   double dy = unit_gradient(l, row, o);
   if (l->activation == LINEAR) return (struct unit){0, {dy, 0}};
-  double a = ref_linear_at(l->w, o, x, 0);
+  double a = ref_linear_at(l->w, o, act_f32(x), 0);
   if (l->activation == GELU) return (struct unit){gelu_of(a), {dy * gelu_slope(a), 0}};
-  double up = ref_linear_at(l->w, l->w->out + o, x, 0);
+  double up = ref_linear_at(l->w, l->w->out + o, act_f32(x), 0);
   return (struct unit){silu_of(a) * up, {dy * up * silu_slope(a), dy * silu_of(a)}};
 }
 
@@ -74,9 +74,9 @@ static void weight_bwd(float *dw, float *db, const struct layer *l, int half) {
 
 static float *offset_by(float *p, int64_t n) { return p ? p + n : NULL; }
 
-void ref_linear_bwd(struct backend *be, float *dx, float *dw, float *db, const float *dy,
+void ref_linear_bwd(struct exec *ex, float *dx, float *dw, float *db, const float *dy,
                     const float *x, const struct linear *w, int64_t rows) {
-  (void)be;
+  (void)ex;
   struct layer l = {w, NULL, w->paired ? SWIGLU : LINEAR, x, dy, rows, w->out};
   if (dx) input_bwd(dx, &l);
   for (int half = 0; half <= w->paired; half++)
@@ -107,21 +107,22 @@ static void sum_rows(float *sum, const float *dy, int64_t rows, int64_t width) {
   }
 }
 
-void ref_experts_bwd(struct backend *be, float *drows, const struct expert_grad *grads,
+void ref_experts_bwd(struct exec *ex, float *drows, const struct expert_grad *grads,
                      const float *dy, const float *rows, const struct dispatch *d,
-                     const struct expert *const *experts, int D) {
-  (void)be;
+                     const struct expert_bank *bank) {
+  (void)ex;
+  const int D = bank->width;
   for (int e = 0; e < d->experts; e++) {
-    const struct expert *expert = experts[e];
+    const struct expert *expert = &bank->expert[e];
     int64_t first = (int64_t)d->offset[e] * D, count = d->offset[e + 1] - d->offset[e];
-    if (expert->hidden == 0) {
+    if (!expert_has_weights(expert)) {
       for (int64_t i = first; drows && i < first + count * D; i++)
-        drows[i] = expert->kind == EXPERT_COPY ? dy[i] : 0;
+        drows[i] = expert->kind->rows == ROWS_COPY ? dy[i] : 0;
       continue;
     }
     struct layer l = {expert->in,
                       expert->out,
-                      expert->kind == EXPERT_GELU ? GELU : SWIGLU,
+                      expert->kind->activation == ACTIVATION_GELU ? GELU : SWIGLU,
                       rows + first,
                       dy + first,
                       count,
@@ -171,10 +172,10 @@ static void modulation_bwd(float *dshift, float *dscale, const float *dy, const 
   }
 }
 
-void ref_norm_modulate_bwd(struct backend *be, float *dx, float *dshift, float *dscale,
+void ref_norm_modulate_bwd(struct exec *ex, float *dx, float *dshift, float *dscale,
                            const float *dy, const float *x, const float *scale, int64_t stride,
                            int B, int T, int D, float eps) {
-  (void)be;
+  (void)ex;
   for (int64_t b = 0; b < B; b++) {
     const float *image = x + b * T * D, *grad = dy + b * T * D;
     modulation_bwd(offset_by(dshift, b * stride), offset_by(dscale, b * stride), grad, image, T, D,

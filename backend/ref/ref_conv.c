@@ -2,41 +2,42 @@
 #include "backend/ref/ref_ops.h"
 
 /* Weights are kept [out, kernel[0], kernel[1], in], the bias [out] behind them. */
-enum ditmoe_status ref_conv_create(struct backend *be, const struct tensor *weight,
+enum ditmoe_status ref_conv_create(struct exec *ex, const struct tensor *weight,
                                    const struct tensor *bias, const struct conv_window *window,
                                    struct conv **out) {
   struct conv shape, *w;
-  TRY(conv_source_shape(be->ctx, weight, bias, window, &shape));
+  TRY(conv_source_shape(ex->ctx, weight, bias, window, &shape));
   int64_t n = weight->elements, in = shape.in, area = n / shape.out / in;
-  TRY(mem_alloc(be->ctx, 1, sizeof *w, "a convolution", &w));
+  TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a convolution", &w));
   enum ditmoe_status status =
-      mem_zalloc(be->ctx, (size_t)(n + shape.out), sizeof(float), weight->name, &shape.data);
+      mem_zalloc(ex->ctx, (size_t)(n + shape.out), sizeof(float), weight->name, &shape.data);
   if (status != DITMOE_OK) {
-    mem_free(be->ctx, w);
+    mem_free(ex->ctx, w);
     return status;
   }
+  shape.input = ex->compute;
   shape.bytes = (size_t)(n + shape.out) * sizeof(float);
   float *packed = shape.data;
   for (int64_t i = 0; i < n; i++) {
     int64_t o = i / (in * area), channel = i / area % in, at = i % area;
     tensor_read_f32(&packed[(o * area + at) * in + channel], weight, i, 1);
   }
-  ref_round(packed, be->dtype, n);
+  ref_round(packed, shape.input, n);
   if (bias) tensor_read_f32(packed + n, bias, 0, shape.out);
   *w = shape;
   *out = w;
   return DITMOE_OK;
 }
 
-void ref_conv_destroy(struct backend *be, struct conv *conv) {
-  if (conv) mem_free(be->ctx, conv->data);
-  mem_free(be->ctx, conv);
+void ref_conv_destroy(struct exec *ex, struct conv *conv) {
+  if (conv) mem_free(ex->ctx, conv->data);
+  mem_free(ex->ctx, conv);
 }
 
 /* Output o of pixel `pixel` of all images: the window's sum, in which what lies outside of its
  * image is 0, and the bias. size: height and width of x. */
-static double output_at(const struct conv *w, const void *x, enum dtype type, const int size[2],
-                        int64_t pixel, int64_t o) {
+static double output_at(const struct conv *w, struct act x, const int size[2], int64_t pixel,
+                        int64_t o) {
   const int64_t area = (int64_t)w->kernel[0] * w->kernel[1];
   const float *kernel = (const float *)w->data + o * area * w->in;
   const int rows = conv_size(w, 0, size[0]), columns = conv_size(w, 1, size[1]);
@@ -47,7 +48,7 @@ static double output_at(const struct conv *w, const void *x, enum dtype type, co
   for (int row = top; row < top + w->kernel[0]; row++)
     for (int column = left; column < left + w->kernel[1]; column++, kernel += w->in)
       if (row >= 0 && row < size[0] && column >= 0 && column < size[1])
-        sum += dot_at(x, type, (first + (int64_t)row * size[1] + column) * w->in, kernel, w->in);
+        sum += dot_at(x, (first + (int64_t)row * size[1] + column) * w->in, kernel, w->in);
   return sum + ((const float *)w->data)[w->out * area * w->in + o];
 }
 
@@ -55,49 +56,49 @@ static int64_t outputs(const struct conv *w, int B, int height, int width) {
   return (int64_t)B * conv_size(w, 0, height) * conv_size(w, 1, width);
 }
 
-void ref_conv2d(struct backend *be, float *y, const struct act *x, const struct conv *w, int B,
-                int height, int width) {
+void ref_conv2d(struct exec *ex, float *y, struct act x, const struct conv *w, int B, int height,
+                int width) {
+  (void)ex;
   for (int64_t p = 0; p < outputs(w, B, height, width); p++, y += w->out)
-    for (int o = 0; o < w->out; o++)
-      y[o] = (float)output_at(w, x, be->dtype, (int[2]){height, width}, p, o);
+    for (int o = 0; o < w->out; o++) y[o] = (float)output_at(w, x, (int[2]){height, width}, p, o);
 }
 
-static void branch(struct backend *be, const struct conv_branch *to, const struct act *x, int B,
-                   int height, int width) {
+static void branch(const struct conv_branch *to, struct act x, int B, int height, int width) {
   const struct conv *w = to->w;
   for (int64_t p = 0; p < outputs(w, B, height, width); p++)
     for (int o = 0; o < w->out; o++) {
-      double sum = output_at(w, x, be->dtype, (int[2]){height, width}, p, o);
-      if (to->y)
-        act_set(be, to->y, p * to->ldy + to->at + o, sum < 0 ? 0 : sum); /* a NaN stays one */
+      double sum = output_at(w, x, (int[2]){height, width}, p, o);
+      if (to->y.data)
+        act_set(to->y, p * to->ldy + to->at + o, sum < 0 ? 0 : sum); /* a NaN stays one */
       else
         to->sum[p * w->out + o] = (float)sum;
     }
 }
 
-void ref_conv2d_relu(struct backend *be, const struct conv_branch *branches, int count,
-                     const struct act *x, int B, int height, int width) {
-  for (int i = 0; i < count; i++) branch(be, &branches[i], x, B, height, width);
+void ref_conv2d_relu(struct exec *ex, const struct conv_branch *branches, int count, struct act x,
+                     int B, int height, int width) {
+  (void)ex;
+  for (int i = 0; i < count; i++) branch(&branches[i], x, B, height, width);
 }
 
-void ref_upsample2x(struct backend *be, struct act *y, const float *x, int B, int height, int width,
+void ref_upsample2x(struct exec *ex, struct act y, const float *x, int B, int height, int width,
                     int C) {
+  (void)ex;
   int64_t at = 0;
   for (int64_t row = 0; row < 2 * (int64_t)B * height; row++)
     for (int64_t j = 0; j < 2 * (int64_t)width; j++)
-      for (int64_t c = 0; c < C; c++) act_set(be, y, at++, x[(row / 2 * width + j / 2) * C + c]);
+      for (int64_t c = 0; c < C; c++) act_set(y, at++, x[(row / 2 * width + j / 2) * C + c]);
 }
 
-void ref_channels_last(struct backend *be, float *y, const float *x, int B, int C, int64_t pixels) {
-  (void)be;
+void ref_channels_last(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels) {
+  (void)ex;
   for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
     for (int64_t c = 0; c < C; c++)
       for (int64_t p = 0; p < pixels; p++) y[p * C + c] = x[c * pixels + p];
 }
 
-void ref_channels_first(struct backend *be, float *y, const float *x, int B, int C,
-                        int64_t pixels) {
-  (void)be;
+void ref_channels_first(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels) {
+  (void)ex;
   for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
     for (int64_t c = 0; c < C; c++)
       for (int64_t p = 0; p < pixels; p++) y[c * pixels + p] = x[p * C + c];
@@ -116,18 +117,17 @@ static struct site site_of(int64_t i, int C, int size, int patch) {
                        .channel = plane % C};
 }
 
-void ref_patchify(struct backend *be, float *rows, const float *x, int B, int C, int size,
-                  int patch) {
-  (void)be;
+void ref_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch) {
+  (void)ex;
   for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
     struct site s = site_of(i, C, size, patch);
     rows[(s.patch * C + s.channel) * patch * patch + s.inside] = x[i];
   }
 }
 
-void ref_unpatchify(struct backend *be, float *x, const float *rows, int B, int C, int size,
+void ref_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, int size,
                     int patch) {
-  (void)be;
+  (void)ex;
   for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
     struct site s = site_of(i, C, size, patch);
     x[i] = rows[(s.patch * patch * patch + s.inside) * C + s.channel];

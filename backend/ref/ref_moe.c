@@ -55,8 +55,8 @@ static void sort_by_weight(int32_t *row, int64_t n, const float *weight) {
   }
 }
 
-void ref_dispatch_order(struct backend *be, struct dispatch *d) {
-  (void)be;
+void ref_dispatch_order(struct exec *ex, struct dispatch *d) {
+  (void)ex;
   sort_by_token(d, d->row); /* row is free until its own turn */
   sort_by_expert(d, d->row);
   for (int32_t r = 0; r < d->offset[d->experts]; r++) d->row[d->first[d->token[r]]++] = r;
@@ -65,46 +65,72 @@ void ref_dispatch_order(struct backend *be, struct dispatch *d) {
     sort_by_weight(d->row + d->first[t], d->first[t + 1] - d->first[t], d->weight);
 }
 
-static double hidden_at(const struct expert *expert, int64_t f, const struct act *x,
-                        int64_t first) {
+static double hidden_at(const struct expert *expert, int64_t f, struct act x, int64_t first) {
   const struct linear *w = expert->in;
   double value = ref_linear_at(w, f, x, first);
-  if (expert->kind == EXPERT_GELU) return gelu_of(value);
-  return silu_of(value) * ref_linear_at(w, w->out + f, x, first);
+  switch (expert->kind->activation) {
+  case ACTIVATION_GELU:
+    return gelu_of(value);
+  case ACTIVATION_SWIGLU:
+    return silu_of(value) * ref_linear_at(w, w->out + f, x, first);
+  case ACTIVATION_RELU:
+    break;
+  }
+  return value < 0 ? 0 : value; /* a NaN stays one */
 }
 
-void ref_hidden(struct backend *be, struct act *h, const struct act *x, const struct expert *expert,
+void ref_hidden(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                 int64_t rows) {
+  (void)ex;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t f = 0; f < expert->hidden; f++)
-      act_set(be, h, r * expert->hidden + f, hidden_at(expert, f, x, r * expert->in->in));
+      act_set(h, r * expert->hidden + f, hidden_at(expert, f, x, r * expert->in->in));
 }
 
-void ref_experts_in(struct backend *be, struct act *h, const struct act *x,
-                    const struct dispatch *d, const struct expert *const *experts, int D, int F) {
-  for (int e = 0; e < d->experts; e++)
+void ref_experts_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
+                    const struct expert_wave *wave) {
+  (void)ex;
+  const struct expert_bank *bank = wave->bank;
+  for (int i = 0; i < wave->count; i++) {
+    const int e = wave_index(wave, i);
+    const struct expert *expert = wave_expert(wave, i);
     for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
-      for (int64_t f = 0; f < experts[e]->hidden; f++)
-        act_set(be, h, r * F + f, hidden_at(experts[e], f, x, (int64_t)d->token[r] * D));
+      for (int64_t f = 0; f < expert->hidden; f++)
+        act_set(h, r * bank->hidden + f,
+                hidden_at(expert, f, x, (int64_t)d->token[r] * bank->width));
+  }
 }
 
-void ref_experts_out(struct backend *be, float *rows, const struct act *h, const struct act *x,
-                     const struct dispatch *d, const struct expert *const *experts, int D, int F) {
-  for (int e = 0; e < d->experts; e++)
+static double row_at(const struct expert *expert, int64_t c, struct act h, int64_t hidden,
+                     struct act x, int64_t token) {
+  switch (expert->kind->rows) {
+  case ROWS_PRODUCT:
+    return ref_linear_at(expert->out, c, h, hidden);
+  case ROWS_COPY:
+    return act_at(x, token + c);
+  case ROWS_ZERO:
+    break;
+  }
+  return 0;
+}
+
+void ref_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
+                     const struct dispatch *d, const struct expert_wave *wave) {
+  (void)ex;
+  const struct expert_bank *bank = wave->bank;
+  const int64_t D = bank->width;
+  for (int i = 0; i < wave->count; i++) {
+    const int e = wave_index(wave, i);
     for (int64_t r = d->offset[e]; r < d->offset[e + 1]; r++)
-      for (int64_t c = 0; c < D; c++) {
-        const struct expert *expert = experts[e];
-        float *value = &rows[r * D + c];
-        if (expert->hidden > 0)
-          *value = (float)ref_linear_at(expert->out, c, h, r * F);
-        else
-          *value = expert->kind == EXPERT_COPY ? act_at(be, x, (int64_t)d->token[r] * D + c) : 0;
-      }
+      for (int64_t c = 0; c < D; c++)
+        rows[r * D + c] =
+            (float)row_at(wave_expert(wave, i), c, h, r * bank->hidden, x, d->token[r] * D);
+  }
 }
 
-void ref_combine_rows(struct backend *be, float *y, const float *rows, const struct dispatch *d,
+void ref_combine_rows(struct exec *ex, float *y, const float *rows, const struct dispatch *d,
                       const float *add, int D) {
-  (void)be;
+  (void)ex;
   for (int64_t t = 0; t < d->tokens; t++)
     for (int64_t c = 0; c < D; c++) {
       double sum = 0;

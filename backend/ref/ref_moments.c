@@ -2,9 +2,9 @@
  * applied. */
 #include "backend/ref/ref_ops.h"
 
-void ref_group_moments(struct backend *be, double *moments, const float *x, int width,
+void ref_group_moments(struct exec *ex, double *moments, const float *x, int width,
                        const int window[4], int C, int groups, int64_t pixels) {
-  (void)be;
+  (void)ex;
   int n = C / groups;
   double count = (double)pixels * n;
   for (int g = 0; g < groups; g++, moments += 2) {
@@ -19,15 +19,16 @@ void ref_group_moments(struct backend *be, double *moments, const float *x, int 
   }
 }
 
-void ref_group_norm_given(struct backend *be, struct act *y, const float *x, const double *moments,
+void ref_group_norm_given(struct exec *ex, struct act y, const float *x, const double *moments,
                           const float *weight, const float *bias, int64_t pixels, int C, int groups,
                           float eps, bool silu) {
+  (void)ex;
   for (int c = 0; c < C; c++) {
     const double *m = moments + 2 * (c / (C / groups));
     double scale = weight[c] / sqrt(fmax(m[1] - m[0] * m[0], 0) + eps);
     for (int64_t p = 0; p < pixels; p++) {
       double value = (x[p * C + c] - m[0]) * scale + bias[c];
-      act_set(be, y, p * C + c, silu ? silu_of(value) : value);
+      act_set(y, p * C + c, silu ? silu_of(value) : value);
     }
   }
 }

@@ -17,47 +17,39 @@ struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t
   return (struct moments){mean, 1 / sqrt(squares / count + eps)};
 }
 
-static void norm_modulate(void *y, enum dtype type, const float *x, const float *shift,
-                          const float *scale, int64_t stride, int B, int T, int D, float eps) {
+void ref_norm_modulate(struct exec *ex, struct act y, const float *x, const float *shift,
+                       const float *scale, int64_t stride, int B, int T, int D, float eps) {
+  (void)ex;
   int64_t at = 0;
   for (int64_t b = 0; b < B; b++, shift += stride, scale += stride)
     for (int64_t t = 0; t < T; t++, x += D) {
       struct moments m = ref_moments(x, 1, 0, D, eps);
       for (int64_t i = 0; i < D; i++)
-        set_value(y, type, at++, (x[i] - m.mean) * m.scale * (1 + (double)scale[i]) + shift[i]);
+        act_set(y, at++, (x[i] - m.mean) * m.scale * (1 + (double)scale[i]) + shift[i]);
     }
 }
 
-void ref_norm_modulate(struct backend *be, struct act *y, const float *x, const float *shift,
-                       const float *scale, int64_t stride, int B, int T, int D, float eps) {
-  norm_modulate(y, be->dtype, x, shift, scale, stride, B, T, D, eps);
-}
-
-void ref_norm_modulate_exact(struct backend *be, float *y, const float *x, const float *shift,
-                             const float *scale, int64_t stride, int B, int T, int D, float eps) {
-  (void)be;
-  norm_modulate(y, DT_F32, x, shift, scale, stride, B, T, D, eps);
-}
-
-static void norm_head(float *x, const float *weight, const float *bias, int d, float eps) {
+static void norm_head(float *y, const float *x, const float *weight, const float *bias, int d,
+                      float eps) {
   struct moments m = ref_moments(x, 1, 0, d, eps);
-  for (int i = 0; i < d; i++) x[i] = (float)((x[i] - m.mean) * m.scale * weight[i] + bias[i]);
+  for (int i = 0; i < d; i++) y[i] = (float)((x[i] - m.mean) * m.scale * weight[i] + bias[i]);
 }
 
-void ref_qk_norm(struct backend *be, float *qkv, const float *q_weight, const float *q_bias,
-                 const float *k_weight, const float *k_bias, int64_t rows, int H, int d,
-                 float eps) {
-  (void)be;
+void ref_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
+                 int64_t rows, int H, int d) {
+  (void)ex;
   int64_t D = (int64_t)H * d;
-  for (int64_t r = 0; r < rows; r++, qkv += 3 * D)
-    for (int64_t h = 0; h < H; h++) {
-      norm_head(qkv + h * d, q_weight, q_bias, d, eps);
-      norm_head(qkv + D + h * d, k_weight, k_bias, d, eps);
+  for (int64_t r = 0; r < rows; r++, y += 3 * D, qkv += 3 * D) {
+    for (int64_t q = 0, k = D; q < D; q += d, k += d) {
+      norm_head(y + q, qkv + q, norm->q_weight, norm->q_bias, d, norm->eps);
+      norm_head(y + k, qkv + k, norm->k_weight, norm->k_bias, d, norm->eps);
     }
+    for (int64_t v = 2 * D; v < 3 * D; v++) y[v] = qkv[v];
+  }
 }
 
-void ref_qk_round_f16(struct backend *be, float *qkv, int64_t rows, int D) {
-  (void)be;
+void ref_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {
+  (void)ex;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t i = 0; i < 2 * (int64_t)D; i++) {
       float *value = &qkv[r * 3 * D + i];
@@ -65,9 +57,10 @@ void ref_qk_round_f16(struct backend *be, float *qkv, int64_t rows, int D) {
     }
 }
 
-void ref_group_norm(struct backend *be, struct act *y, const float *x, const float *weight,
+void ref_group_norm(struct exec *ex, struct act y, const float *x, const float *weight,
                     const float *bias, int B, int64_t pixels, int C, int groups, float eps,
                     bool silu) {
+  (void)ex;
   int n = C / groups;
   for (int64_t b = 0; b < B; b++, x += pixels * C)
     for (int c0 = 0; c0 < C; c0 += n) {
@@ -75,13 +68,13 @@ void ref_group_norm(struct backend *be, struct act *y, const float *x, const flo
       for (int64_t p = 0; p < pixels; p++)
         for (int c = c0; c < c0 + n; c++) {
           double value = (x[p * C + c] - m.mean) * m.scale * weight[c] + bias[c];
-          act_set(be, y, (b * pixels + p) * C + c, silu ? silu_of(value) : value);
+          act_set(y, (b * pixels + p) * C + c, silu ? silu_of(value) : value);
         }
     }
 }
 
-void ref_normalize_rows(struct backend *be, float *y, const float *x, int64_t rows, int D) {
-  (void)be;
+void ref_normalize_rows(struct exec *ex, float *y, const float *x, int64_t rows, int D) {
+  (void)ex;
   for (int64_t r = 0; r < rows; r++, x += D, y += D) {
     double length = fmax(sqrt(dot(x, x, D)), 1e-12);
     for (int64_t i = 0; i < D; i++) y[i] = (float)(x[i] / length);
@@ -109,16 +102,16 @@ static double descending_sum(const float *x, int n, double *max) {
   return sum;
 }
 
-void ref_softmax_rows(struct backend *be, float *y, const float *x, int64_t rows, int n) {
-  (void)be;
+void ref_softmax_rows(struct exec *ex, float *y, const float *x, int64_t rows, int n) {
+  (void)ex;
   for (int64_t r = 0; r < rows; r++, x += n, y += n) {
     double max = 0, sum = descending_sum(x, n, &max);
     for (int i = 0; i < n; i++) y[i] = (float)(exp(x[i] - max) / sum);
   }
 }
 
-void ref_softmax_tokens(struct backend *be, float *y, const float *x, int B, int T, int E) {
-  (void)be;
+void ref_softmax_tokens(struct exec *ex, float *y, const float *x, int B, int T, int E) {
+  (void)ex;
   for (int64_t b = 0; b < B; b++, x += (int64_t)T * E, y += (int64_t)T * E)
     for (int64_t e = 0; e < E; e++) {
       double max = -INFINITY, sum = 0;

@@ -9,36 +9,32 @@
 
 /* clang-format off */
 #define REF_OPS(X)                                                                                 \
-  X(best_dtype) X(init) X(fini) X(alloc) X(release) X(upload) X(download) X(linear_create)         \
+  X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(alloc) X(release)                      \
+  X(memory_available) X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create)               \
   X(linear_destroy) X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu)  \
-  X(sigmoid) X(add) X(add_rows) X(gated_add) X(norm_modulate) X(norm_modulate_exact) X(qk_norm)    \
-  X(qk_round_f16) X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(group_norm)                \
+  X(sigmoid) X(add) X(add_rows) X(gated_add) X(norm_modulate) X(qk_norm) X(qk_round_f16)           \
+  X(time_features) X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(group_norm)               \
   X(group_moments) X(group_norm_given) X(attention) X(patchify) X(unpatchify) X(gather_rows)       \
-  X(assign) X(assign_topk) X(assign_tokens) X(assign_counted) X(dispatch_order) X(experts_in)      \
-  X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu)             \
-  X(mean_pixels) X(take_channels) X(relu) X(tanh_clamp) X(upsample2x) X(channels_last)             \
-  X(channels_first) X(linear_bwd) X(norm_modulate_bwd) X(attention_bwd) X(experts_bwd)
+  X(assign_topk) X(assign_tokens) X(assign_label) X(assign_counted) X(dispatch_order)    \
+  X(experts_in) X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool)                \
+  X(avg_pool_relu) X(mean_pixels) X(take_channels) X(relu) X(tanh_clamp) X(upsample2x)             \
+  X(channels_last) X(channels_first) X(linear_bwd) X(norm_modulate_bwd) X(attention_bwd)           \
+  X(experts_bwd)
 /* clang-format on */
 
 #define REF_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) ref_##op;
 REF_OPS(REF_DECLARE)
 #undef REF_DECLARE
 
-/* Elements of activations, or of the x of a layer of this type. */
-static inline float value_at(const void *x, enum dtype type, int64_t i) {
-  return type == DT_BF16 ? f32_from_bf16(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+static inline float act_at(struct act x, int64_t i) {
+  return x.type == DT_BF16 ? f32_from_bf16(((const uint16_t *)x.data)[i])
+                           : ((const float *)x.data)[i];
 }
-static inline float act_at(const struct backend *be, const struct act *x, int64_t i) {
-  return value_at(x, be->dtype, i);
-}
-static inline void set_value(void *y, enum dtype type, int64_t i, double value) {
-  if (type == DT_BF16)
-    ((uint16_t *)y)[i] = bf16_from_f32((float)value);
+static inline void act_set(struct act y, int64_t i, double value) {
+  if (y.type == DT_BF16)
+    ((uint16_t *)y.data)[i] = bf16_from_f32((float)value);
   else
-    ((float *)y)[i] = (float)value;
-}
-static inline void act_set(const struct backend *be, struct act *y, int64_t i, double value) {
-  set_value(y, be->dtype, i, value);
+    ((float *)y.data)[i] = (float)value;
 }
 
 /* Columns of a sum that has its accumulators on the stack. */
@@ -74,11 +70,10 @@ static inline double dot(const float *a, const float *b, int64_t n) {
   for (int64_t i = 0; i < n; i++) sum += (double)a[i] * b[i];
   return sum;
 }
-/* With x[first ...] of a type. */
-static inline double dot_at(const void *x, enum dtype type, int64_t first, const float *b,
-                            int64_t n) {
+/* With x[first ...]. */
+static inline double dot_at(struct act x, int64_t first, const float *b, int64_t n) {
   double sum = 0;
-  for (int64_t i = 0; i < n; i++) sum += (double)value_at(x, type, first + i) * b[i];
+  for (int64_t i = 0; i < n; i++) sum += (double)act_at(x, first + i) * b[i];
   return sum;
 }
 
@@ -88,14 +83,14 @@ struct moments {
 };
 struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t n, double eps);
 
-/* Weights are f32, in layers of type bf16 values that bf16 has. One output before activations, row
- * `o` of the stacked matrices, for x[first ...]: x . w + b. For paired weights row o is of
+/* Weights are f32, in layers for bf16 inputs values that bf16 has. One output before activations,
+ * row `o` of the stacked matrices, for x[first ...]: x . w + b. For paired weights row o is of
  * gate, row out + o of up. */
 static inline int64_t linear_total(const struct linear *w) { return (int64_t)w->out << w->paired; }
 static inline const float *linear_row(const struct linear *w, int64_t o) {
   return (const float *)w->data + o * w->in;
 }
-double ref_linear_at(const struct linear *w, int64_t o, const void *x, int64_t first);
+double ref_linear_at(const struct linear *w, int64_t o, struct act x, int64_t first);
 /* Rounds n weights to the values of a type. */
 void ref_round(float *weights, enum dtype type, int64_t n);
 

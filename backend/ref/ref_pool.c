@@ -25,29 +25,30 @@ static int64_t pool_pixel(const struct pool *v, int i) {
   return v->first + (int64_t)(v->top + i / columns) * v->width + v->left + i % columns;
 }
 
-static float largest(const struct backend *be, const struct act *x, const struct pool *v, int C,
-                     int c) {
+static float largest(struct act x, const struct pool *v, int C, int c) {
   float max = -INFINITY;
   for (int i = 0; i < pool_pixels(v); i++) {
-    float value = act_at(be, x, pool_pixel(v, i) * C + c);
+    float value = act_at(x, pool_pixel(v, i) * C + c);
     if (value > max || isnan(value)) max = value;
     if (isnan(value)) break;
   }
   return max;
 }
 
-void ref_max_pool(struct backend *be, struct act *y, int64_t ldy, int64_t at, const struct act *x,
-                  int B, int height, int width, int C, int stride, int pad) {
+void ref_max_pool(struct exec *ex, struct act y, int64_t ldy, int64_t at, struct act x, int B,
+                  int height, int width, int C, int stride, int pad) {
+  (void)ex;
   for (int b = 0; b < B; b++)
     for (int i = 0; i < pool_size(height, stride, pad); i++)
       for (int j = 0; j < pool_size(width, stride, pad); j++, at += ldy) {
         struct pool v = pool_at(b, i * stride - pad, j * stride - pad, height, width);
-        for (int c = 0; c < C; c++) act_set(be, y, at + c, (double)largest(be, x, &v, C, c));
+        for (int c = 0; c < C; c++) act_set(y, at + c, (double)largest(x, &v, C, c));
       }
 }
 
-void ref_avg_pool_relu(struct backend *be, struct act *y, int64_t ldy, int64_t at, const float *x,
+void ref_avg_pool_relu(struct exec *ex, struct act y, int64_t ldy, int64_t at, const float *x,
                        int B, int height, int width, int C) {
+  (void)ex;
   for (int b = 0; b < B; b++)
     for (int i = 0; i < height; i++)
       for (int j = 0; j < width; j++, at += ldy)
@@ -55,21 +56,21 @@ void ref_avg_pool_relu(struct backend *be, struct act *y, int64_t ldy, int64_t a
           struct pool v = pool_at(b, i - 1, j - 1, height, width);
           double sum = 0;
           for (int p = 0; p < pool_pixels(&v); p++) sum += (double)x[pool_pixel(&v, p) * C + c];
-          act_set(be, y, at + c, sum < 0 ? 0 : sum / pool_pixels(&v)); /* a NaN stays one */
+          act_set(y, at + c, sum < 0 ? 0 : sum / pool_pixels(&v)); /* a NaN stays one */
         }
 }
 
-void ref_mean_pixels(struct backend *be, float *y, const struct act *x, int B, int64_t pixels,
-                     int C) {
+void ref_mean_pixels(struct exec *ex, float *y, struct act x, int B, int64_t pixels, int C) {
+  (void)ex;
   for (int64_t b = 0; b < B; b++)
     for (int64_t c = 0; c < C; c++) {
       double sum = 0;
-      for (int64_t p = 0; p < pixels; p++) sum += (double)act_at(be, x, (b * pixels + p) * C + c);
+      for (int64_t p = 0; p < pixels; p++) sum += (double)act_at(x, (b * pixels + p) * C + c);
       y[b * C + c] = (float)(sum / (double)pixels);
     }
 }
 
-void ref_take_channels(struct backend *be, float *y, const struct act *x, int64_t pixels, int C,
-                       int count) {
-  for (int64_t i = 0; i < pixels * count; i++) y[i] = act_at(be, x, i / count * C + i % count);
+void ref_take_channels(struct exec *ex, float *y, struct act x, int64_t pixels, int C, int count) {
+  (void)ex;
+  for (int64_t i = 0; i < pixels * count; i++) y[i] = act_at(x, i / count * C + i % count);
 }

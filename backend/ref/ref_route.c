@@ -14,17 +14,11 @@ static void set(struct dispatch *d, int64_t at, int32_t expert, int32_t token, f
   d->gate[at] = gate;
 }
 
-void ref_gather_rows(struct backend *be, float *dst, const float *src, const int32_t *index,
-                     int64_t n, int D) {
-  (void)be;
+void ref_gather_rows(struct exec *ex, float *dst, const float *src, const int32_t *index, int64_t n,
+                     int D) {
+  (void)ex;
   for (int64_t i = 0; i < n; i++)
     for (int64_t c = 0; c < D; c++) dst[i * D + c] = src[(int64_t)index[i] * D + c];
-}
-
-void ref_assign(struct backend *be, struct dispatch *d, int64_t at, int32_t first_token, int64_t n,
-                int32_t expert, float gate) {
-  (void)be;
-  for (int64_t i = 0; i < n; i++) set(d, at + i, expert, first_token + (int32_t)i, gate);
 }
 
 /* The first candidate after `last` in the order, -1 if there is none; last = -1 asks for the
@@ -38,15 +32,14 @@ static int next_best(const float *scores, int E, int last) {
   return best;
 }
 
-void ref_assign_topk(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
-                     int32_t first_token, int64_t rows, int E, int K, int skip) {
-  (void)be;
+void ref_assign_topk(struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
+                     int K, int skip) {
+  (void)ex;
   for (int64_t r = 0; r < rows; r++, scores += E) {
     int expert = -1;
     for (int rank = 0; rank < skip + K; rank++) {
       expert = next_best(scores, E, expert);
-      if (rank >= skip)
-        set(d, at + r * K + rank - skip, expert, first_token + (int32_t)r, scores[expert]);
+      if (rank >= skip) set(d, r * K + rank - skip, expert, (int32_t)r, scores[expert]);
     }
   }
 }
@@ -105,24 +98,36 @@ static void take_tokens(struct dispatch *d, int64_t at, int64_t slots, const str
   for (; taken < slots; taken++) set(d, at + taken, -1, 0, 0);
 }
 
-void ref_assign_tokens(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
-                       int32_t first_token, int B, int T, int E, int K) {
-  (void)be;
-  for (int b = 0; b < B; b++)
+void ref_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores, int B, int T,
+                       int E, int K, int64_t stride) {
+  (void)ex;
+  for (int b = 0; b < B; b++) {
+    int64_t at = b * stride;
     for (int e = 0; e < E; e++, at += K) {
-      struct choice c = {scores + (int64_t)b * T * E + e, E, T, e, first_token + b * T};
+      struct choice c = {scores + (int64_t)b * T * E + e, E, T, e, b * T};
       take_tokens(d, at, K, &c, K);
     }
+    for (; at < (b + 1) * stride; at++) set(d, at, -1, 0, 0);
+  }
 }
 
-void ref_assign_counted(struct backend *be, struct dispatch *d, int64_t at, const float *scores,
-                        const float *capacity, const float *threshold, int32_t *work, int64_t S,
-                        int E) {
-  (void)be, (void)work;
-  for (int e = 0; e < E; e++, at += S) {
+void ref_assign_counted(struct exec *ex, struct dispatch *d, const float *scores,
+                        const float *capacity, const float *threshold, int64_t S, int E) {
+  (void)ex;
+  for (int e = 0; e < E; e++) {
     int64_t k = 0;
     for (int64_t t = 0; t < S; t++) k += capacity[t * E + e] > threshold[e];
     struct choice c = {scores + e, E, S, e, 0};
-    take_tokens(d, at, S, &c, k);
+    take_tokens(d, e * S, S, &c, k);
   }
+}
+
+void ref_assign_label(struct exec *ex, struct dispatch *d, const int32_t *labels, int32_t label,
+                      int32_t expert, int B, int T) {
+  (void)ex;
+  const int64_t each = d->capacity / B;
+  for (int b = 0; b < B; b++)
+    for (int64_t i = 0; labels[b] == label && i < each; i++)
+      set(d, b * each + i, i < T ? expert : -1, i < T ? b * T + (int32_t)i : 0,
+          i < T ? 1.0f : 0.0f);
 }

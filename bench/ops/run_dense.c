@@ -4,14 +4,14 @@
 
 void run_narrow(struct trial *t) {
   float *x = trial_items(t, 1);
-  be_narrow(t->be, trial_act_results(t, 1), x, t->count);
+  be_narrow(t->ex, trial_act_results(t, 1), x, t->count);
 }
 
 void run_narrow_tiny(struct trial *t) { run_narrow(t); }
 
 void run_widen(struct trial *t) {
-  struct act *x = trial_acts(t, 1);
-  be_widen(t->be, trial_results(t, 1), x, t->count);
+  struct act x = trial_acts(t, 1);
+  be_widen(t->ex, trial_results(t, 1), x, t->count);
 }
 
 void run_linear(struct trial *t) {
@@ -19,27 +19,25 @@ void run_linear(struct trial *t) {
   int parts = s->parts ? s->parts : 1;
   struct linear *w = trial_linear(t, s->in, s->out, parts, false, s->bias);
   float *y = trial_results(t, (int64_t)parts * s->out);
-  if (s->exact)
-    be_linear_exact(t->be, y, trial_items(t, s->in), w, t->count);
-  else
-    be_linear(t->be, y, trial_acts(t, s->in), w, t->count);
+  struct act x = s->exact ? act_f32(trial_items(t, s->in)) : trial_acts(t, s->in);
+  be_linear(t->ex, y, x, w, t->count);
 }
 
 void run_hidden(struct trial *t) {
   const struct shape *s = t->s;
   bool gelu = s->kinds == KINDS_GELU;
   struct linear *in = trial_linear(t, s->D, s->F, 1, !gelu, s->bias);
-  struct expert expert = {gelu ? EXPERT_GELU : EXPERT_SWIGLU, s->F, in, NULL};
-  struct act *x = trial_acts(t, s->D);
-  be_hidden(t->be, trial_act_results(t, s->F), x, &expert, t->count);
+  struct expert expert = {gelu ? &expert_gelu : &expert_swiglu, s->F, in, NULL};
+  struct act x = trial_acts(t, s->D);
+  be_hidden(t->ex, trial_act_results(t, s->F), x, &expert, t->count);
 }
 
 #define RUN_MAP(op)                                                                                \
   void run_##op(struct trial *t) {                                                                 \
     float *x = trial_items(t, 1);                                                                  \
-    be_##op(t->be, trial_results(t, 1), x, t->count);                                              \
+    be_##op(t->ex, trial_results(t, 1), x, t->count);                                              \
     float *y = trial_in_place(t, 1);                                                               \
-    be_##op(t->be, y, y, t->count);                                                                \
+    be_##op(t->ex, y, y, t->count);                                                                \
   }
 RUN_MAP(silu)
 RUN_MAP(sigmoid)
@@ -47,18 +45,18 @@ RUN_MAP(relu)
 
 void run_tanh_clamp(struct trial *t) {
   float *x = trial_items(t, 1);
-  be_tanh_clamp(t->be, trial_results(t, 1), x, 3, t->count);
+  be_tanh_clamp(t->ex, trial_results(t, 1), x, 3, t->count);
 }
 
 void run_add(struct trial *t) {
   float *a = trial_items(t, 1), *b = trial_items(t, 1), *x = trial_in_place(t, 1);
-  be_add(t->be, trial_results(t, 1), a, b, t->count);
-  be_add(t->be, x, x, a, t->count);
+  be_add(t->ex, trial_results(t, 1), a, b, t->count);
+  be_add(t->ex, x, x, a, t->count);
 }
 
 void run_add_rows(struct trial *t) {
   float *row = trial_values(t, t->s->D, 1, 0);
-  be_add_rows(t->be, trial_in_place(t, t->s->D), row, t->count, t->s->D);
+  be_add_rows(t->ex, trial_in_place(t, t->s->D), row, t->count, t->s->D);
 }
 
 /* Shift, scale and gate are parts of rows of 3 D values. */
@@ -66,7 +64,7 @@ void run_norm_modulate(struct trial *t) {
   const struct shape *s = t->s;
   float *x = trial_items(t, (int64_t)s->T * s->D);
   float *m = trial_standard_items(t, 3 * (int64_t)s->D);
-  be_norm_modulate(t->be, trial_act_results(t, (int64_t)s->T * s->D), x, m, m + s->D,
+  be_norm_modulate(t->ex, trial_act_results(t, (int64_t)s->T * s->D), x, m, m + s->D,
                    3 * (int64_t)s->D, (int)t->count, s->T, s->D, (float)s->eps);
 }
 
@@ -74,34 +72,41 @@ void run_norm_modulate_exact(struct trial *t) {
   const struct shape *s = t->s;
   float *x = trial_items(t, (int64_t)s->T * s->D);
   float *m = trial_standard_items(t, 3 * (int64_t)s->D);
-  be_norm_modulate_exact(t->be, trial_results(t, (int64_t)s->T * s->D), x, m, m + s->D,
-                         3 * (int64_t)s->D, (int)t->count, s->T, s->D, (float)s->eps);
+  struct act y = act_f32(trial_results(t, (int64_t)s->T * s->D));
+  be_norm_modulate(t->ex, y, x, m, m + s->D, 3 * (int64_t)s->D, (int)t->count, s->T, s->D,
+                   (float)s->eps);
 }
 
 void run_gated_add(struct trial *t) {
   const struct shape *s = t->s;
-  float *gate = trial_items(t, 3 * (int64_t)s->D), *y = trial_items(t, (int64_t)s->T * s->D);
-  be_gated_add(t->be, trial_in_place(t, (int64_t)s->T * s->D), gate + 2 * s->D, 3 * (int64_t)s->D,
-               y, (int)t->count, s->T, s->D);
+  const int64_t item = (int64_t)s->T * s->D, stride = 3 * (int64_t)s->D;
+  float *gate = trial_items(t, stride), *y = trial_items(t, item), *x = trial_items(t, item);
+  float *in_place = trial_in_place(t, item);
+  be_gated_add(t->ex, trial_results(t, item), x, gate + 2 * s->D, stride, y, (int)t->count, s->T,
+               s->D);
+  be_gated_add(t->ex, in_place, in_place, gate + 2 * s->D, stride, y, (int)t->count, s->T, s->D);
 }
 
 void run_qk_norm(struct trial *t) {
   const struct shape *s = t->s;
-  float *qw = trial_values(t, s->d, 0.1F, 1), *qb = trial_values(t, s->d, 0.1F, 0);
-  float *kw = trial_values(t, s->d, 0.1F, 1), *kb = trial_values(t, s->d, 0.1F, 0);
-  be_qk_norm(t->be, trial_in_place(t, 3 * (int64_t)s->H * s->d), qw, qb, kw, kb, t->count, s->H,
-             s->d, (float)s->eps);
+  const struct qk_norm norm = {trial_values(t, s->d, 0.1F, 1), trial_values(t, s->d, 0.1F, 0),
+                               trial_values(t, s->d, 0.1F, 1), trial_values(t, s->d, 0.1F, 0),
+                               (float)s->eps};
+  const int64_t item = 3 * (int64_t)s->H * s->d;
+  float *x = trial_items(t, item), *in_place = trial_in_place(t, item);
+  be_qk_norm(t->ex, trial_results(t, item), x, &norm, t->count, s->H, s->d);
+  be_qk_norm(t->ex, in_place, in_place, &norm, t->count, s->H, s->d);
 }
 
 void run_qk_round_f16(struct trial *t) {
-  be_qk_round_f16(t->be, trial_in_place(t, 3 * (int64_t)t->s->D), t->count, t->s->D);
+  be_qk_round_f16(t->ex, trial_in_place(t, 3 * (int64_t)t->s->D), t->count, t->s->D);
 }
 
 void run_attention(struct trial *t) {
   const struct shape *s = t->s;
   int64_t item = (int64_t)s->T * s->H * s->d;
   float *qkv = trial_items(t, 3 * item);
-  be_attention(t->be, trial_act_results(t, item), qkv, (int)t->count, s->T, s->H, s->d);
+  be_attention(t->ex, trial_act_results(t, item), qkv, (int)t->count, s->T, s->H, s->d);
 }
 
 void run_attention_sharp(struct trial *t) { run_attention(t); }
@@ -110,21 +115,28 @@ void run_gather_rows(struct trial *t) {
   const struct shape *s = t->s;
   float *table = trial_values(t, (int64_t)s->B * s->D, 1, 0);
   int32_t *index = trial_indices(t, 1, s->B);
-  be_gather_rows(t->be, trial_results(t, s->D), table, index, t->count, s->D);
+  be_gather_rows(t->ex, trial_results(t, s->D), table, index, t->count, s->D);
 }
 
 void run_normalize_rows(struct trial *t) {
   float *x = trial_items(t, t->s->D);
-  be_normalize_rows(t->be, trial_results(t, t->s->D), x, t->count, t->s->D);
+  be_normalize_rows(t->ex, trial_results(t, t->s->D), x, t->count, t->s->D);
 }
 
 void run_softmax_rows(struct trial *t) {
   float *x = trial_items(t, t->s->E);
-  be_softmax_rows(t->be, trial_results(t, t->s->E), x, t->count, t->s->E);
+  be_softmax_rows(t->ex, trial_results(t, t->s->E), x, t->count, t->s->E);
 }
 
 void run_softmax_tokens(struct trial *t) {
   const struct shape *s = t->s;
   float *x = trial_items(t, (int64_t)s->T * s->E);
-  be_softmax_tokens(t->be, trial_results(t, (int64_t)s->T * s->E), x, (int)t->count, s->T, s->E);
+  be_softmax_tokens(t->ex, trial_results(t, (int64_t)s->T * s->E), x, (int)t->count, s->T, s->E);
+}
+
+/* Times up to a thousand. */
+void run_time_features(struct trial *t) {
+  const struct shape *s = t->s;
+  float *time = trial_items(t, 1);
+  be_time_features(t->ex, trial_results(t, s->D), time, (int)t->count, s->D, 0);
 }

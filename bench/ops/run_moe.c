@@ -23,59 +23,56 @@ static float *scores(struct trial *t, int64_t item) {
   return device;
 }
 
-/* Assignments as results, `slots` for each item, that start LEAD before the first one. */
+/* Assignments as results, `slots` for each item. Their tokens count from the first of the run. */
 static struct dispatch choices(struct trial *t, int64_t slots) {
-  struct dispatch d = {.experts = t->s->E, .capacity = LEAD + t->count * slots};
-  d.expert = (int32_t *)trial_results(t, slots) - LEAD;
-  d.source = (int32_t *)trial_results(t, slots) - LEAD;
-  d.gate = (float *)trial_results(t, slots) - LEAD;
-  return d;
-}
-
-void run_assign(struct trial *t) {
-  struct dispatch d = choices(t, 1);
-  be_assign(t->be, &d, LEAD, (int32_t)t->begin + 5, t->count, 2, 0.25F);
+  return (struct dispatch){.experts = t->s->E,
+                           .capacity = t->count * slots,
+                           .expert = trial_results(t, slots),
+                           .source = trial_result(t, t->count * slots),
+                           .gate = trial_results(t, slots)};
 }
 
 void run_assign_topk(struct trial *t) {
   const struct shape *s = t->s;
   struct dispatch d = choices(t, s->K);
-  float *values = scores(t, s->E);
-  be_assign_topk(t->be, &d, LEAD, values, (int32_t)t->begin, t->count, s->E, s->K, s->skip);
+  be_assign_topk(t->ex, &d, scores(t, s->E), t->count, s->E, s->K, s->skip);
 }
 
+/* One assignment more for each image than are used. */
 void run_assign_tokens(struct trial *t) {
   const struct shape *s = t->s;
-  struct dispatch d = choices(t, (int64_t)s->E * s->K);
-  float *values = scores(t, (int64_t)s->T * s->E);
-  be_assign_tokens(t->be, &d, LEAD, values, (int32_t)t->begin * s->T, (int)t->count, s->T, s->E,
-                   s->K);
+  const int64_t stride = (int64_t)s->E * s->K + 1;
+  struct dispatch d = choices(t, stride);
+  be_assign_tokens(t->ex, &d, scores(t, (int64_t)s->T * s->E), (int)t->count, s->T, s->E, s->K,
+                   stride);
+}
+
+/* Images with one of three labels; those of label 1 go to the last expert. */
+void run_assign_label(struct trial *t) {
+  const struct shape *s = t->s;
+  struct dispatch d = choices(t, (int64_t)s->T * s->K);
+  int32_t *labels = trial_indices(t, 1, 3);
+  be_assign_topk(t->ex, &d, scores(t, (int64_t)s->T * s->E), t->count * s->T, s->E, s->K, 0);
+  be_assign_label(t->ex, &d, labels, 1, s->E - 1, (int)t->count, s->T);
 }
 
 /* Expert e takes about a share e / E of the tokens: the first none, the last perhaps all. */
 void run_assign_counted(struct trial *t) {
   const struct shape *s = t->s;
   int64_t n = (int64_t)s->N * s->E;
-  struct dispatch d = {.experts = s->E, .capacity = LEAD + n};
-  d.expert = (int32_t *)trial_result(t, n) - LEAD;
-  d.source = (int32_t *)trial_scratch(t, n) - LEAD; /* of unused assignments not defined */
-  d.gate = (float *)trial_scratch(t, n) - LEAD;
+  struct dispatch d = {.experts = s->E, .tokens = s->N, .capacity = n};
+  d.expert = trial_result(t, n);
+  d.source = trial_scratch(t, n); /* of unused assignments not defined */
+  d.gate = trial_scratch(t, n);
   float *values = scores(t, s->E), *capacity = trial_values(t, n, 1, 0), threshold[TRIAL_EXPERTS];
   for (int e = 0; e < s->E; e++) threshold[e] = 4 - 8 * (float)e / (float)s->E;
-  be_assign_counted(t->be, &d, LEAD, values, capacity, trial_upload(t, threshold, s->E),
-                    trial_scratch(t, n), s->N, s->E);
-  d = (struct dispatch){s->E,
-                        s->N,
-                        n,
-                        d.expert + LEAD,
-                        d.source + LEAD,
-                        d.gate + LEAD,
-                        trial_result(t, s->E + 1),
-                        trial_result(t, n),
-                        trial_result(t, n),
-                        trial_result(t, s->N + 1),
-                        trial_result(t, n)};
-  be_dispatch_order(t->be, &d);
+  be_assign_counted(t->ex, &d, values, capacity, trial_upload(t, threshold, s->E), s->N, s->E);
+  d.offset = trial_result(t, s->E + 1);
+  d.token = trial_result(t, n);
+  d.weight = trial_result(t, n);
+  d.first = trial_result(t, s->N + 1);
+  d.row = trial_result(t, n);
+  be_dispatch_order(t->ex, &d);
 }
 
 static bool is_null(const struct shape *s, int64_t image) { return s->nulls && image % 3 == 1; }
@@ -121,7 +118,7 @@ static struct dispatch plan(struct trial *t, bool compared) {
   d.weight = take(t, own);
   d.first = take(t, d.tokens + 1);
   d.row = take(t, own);
-  be_dispatch_order(t->be, &d);
+  be_dispatch_order(t->ex, &d);
   free(expert);
   free(source);
   free(gate);
@@ -135,75 +132,73 @@ void run_combine_rows(struct trial *t) {
   struct dispatch d = plan(t, false);
   float *rows = trial_items(t, (int64_t)t->s->T * t->s->K * D);
   float *add = t->s->add ? trial_items(t, (int64_t)t->s->T * D) : NULL;
-  be_combine_rows(t->be, trial_result(t, (int64_t)d.tokens * D), rows, &d, add, D);
+  be_combine_rows(t->ex, trial_result(t, (int64_t)d.tokens * D), rows, &d, add, D);
 }
 
 /* E experts of the shape's kinds. Mixed: SwiGLU and GELU of different widths, zero, copy. */
 struct expert_set {
   struct expert expert[TRIAL_EXPERTS];
-  const struct expert *list[TRIAL_EXPERTS];
+  struct expert_bank bank;
+  struct expert_wave wave;
 };
 
 static struct expert make_expert(struct trial *t, int e) {
   const struct shape *s = t->s;
-  static const enum expert_kind mixed[] = {EXPERT_SWIGLU, EXPERT_GELU, EXPERT_ZERO, EXPERT_COPY};
-  enum expert_kind kind = s->kinds == KINDS_SWIGLU ? EXPERT_SWIGLU
-                          : s->kinds == KINDS_GELU ? EXPERT_GELU
-                          : s->kinds == KINDS_FREE ? mixed[2 + e % 2]
-                                                   : mixed[e % 4];
-  if (kind >= EXPERT_ZERO) return (struct expert){.kind = kind};
+  static const struct expert_kind *const mixed[] = {&expert_swiglu, &expert_gelu, &expert_zero,
+                                                    &expert_copy};
+  const struct expert_kind *kind = s->kinds == KINDS_SWIGLU ? &expert_swiglu
+                                   : s->kinds == KINDS_GELU ? &expert_gelu
+                                   : s->kinds == KINDS_FREE ? mixed[2 + e % 2]
+                                                            : mixed[e % 4];
+  if (kind->rows != ROWS_PRODUCT) return (struct expert){.kind = kind};
   int hidden = s->kinds == KINDS_MIXED && e > 0 ? s->F / 2 + e : s->F;
   if (hidden > s->F) hidden = s->F;
-  bool gelu = kind == EXPERT_GELU;
+  bool gelu = kind == &expert_gelu;
   return (struct expert){kind, hidden, trial_linear(t, s->D, hidden, 1, !gelu, gelu),
                          trial_linear(t, hidden, s->D, 1, false, gelu)};
 }
 
-static struct expert_set make_experts(struct trial *t) {
-  struct expert_set set;
-  for (int e = 0; e < t->s->E; e++) {
-    t->poisoned = t->s->poison && e == t->s->E / 2;
-    set.expert[e] = make_expert(t, e);
+static void make_experts(struct trial *t, struct expert_set *set) {
+  const struct shape *s = t->s;
+  for (int e = 0; e < s->E; e++) {
+    t->poisoned = s->poison && e == s->E / 2;
+    set->expert[e] = make_expert(t, e);
   }
   t->poisoned = false;
-  return set;
-}
-
-static const struct expert *const *list_of(struct expert_set *set, int E) {
-  for (int e = 0; e < E; e++) set->list[e] = &set->expert[e];
-  return set->list;
+  set->bank = (struct expert_bank){s->E, s->D, s->F, t->ex->compute, set->expert};
+  set->wave = (struct expert_wave){.bank = &set->bank, .count = s->E};
 }
 
 void run_experts_in(struct trial *t) {
   const struct shape *s = t->s;
   struct dispatch d = plan(t, false);
-  struct expert_set set = make_experts(t);
-  struct act *x = trial_acts(t, (int64_t)s->T * s->D);
-  be_experts_in(t->be, trial_act_result(t, d.capacity * s->F), x, &d, list_of(&set, s->E), s->D,
-                s->F);
+  struct expert_set set;
+  make_experts(t, &set);
+  struct act x = trial_acts(t, (int64_t)s->T * s->D);
+  be_experts_in(t->ex, trial_act_result(t, d.capacity * s->F), x, &d, &set.wave);
 }
 
 void run_experts_out(struct trial *t) {
   const struct shape *s = t->s;
   struct dispatch d = plan(t, false);
-  struct expert_set set = make_experts(t);
-  struct act *x = trial_acts(t, (int64_t)s->T * s->D);
-  struct act *h = trial_acts(t, (int64_t)s->T * s->K * s->F);
-  be_experts_out(t->be, trial_result(t, d.capacity * s->D), h, x, &d, list_of(&set, s->E), s->D,
-                 s->F);
+  struct expert_set set;
+  make_experts(t, &set);
+  struct act x = trial_acts(t, (int64_t)s->T * s->D);
+  struct act h = trial_acts(t, (int64_t)s->T * s->K * s->F);
+  be_experts_out(t->ex, trial_result(t, d.capacity * s->D), h, x, &d, &set.wave);
 }
 
 /* All steps; the items are images. */
 void run_moe(struct trial *t) {
   const struct shape *s = t->s;
-  struct expert_set set = make_experts(t);
-  const struct expert *const *experts = list_of(&set, s->E);
+  struct expert_set set;
+  make_experts(t, &set);
   struct dispatch d = plan(t, false);
-  struct act *x = trial_acts(t, (int64_t)s->T * s->D);
-  struct act *h = trial_act_scratch(t, d.capacity * s->F);
+  struct act x = trial_acts(t, (int64_t)s->T * s->D);
+  struct act h = trial_act_scratch(t, d.capacity * s->F);
   float *rows = trial_scratch(t, d.capacity * s->D);
   float *add = s->add ? trial_items(t, (int64_t)s->T * s->D) : NULL;
-  be_experts_in(t->be, h, x, &d, experts, s->D, s->F);
-  be_experts_out(t->be, rows, h, x, &d, experts, s->D, s->F);
-  be_combine_rows(t->be, trial_results(t, (int64_t)s->T * s->D), rows, &d, add, s->D);
+  be_experts_in(t->ex, h, x, &d, &set.wave);
+  be_experts_out(t->ex, rows, h, x, &d, &set.wave);
+  be_combine_rows(t->ex, trial_results(t, (int64_t)s->T * s->D), rows, &d, add, s->D);
 }

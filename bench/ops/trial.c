@@ -14,9 +14,9 @@ enum { GUARD = 256, UNWRITTEN = 0x7fed };
 
 const uint32_t trial_unwritten = (uint32_t)UNWRITTEN << 16 | UNWRITTEN;
 
-void trial_begin(struct trial *t, struct backend *be, const struct shape *s, int64_t begin,
+void trial_begin(struct trial *t, struct exec *ex, const struct shape *s, int64_t begin,
                  int64_t count) {
-  *t = (struct trial){.be = be, .s = s, .begin = begin, .count = count};
+  *t = (struct trial){.ex = ex, .s = s, .begin = begin, .count = count};
 }
 
 /* Drawing takes longer than what is tested: values repeat after a prime number of them, which
@@ -59,14 +59,14 @@ static void *add_block(struct trial *t, int64_t n, enum dtype type, int role) {
   struct trial_block *block = &t->block[t->blocks++]; /* no operation has more than TRIAL_BLOCKS */
   *block = (struct trial_block){.role = role, .type = type, .values = n};
   size_t bytes = block_bytes(block) + 2 * GUARD;
-  enum ditmoe_status status = t->be->ops->alloc(t->be, bytes, "an array", &block->memory);
+  enum ditmoe_status status = t->ex->device->ops->alloc(t->ex, bytes, "an array", &block->memory);
   if (status != DITMOE_OK) {
-    backend_fail(t->be, status);
+    exec_fail(t->ex, status);
     return NULL;
   }
   uint16_t *host = make((int64_t)bytes, 1);
   for (size_t i = 0; i < bytes / sizeof *host; i++) host[i] = UNWRITTEN;
-  be_upload(t->be, block->memory, host, bytes);
+  be_upload(t->ex, block->memory, host, bytes);
   free(host);
   return (char *)block->memory + GUARD;
 }
@@ -74,7 +74,7 @@ static void *add_block(struct trial *t, int64_t n, enum dtype type, int role) {
 static void *upload(struct trial *t, const void *values, int64_t n, enum dtype type) {
   if (t->again) return next_block(t);
   void *device = add_block(t, n, type, BLOCK_INPUT);
-  be_upload(t->be, device, values, (size_t)n * dtype_size(type));
+  be_upload(t->ex, device, values, (size_t)n * dtype_size(type));
   return device;
 }
 
@@ -113,15 +113,16 @@ float *trial_items(struct trial *t, int64_t item) {
   return upload_items(t, values, item, DT_F32);
 }
 
-struct act *trial_acts(struct trial *t, int64_t item) {
-  if (t->again) return next_block(t);
+struct act trial_acts(struct trial *t, int64_t item) {
+  const enum dtype type = t->ex->compute;
+  if (t->again) return (struct act){next_block(t), type};
   float *values = random_items(t, item);
-  if (t->be->dtype == DT_F32) return upload_items(t, values, item, DT_F32);
+  if (type == DT_F32) return act_f32(upload_items(t, values, item, DT_F32));
   int64_t n = t->s->N * item;
   uint16_t *brains = make(n, sizeof *brains);
   for (int64_t i = 0; i < n; i++) brains[i] = bf16_from_f32(values[i]);
   free(values);
-  return upload_items(t, brains, item, DT_BF16);
+  return (struct act){upload_items(t, brains, item, DT_BF16), type};
 }
 
 float *trial_standard_items(struct trial *t, int64_t item) {
@@ -147,8 +148,8 @@ int32_t *trial_indices(struct trial *t, int64_t item, int32_t below) {
 
 void *trial_result(struct trial *t, int64_t n) { return add_block(t, n, DT_F32, BLOCK_RESULT); }
 
-struct act *trial_act_result(struct trial *t, int64_t n) {
-  return add_block(t, n, t->be->dtype, BLOCK_RESULT);
+struct act trial_act_result(struct trial *t, int64_t n) {
+  return (struct act){add_block(t, n, t->ex->compute, BLOCK_RESULT), t->ex->compute};
 }
 
 /* The last block as one of items. */
@@ -161,8 +162,10 @@ void *trial_results(struct trial *t, int64_t item) {
   return divide(t, trial_result(t, t->count * item), item);
 }
 
-struct act *trial_act_results(struct trial *t, int64_t item) {
-  return divide(t, trial_act_result(t, t->count * item), item);
+struct act trial_act_results(struct trial *t, int64_t item) {
+  struct act result = trial_act_result(t, t->count * item);
+  divide(t, result.data, item);
+  return result;
 }
 
 float *trial_in_place(struct trial *t, int64_t item) {
@@ -173,8 +176,8 @@ float *trial_in_place(struct trial *t, int64_t item) {
 
 void *trial_scratch(struct trial *t, int64_t n) { return add_block(t, n, DT_F32, BLOCK_SCRATCH); }
 
-struct act *trial_act_scratch(struct trial *t, int64_t n) {
-  return add_block(t, n, t->be->dtype, BLOCK_SCRATCH);
+struct act trial_act_scratch(struct trial *t, int64_t n) {
+  return (struct act){add_block(t, n, t->ex->compute, BLOCK_SCRATCH), t->ex->compute};
 }
 
 /* Random weights of the shape's type, as bytes to be freed. */
@@ -193,8 +196,9 @@ static float unit_scale(int64_t fan_in) { return 1.0F / sqrtf((float)fan_in); }
 struct linear *trial_linear(struct trial *t, int in, int out, int parts, bool paired, bool bias) {
   if (t->again) return t->linear[t->linears++];
   struct tensor weight[3], biases[3];
-  struct linear_source source = {
-      .parts = paired ? 2 : parts, .paired = paired, .exact = t->s->exact};
+  struct linear_source source = {.parts = paired ? 2 : parts,
+                                 .paired = paired,
+                                 .input = t->s->exact ? DT_F32 : t->ex->compute};
   for (int i = 0; i < source.parts; i++) {
     weight[i] = (struct tensor){"weight", t->s->dtype, 2, {out, in}, (int64_t)out * in, NULL};
     weight[i].data = random_weights(t, weight[i].elements, unit_scale(in));
@@ -204,8 +208,8 @@ struct linear *trial_linear(struct trial *t, int in, int out, int parts, bool pa
     source.bias[i] = bias && i != 1 ? &biases[i] : NULL; /* the second part has none */
   }
   struct linear **linear = &t->linear[t->linears++];
-  enum ditmoe_status status = t->be->ops->linear_create(t->be, &source, linear);
-  if (status != DITMOE_OK) backend_fail(t->be, status);
+  enum ditmoe_status status = t->ex->device->ops->linear_create(t->ex, &source, linear);
+  if (status != DITMOE_OK) exec_fail(t->ex, status);
   for (int i = 0; i < source.parts; i++) {
     free((void *)(uintptr_t)weight[i].data);
     free((void *)(uintptr_t)biases[i].data);
@@ -228,8 +232,8 @@ struct conv *trial_conv(struct trial *t) {
   bias.data = random_weights(t, s->out, 0.5F);
   struct conv **conv = &t->conv[t->convs++];
   enum ditmoe_status status =
-      t->be->ops->conv_create(t->be, &weight, s->bias ? &bias : NULL, &window, conv);
-  if (status != DITMOE_OK) backend_fail(t->be, status);
+      t->ex->device->ops->conv_create(t->ex, &weight, s->bias ? &bias : NULL, &window, conv);
+  if (status != DITMOE_OK) exec_fail(t->ex, status);
   free((void *)(uintptr_t)weight.data);
   free((void *)(uintptr_t)bias.data);
   return *conv;
@@ -257,11 +261,11 @@ static float *widened(const void *values, int64_t n, enum dtype type) {
 static bool finish_block(struct trial *t, struct trial_block *block) {
   size_t bytes = block_bytes(block);
   char *host = make((int64_t)bytes + 2 * GUARD, 1);
-  be_download(t->be, host, block->memory, bytes + 2 * GUARD);
+  be_download(t->ex, host, block->memory, bytes + 2 * GUARD);
   bool intact = is_guard((void *)host) && is_guard((void *)(host + GUARD + bytes));
   block->host = widened(host + GUARD, block->values, block->type);
   free(host);
-  if (block->memory) t->be->ops->release(t->be, block->memory);
+  if (block->memory) t->ex->device->ops->release(t->ex, block->memory);
   block->memory = NULL;
   return intact;
 }
@@ -270,9 +274,9 @@ bool trial_finish(struct trial *t) {
   bool intact = true;
   for (int i = 0; i < t->blocks; i++) intact = finish_block(t, &t->block[i]) && intact;
   for (int i = 0; i < t->linears; i++)
-    if (t->linear[i]) t->be->ops->linear_destroy(t->be, t->linear[i]);
+    if (t->linear[i]) t->ex->device->ops->linear_destroy(t->ex, t->linear[i]);
   for (int i = 0; i < t->convs; i++)
-    if (t->conv[i]) t->be->ops->conv_destroy(t->be, t->conv[i]);
+    if (t->conv[i]) t->ex->device->ops->conv_destroy(t->ex, t->conv[i]);
   return intact;
 }
 

@@ -1,6 +1,6 @@
 /* One run of one operation on one backend, with inputs that are the same on every backend. A run
  * function asks for inputs, results and weights, and makes the call; comparing (tests/test_ops.c)
- * and timing (bench/operations.c) are done by others. Errors stay in be->status.
+ * and timing (bench/operations.c) are done by others. Errors stay in ex->status.
  *
  * Items: an operation works on items that do not see each other (rows, images or single values).
  * A trial runs items begin .. begin + count - 1 of all that the shape has, and the same item
@@ -45,7 +45,7 @@ struct trial_block {
 };
 
 struct trial {
-  struct backend *be;
+  struct exec *ex;
   const struct shape *s;
   int64_t begin, count;
   uint64_t draws;
@@ -60,7 +60,7 @@ struct trial {
 /* A value that no operation computes, for elements of f32 or int32 that have not been written. */
 extern const uint32_t trial_unwritten;
 
-void trial_begin(struct trial *t, struct backend *be, const struct shape *s, int64_t begin,
+void trial_begin(struct trial *t, struct exec *ex, const struct shape *s, int64_t begin,
                  int64_t count);
 /* After a run: the next run of the same operation finds the memory, the values and the weights of
  * the first, as it left them. */
@@ -77,19 +77,19 @@ float *trial_standard_items(struct trial *t, int64_t item);
 float *trial_values(struct trial *t, int64_t n, float scale, float offset);
 int32_t *trial_indices(struct trial *t, int64_t item, int32_t below);
 /* trial_items in the compute type. */
-struct act *trial_acts(struct trial *t, int64_t item);
+struct act trial_acts(struct trial *t, int64_t item);
 /* Host values on the device. */
 void *trial_upload(struct trial *t, const void *values, int64_t n);
 /* Results, not initialised: `item` values for each item, or n that are compared only whole. */
 void *trial_results(struct trial *t, int64_t item);
 void *trial_result(struct trial *t, int64_t n);
-struct act *trial_act_results(struct trial *t, int64_t item);
-struct act *trial_act_result(struct trial *t, int64_t n);
+struct act trial_act_results(struct trial *t, int64_t item);
+struct act trial_act_result(struct trial *t, int64_t n);
 /* Results that start as random items. */
 float *trial_in_place(struct trial *t, int64_t item);
 /* Working memory that is not compared. */
 void *trial_scratch(struct trial *t, int64_t n);
-struct act *trial_act_scratch(struct trial *t, int64_t n);
+struct act trial_act_scratch(struct trial *t, int64_t n);
 
 /* parts of `out` rows each (paired: two). */
 struct linear *trial_linear(struct trial *t, int in, int out, int parts, bool paired, bool bias);

@@ -46,6 +46,10 @@ VECTORS(long long, longlong)
 VECTORS(unsigned long long, ulonglong)
 #undef VECTORS
 
+using std::isfinite;
+using std::isinf;
+using std::isnan;
+
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <dlfcn.h>
 #include <link.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 namespace emulate {
@@ -110,6 +111,13 @@ static void watch_shared(cell *cells, size_t at, size_t bytes, thread &t, bool w
   }
 }
 
+static cell *make_cells(size_t count) {
+  void *memory = mmap(nullptr, count * sizeof(cell), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) abort();
+  return static_cast<cell *>(memory);
+}
+
 /* Static shared memory: the writable data of the program that no relocation has made constant. */
 struct segment {
   uintptr_t begin, end;
@@ -132,8 +140,7 @@ static int find_segments(dl_phdr_info *info, size_t, void *) {
     if (p.p_type == PT_GNU_RELRO || (p.p_type == PT_LOAD && !(p.p_flags & PF_W)))
       constants.push_back({begin, end, nullptr});
     else if (p.p_type == PT_LOAD && ours)
-      segments.push_back(
-          {begin, end, static_cast<cell *>(calloc((end - begin) / 2 + 1, sizeof(cell)))});
+      segments.push_back({begin, end, make_cells((end - begin) / 2 + 1)});
   }
   return 0;
 }
@@ -159,7 +166,7 @@ static void watch_other(thread &t, uintptr_t at, size_t bytes, bool write, bool 
 void watch_as(thread &by, const volatile void *at, size_t bytes, bool write, bool atomic,
               bool async) {
   static cell *cells;
-  if (!cells) cells = static_cast<cell *>(calloc(SHARED_LIMIT / 2 + 8, sizeof *cells));
+  if (!cells) cells = make_cells(SHARED_LIMIT / 2 + 8);
   uintptr_t address = reinterpret_cast<uintptr_t>(at);
   size_t place = address - reinterpret_cast<uintptr_t>(shared_window);
   if (place < SHARED_LIMIT) {

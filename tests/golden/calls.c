@@ -78,7 +78,7 @@ static enum ditmoe_status run_call(struct golden *g, const cJSON *call, const ch
   if (recording) status = recording->status;
 done:
   case_close(&inputs);
-  dit_close(g->be, model);
+  dit_close(g->ex, model);
   return status;
 }
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum ditmoe_status golden_decode(struct golden *g, struct backend *be, const char *path,
+enum ditmoe_status golden_decode(struct golden *g, struct exec *ex, const char *path,
                                  const struct latents *latents, float **images, int64_t *count) {
   struct vae *vae = NULL;
   struct vae_info info;
@@ -15,7 +15,7 @@ enum ditmoe_status golden_decode(struct golden *g, struct backend *be, const cha
   const int size = latents->size;
   enum ditmoe_status status;
   snprintf(full, sizeof full, "%s/%s", g->folder, path);
-  TRY_DONE(vae_open(be, full, &vae));
+  TRY_DONE(vae_open(ex, full, &vae));
   vae_describe(vae, &info);
   if (latents->channels != info.latent_channels)
     TRY_DONE(fail(g->ctx, DITMOE_FORMAT, "%s: latents of %d channels", path, latents->channels));
@@ -23,11 +23,11 @@ enum ditmoe_status golden_decode(struct golden *g, struct backend *be, const cha
   const int64_t z = (int64_t)latents->channels * size * size;
   *count = latents->n * each;
   TRY_DONE(mem_alloc(g->ctx, (size_t)*count, sizeof **images, "images", images));
-  TRY_DONE(backend_arena(be, vae_decode_bytes(be, vae, size, 0), false));
+  TRY_DONE(exec_reserve(ex, vae_decode_bytes(ex, vae, size, 0)));
   for (int64_t i = 0; i < latents->n; i++)
-    TRY_DONE(vae_decode(be, vae, *images + i * each, latents->values + i * z, size, 0));
+    TRY_DONE(vae_decode(ex, vae, *images + i * each, latents->values + i * z, size, 0));
 done:
-  if (vae) vae_close(be, vae);
+  if (vae) vae_close(ex, vae);
   return status;
 }
 
@@ -45,13 +45,13 @@ static enum ditmoe_status check_equal_weights(struct golden *g, const struct lat
   float *own = NULL;
   int64_t count, other_count;
   enum ditmoe_status status;
-  TRY_DONE(golden_decode(g, g->be, case_string(g->manifest, "weights"), latents, &own, &count));
+  TRY_DONE(golden_decode(g, g->ex, case_string(g->manifest, "weights"), latents, &own, &count));
   cJSON_ArrayForEach(other, golden_field(g->manifest, "weights_also")) {
     const char *path = case_string(other, "path");
     float *images = NULL;
     char line[128];
     if (!cJSON_IsTrue(golden_field(other, "equal"))) continue;
-    status = golden_decode(g, g->be, path, latents, &images, &other_count);
+    status = golden_decode(g, g->ex, path, latents, &images, &other_count);
     bool same = status == DITMOE_OK && other_count == count &&
                 memcmp(images, own, (size_t)count * sizeof *own) == 0;
     mem_free(g->ctx, images);

@@ -19,7 +19,7 @@
 
 struct golden {
   struct ditmoe_ctx *ctx;
-  struct backend *be;
+  struct exec *ex;
   const char *folder;
   const cJSON *manifest;
   struct report *report;
@@ -54,10 +54,10 @@ enum ditmoe_status golden_open(struct golden *g, const char *name, struct case_f
  * weights and their key. Close it with dit_close. */
 enum ditmoe_status golden_load(struct golden *g, const char *path, const char *key, bool qk_half,
                                struct dit **out);
-/* dit_predict with the backend of g, or with `be`, and an arena of the right size. */
+/* dit_predict with the backend of g, or with `ex`, and an arena of the right size. */
 enum ditmoe_status golden_predict(struct golden *g, const struct dit *model, float *out,
                                   const struct dit_input *in);
-enum ditmoe_status golden_predict_with(struct backend *be, const struct dit *model, float *out,
+enum ditmoe_status golden_predict_with(struct exec *ex, const struct dit *model, float *out,
                                        const struct dit_input *in);
 /* Latents [n, channels, size, size]. */
 struct latents {
@@ -66,7 +66,7 @@ struct latents {
   int channels, size;
 };
 /* Their images, by the decoder in a file of the folder; mem_free them. */
-enum ditmoe_status golden_decode(struct golden *g, struct backend *be, const char *path,
+enum ditmoe_status golden_decode(struct golden *g, struct exec *ex, const char *path,
                                  const struct latents *latents, float **images, int64_t *count);
 /* Classifier-free guidance as the original models have it: out [2n, Cout, ...], n conditional rows,
  * then n unconditional ones; u + scale (c - u) goes into the first `channels` (0: all) of both
@@ -85,11 +85,11 @@ enum ditmoe_status golden_floats(struct case_file *file, const char *tensor, flo
  * golden_predict gives both the same inputs, the twin once with the plans of the model and once
  * without. */
 
-/* The twins are on the backend, tier and threads of `be`. */
-enum ditmoe_status precision_open(const struct backend *be, struct precision **out);
+/* The twins are on the backend, tier and threads of `ex`. */
+enum ditmoe_status precision_open(const struct exec *ex, struct precision **out);
 void precision_close(struct precision *p);
 /* That of the twins. */
-struct backend *precision_backend(struct precision *p);
+struct exec *precision_backend(struct precision *p);
 enum ditmoe_status precision_load(struct golden *g, const struct ditmoe_checkpoint *checkpoint,
                                   const char *record);
 enum ditmoe_status precision_predict(struct golden *g, const struct dit *model, float *out,

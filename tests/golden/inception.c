@@ -97,19 +97,19 @@ static enum ditmoe_status keep_layer(struct layers *layers, const char *layer, c
   return DITMOE_OK;
 }
 
-/* x is f32 where the compute type is. */
-static void see_layer(void *user, struct backend *be, const char *layer, const struct act *x,
-                      int first, int B, int side, int channels) {
+/* x is f32. */
+static void see_layer(void *user, struct exec *ex, const char *layer, struct act x, int first,
+                      int B, int side, int channels) {
   struct layers *layers = user;
   const size_t n = (size_t)B * (size_t)side * (size_t)side * (size_t)channels;
   float *host = NULL;
   (void)first; /* one image at a time */
   if (layers->status != DITMOE_OK) return;
-  layers->status = mem_alloc(be->ctx, n, sizeof *host, layer, &host);
+  layers->status = mem_alloc(ex->ctx, n, sizeof *host, layer, &host);
   if (layers->status != DITMOE_OK) return;
-  be_download(be, host, x, n * sizeof *host);
+  be_download(ex, host, x.data, n * sizeof *host);
   layers->status = keep_layer(layers, layer, host, side, channels);
-  mem_free(be->ctx, host);
+  mem_free(ex->ctx, host);
 }
 
 static enum ditmoe_status compare_layers(struct layers *layers) {
@@ -124,7 +124,7 @@ static enum ditmoe_status compare_layers(struct layers *layers) {
 /* Features. */
 
 /* All images of the folder, one at a time since their sizes differ; layers may be NULL. */
-static enum ditmoe_status compute(struct folder *f, struct backend *be, struct network *network,
+static enum ditmoe_status compute(struct folder *f, struct exec *ex, struct network *network,
                                   enum resize_rule rule, struct layers *layers,
                                   struct features *out) {
   const struct network_kind *kind = network->kind;
@@ -132,7 +132,7 @@ static enum ditmoe_status compute(struct folder *f, struct backend *be, struct n
   TRY(take(f, kind->pool, &out->pool));
   TRY(take(f, kind->spatial, &out->spatial));
   TRY(take(f, kind->logits, &out->logits));
-  TRY(backend_arena(be, network_bytes(be, network, 1), false));
+  TRY(exec_reserve(ex, network_bytes(ex, network, 1)));
   for (int i = 0; i < f->count; i++) {
     const struct features row = {out->pool + (int64_t)i * kind->pool,
                                  out->spatial + (int64_t)i * kind->spatial,
@@ -141,7 +141,7 @@ static enum ditmoe_status compute(struct folder *f, struct backend *be, struct n
     int width, height;
     if (layers) layers->image = i;
     TRY(ditmoe_images_read(ctx, f->images, i, &pixels, &width, &height));
-    TRY(network_run(be, network, rule, pixels, 1, height, width, &row));
+    TRY(network_run(ex, network, rule, pixels, 1, height, width, &row));
   }
   return layers ? layers->status : DITMOE_OK;
 }
@@ -181,7 +181,7 @@ static enum ditmoe_status check_rule(struct folder *f, struct network *network,
   struct features made = {0};
   enum ditmoe_status status;
   network->tap = &tap;
-  TRY_DONE(compute(f, f->g->be, network, layers->rule, layers, &made));
+  TRY_DONE(compute(f, f->g->ex, network, layers->rule, layers, &made));
   TRY_DONE(compare_rule(f, "pool", layers->rule, made.pool, kind->pool));
   TRY_DONE(compare_rule(f, "spatial_bnrelu", layers->rule, made.spatial, kind->spatial));
   TRY_DONE(compare_classes(f, layers->rule, made.logits, bias, kind->logits));
@@ -280,7 +280,7 @@ static enum ditmoe_status check_bf16(struct folder *f, struct network *network,
   const struct network_kind *kind = network->kind;
   struct features own = {0}, other = {0};
   enum ditmoe_status status;
-  TRY_DONE(compute(f, f->g->be, network, rule, NULL, &own));
+  TRY_DONE(compute(f, f->g->ex, network, rule, NULL, &own));
   TRY_DONE(compute(f, precision_backend(f->g->precision), twin, rule, NULL, &other));
   report_precision(f, "pool", rule, other.pool, own.pool, kind->pool, LIMIT_FEATURES_BF16);
   report_precision(f, "spatial_bnrelu", rule, other.spatial, own.spatial, kind->spatial,
@@ -295,12 +295,12 @@ done:
 
 static enum ditmoe_status check_precision(struct folder *f, struct network *network,
                                           const char *path) {
-  struct backend *be = precision_backend(f->g->precision);
+  struct exec *ex = precision_backend(f->g->precision);
   struct network *twin = NULL;
   enum ditmoe_status status;
-  TRY(network_open(be, path, &twin));
+  TRY(network_open(ex, path, &twin));
   status = check_bf16(f, network, twin, RESIZE_ADM); /* resizing knows no compute type */
-  network_close(be, twin);
+  network_close(ex, twin);
   return status;
 }
 
@@ -316,10 +316,10 @@ enum ditmoe_status golden_inception(struct golden *g) {
   ditmoe_images_info(f.images, &info);
   f.count = (int)info.count;
   TRY_DONE(golden_open(g, outputs, &file));
-  TRY_DONE(network_open(g->be, path, &network));
+  TRY_DONE(network_open(g->ex, path, &network));
   status = g->precision ? check_precision(&f, network, path) : check_exact(&f, network);
 done:
-  network_close(g->be, network);
+  network_close(g->ex, network);
   case_close(&file);
   ditmoe_images_close(f.images);
   return status;

@@ -52,23 +52,23 @@ enum ditmoe_status golden_load(struct golden *g, const char *path, const char *k
     path = case_string(g->manifest, "weights"), key = golden_text(g->manifest, "weights_key");
   snprintf(full, sizeof full, "%s/%s", g->folder, path);
   enum ditmoe_status status = ditmoe_checkpoint_open(g->ctx, full, key, &checkpoint);
-  if (status == DITMOE_OK) status = dit_open(g->be, checkpoint, record, out);
+  if (status == DITMOE_OK) status = dit_open(g->ex, checkpoint, record, out);
   if (status == DITMOE_OK && g->precision) status = precision_load(g, checkpoint, record);
   ditmoe_checkpoint_close(checkpoint);
   cJSON_free(record);
   return status;
 }
 
-enum ditmoe_status golden_predict_with(struct backend *be, const struct dit *model, float *out,
+enum ditmoe_status golden_predict_with(struct exec *ex, const struct dit *model, float *out,
                                        const struct dit_input *in) {
-  TRY(backend_arena(be, dit_predict_bytes(be, model, in->B), false));
-  return dit_predict(be, model, out, in);
+  TRY(exec_reserve(ex, dit_predict_bytes(ex, model, in->B)));
+  return dit_predict(ex, model, out, in);
 }
 
 enum ditmoe_status golden_predict(struct golden *g, const struct dit *model, float *out,
                                   const struct dit_input *in) {
   return g->precision ? precision_predict(g, model, out, in)
-                      : golden_predict_with(g->be, model, out, in);
+                      : golden_predict_with(g->ex, model, out, in);
 }
 
 void golden_guide(const struct dit_config *config, float *out, int n, double scale, int channels) {

@@ -22,8 +22,8 @@ struct plans {
 };
 
 struct precision {
-  struct backend be; /* of the twin */
-  struct dit *twin;  /* of the model that was loaded last */
+  struct exec ex;   /* of the twin */
+  struct dit *twin; /* of the model that was loaded last */
   /* Of the forward passes since the last report. */
   int passes;
   double injected;            /* with the model's plans: decibels of the worst            */
@@ -38,38 +38,38 @@ static void forget(struct precision *p) {
   p->assigned = p->differed = 0;
 }
 
-enum ditmoe_status precision_open(const struct backend *be, struct precision **out) {
+enum ditmoe_status precision_open(const struct exec *ex, struct precision **out) {
   struct precision *p;
-  TRY(mem_zalloc(be->ctx, 1, sizeof *p, "twins", out));
+  TRY(mem_zalloc(ex->ctx, 1, sizeof *p, "twins", out));
   p = *out;
   forget(p);
-  TRY(backend_init(&p->be, be->ctx, be->ops->name, be->tier, be->threads));
-  return backend_compute(&p->be, "bf16");
+  TRY(backend_open(&p->ex, ex->ctx, ex->device->ops->name, ex->device->tier, ex->device->threads));
+  return backend_compute(&p->ex, "bf16");
 }
 
 void precision_close(struct precision *p) {
   if (!p) return;
-  struct ditmoe_ctx *ctx = p->be.ctx;
-  dit_close(&p->be, p->twin);
-  backend_fini(&p->be);
+  struct ditmoe_ctx *ctx = p->ex.ctx;
+  dit_close(&p->ex, p->twin);
+  exec_close(&p->ex);
   mem_free(ctx, p);
 }
 
-struct backend *precision_backend(struct precision *p) {
-  return &p->be;
+struct exec *precision_backend(struct precision *p) {
+  return &p->ex;
 }
 
 enum ditmoe_status precision_load(struct golden *g, const struct ditmoe_checkpoint *checkpoint,
                                   const char *record) {
   struct precision *p = g->precision;
-  dit_close(&p->be, p->twin);
+  dit_close(&p->ex, p->twin);
   p->twin = NULL;
-  return dit_open(&p->be, checkpoint, record, &p->twin);
+  return dit_open(&p->ex, checkpoint, record, &p->twin);
 }
 
 /* Plans. */
 
-static enum ditmoe_status keep(struct plans *plans, struct backend *be, int layer,
+static enum ditmoe_status keep(struct plans *plans, struct exec *ex, int layer,
                                const struct dispatch *d) {
   const size_t n = (size_t)d->capacity;
   TRY(mem_room(plans->ctx, plans->count, sizeof *plans->items, "plans", &plans->items));
@@ -78,16 +78,16 @@ static enum ditmoe_status keep(struct plans *plans, struct backend *be, int laye
   TRY(mem_alloc(plans->ctx, n, sizeof *a->expert, "plans", &a->expert));
   TRY(mem_alloc(plans->ctx, n, sizeof *a->source, "plans", &a->source));
   TRY(mem_alloc(plans->ctx, n, sizeof *a->gate, "plans", &a->gate));
-  be_download(be, a->expert, d->expert, n * sizeof *a->expert);
-  be_download(be, a->source, d->source, n * sizeof *a->source);
-  be_download(be, a->gate, d->gate, n * sizeof *a->gate);
+  be_download(ex, a->expert, d->expert, n * sizeof *a->expert);
+  be_download(ex, a->source, d->source, n * sizeof *a->source);
+  be_download(ex, a->gate, d->gate, n * sizeof *a->gate);
   return DITMOE_OK;
 }
 
-static void keep_plan(void *user, struct backend *be, const struct dit_tap_data *data) {
+static void keep_plan(void *user, struct exec *ex, const struct dit_tap_data *data) {
   struct plans *plans = user;
   if (data->point == TAP_ROUTER && plans->status == DITMOE_OK)
-    plans->status = keep(plans, be, data->layer, data->dispatch);
+    plans->status = keep(plans, ex, data->layer, data->dispatch);
 }
 
 static void plans_free(struct plans *plans) {
@@ -110,18 +110,18 @@ static const struct assignments *plan_of(const struct plans *plans, int layer, i
   return NULL;
 }
 
-static void inject_plan(void *user, struct backend *be, int layer, struct dispatch *d) {
+static void inject_plan(void *user, struct exec *ex, int layer, struct dispatch *d) {
   struct plans *plans = user;
-  if (!be_active(be)) return;
+  if (!be_active(ex)) return;
   const struct assignments *a = plan_of(plans, layer, d->experts, d->tokens, d->capacity);
   if (!a) {
-    backend_fail(be, fail(be->ctx, DITMOE_FAILED, "block %d: no plan of this size", layer));
+    exec_fail(ex, fail(ex->ctx, DITMOE_FAILED, "block %d: no plan of this size", layer));
     return;
   }
   const size_t n = (size_t)a->capacity;
-  be_upload(be, d->expert, a->expert, n * sizeof *a->expert);
-  be_upload(be, d->source, a->source, n * sizeof *a->source);
-  be_upload(be, d->gate, a->gate, n * sizeof *a->gate);
+  be_upload(ex, d->expert, a->expert, n * sizeof *a->expert);
+  be_upload(ex, d->source, a->source, n * sizeof *a->source);
+  be_upload(ex, d->gate, a->gate, n * sizeof *a->gate);
 }
 
 /* Changes what stands for each pair of token and expert [tokens, E] that is assigned; how many are.
@@ -141,12 +141,12 @@ static enum ditmoe_status count_different(struct precision *p, const struct assi
                                           const struct assignments *other) {
   const size_t n = (size_t)own->tokens * (size_t)own->experts;
   bool *pairs;
-  if (!other) return fail(p->be.ctx, DITMOE_FAILED, "block %d: no plan of this size", own->layer);
-  TRY(mem_zalloc(p->be.ctx, n, sizeof *pairs, "choices", &pairs));
+  if (!other) return fail(p->ex.ctx, DITMOE_FAILED, "block %d: no plan of this size", own->layer);
+  TRY(mem_zalloc(p->ex.ctx, n, sizeof *pairs, "choices", &pairs));
   toggle(pairs, own);
   p->assigned += toggle(pairs, other);
   for (size_t i = 0; i < n; i++) p->differed += pairs[i];
-  mem_free(p->be.ctx, pairs);
+  mem_free(p->ex.ctx, pairs);
   return DITMOE_OK;
 }
 
@@ -176,17 +176,17 @@ double decibels(const float *values, const float *reference, int64_t count) {
 static enum ditmoe_status twin_predict(struct precision *p, const struct dit_input *in,
                                        const struct plans *plans, const float *reference,
                                        float *out, int64_t count) {
-  struct plans own = {.ctx = p->be.ctx};
+  struct plans own = {.ctx = p->ex.ctx};
   struct dit_input given = *in;
   const struct dit_replay replay = {(void *)(uintptr_t)plans, inject_plan};
   const struct dit_tap tap = {&own, keep_plan};
   enum ditmoe_status status;
   given.replay = &replay;
-  TRY_DONE(golden_predict_with(&p->be, p->twin, out, &given));
+  TRY_DONE(golden_predict_with(&p->ex, p->twin, out, &given));
   p->injected = fmin(p->injected, decibels(out, reference, count));
   given.replay = NULL;
   given.tap = &tap;
-  TRY_DONE(golden_predict_with(&p->be, p->twin, out, &given));
+  TRY_DONE(golden_predict_with(&p->ex, p->twin, out, &given));
   TRY_DONE(own.status);
   p->noise += pow(10, -decibels(out, reference, count) / 10);
   p->passes++;
@@ -206,7 +206,7 @@ enum ditmoe_status precision_predict(struct golden *g, const struct dit *model, 
   float *other = NULL;
   enum ditmoe_status status;
   given.tap = &tap;
-  TRY_DONE(golden_predict_with(g->be, model, out, &given));
+  TRY_DONE(golden_predict_with(g->ex, model, out, &given));
   TRY_DONE(plans.status);
   TRY_DONE(mem_alloc(g->ctx, (size_t)count, sizeof *other, "outputs", &other));
   given.tap = NULL;
@@ -237,8 +237,8 @@ enum ditmoe_status precision_decode(struct golden *g, const char *path,
   int64_t count, other_count;
   char line[256];
   enum ditmoe_status status;
-  TRY_DONE(golden_decode(g, g->be, path, latents, &images, &count));
-  TRY_DONE(golden_decode(g, &g->precision->be, path, latents, &other, &other_count));
+  TRY_DONE(golden_decode(g, g->ex, path, latents, &images, &count));
+  TRY_DONE(golden_decode(g, &g->precision->ex, path, latents, &other, &other_count));
   snprintf(line, sizeof line, "%s:%s", file, tensor);
   report_decibels(g->report, line, decibels(other, images, count), LIMIT_DECODED_BF16);
 done:

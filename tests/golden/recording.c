@@ -15,12 +15,12 @@ static const char *const tap_names[] = {[TAP_TIME_FEATURES] = "emb_t_sincos",
                                         [TAP_BLOCK] = "block_out"};
 
 /* A host copy of `count` device elements of 4 bytes; NULL stays NULL. */
-static enum ditmoe_status copy(struct backend *be, struct ditmoe_ctx *ctx, void *out,
+static enum ditmoe_status copy(struct exec *ex, struct ditmoe_ctx *ctx, void *out,
                                const void *device, int64_t count) {
   void *host = NULL;
   if (device) {
     TRY(mem_alloc(ctx, (size_t)count, sizeof(float), "recording", &host));
-    be_download(be, host, device, (size_t)count * sizeof(float));
+    be_download(ex, host, device, (size_t)count * sizeof(float));
   }
   memcpy(out, &host, sizeof host);
   return DITMOE_OK;
@@ -33,7 +33,7 @@ static const struct recorded *find(const struct recording *recording, const char
 }
 
 /* The first of a name: blocks with an embedder of their own come later. */
-static enum ditmoe_status keep_values(struct recording *r, struct backend *be,
+static enum ditmoe_status keep_values(struct recording *r, struct exec *ex,
                                       const struct dit_tap_data *data) {
   struct recorded item = {.count = (int64_t)data->B * data->T * data->D};
   if (data->layer < 0)
@@ -42,12 +42,12 @@ static enum ditmoe_status keep_values(struct recording *r, struct backend *be,
     snprintf(item.name, sizeof item.name, "%s.%d", tap_names[data->point], data->layer);
   if (find(r, item.name)) return DITMOE_OK;
   TRY(mem_room(r->ctx, r->count, sizeof item, "recording", &r->items));
-  TRY(copy(be, r->ctx, &item.values, data->data, item.count));
+  TRY(copy(ex, r->ctx, &item.values, data->data, item.count));
   r->items[r->count++] = item;
   return DITMOE_OK;
 }
 
-static enum ditmoe_status keep_plan(struct recording *r, struct backend *be,
+static enum ditmoe_status keep_plan(struct recording *r, struct exec *ex,
                                     const struct dit_tap_data *data) {
   const struct dispatch *d = data->dispatch;
   const struct router_trace *trace = data->trace;
@@ -62,24 +62,24 @@ static enum ditmoe_status keep_plan(struct recording *r, struct backend *be,
                               .experts = d->experts,
                               .router = router->router->name,
                               .rows = trace->rows};
-  TRY(copy(be, r->ctx, &plan->scores, trace->scores, scored));
-  TRY(copy(be, r->ctx, &plan->cosine, trace->cosine, scored));
-  TRY(copy(be, r->ctx, &plan->capacity, trace->capacity, scored));
-  TRY(copy(be, r->ctx, &plan->threshold, router->threshold, router->experts));
-  TRY(copy(be, r->ctx, &plan->offset, d->offset, d->experts + 1));
-  TRY(copy(be, r->ctx, &plan->first, d->first, d->tokens + 1));
+  TRY(copy(ex, r->ctx, &plan->scores, trace->scores, scored));
+  TRY(copy(ex, r->ctx, &plan->cosine, trace->cosine, scored));
+  TRY(copy(ex, r->ctx, &plan->capacity, trace->capacity, scored));
+  TRY(copy(ex, r->ctx, &plan->threshold, router->threshold, router->experts));
+  TRY(copy(ex, r->ctx, &plan->offset, d->offset, d->experts + 1));
+  TRY(copy(ex, r->ctx, &plan->first, d->first, d->tokens + 1));
   const int64_t rows = plan->offset[d->experts];
-  TRY(copy(be, r->ctx, &plan->token, d->token, rows));
-  TRY(copy(be, r->ctx, &plan->weight, d->weight, rows));
-  return copy(be, r->ctx, &plan->row, d->row, rows);
+  TRY(copy(ex, r->ctx, &plan->token, d->token, rows));
+  TRY(copy(ex, r->ctx, &plan->weight, d->weight, rows));
+  return copy(ex, r->ctx, &plan->row, d->row, rows);
 }
 
-static void look(void *user, struct backend *be, const struct dit_tap_data *data) {
+static void look(void *user, struct exec *ex, const struct dit_tap_data *data) {
   struct recording *r = user;
   if (r->status != DITMOE_OK || data->point == TAP_EXPERT_ROWS) return;
-  r->status = data->point == TAP_ROUTER ? keep_plan(r, be, data) : keep_values(r, be, data);
+  r->status = data->point == TAP_ROUTER ? keep_plan(r, ex, data) : keep_values(r, ex, data);
   if (!r->counted || r->status != DITMOE_OK) return;
-  r->counted->look(r->counted->user, be, data);
+  r->counted->look(r->counted->user, ex, data);
   r->status = r->recorder.status;
 }
 

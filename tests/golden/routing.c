@@ -58,13 +58,13 @@ static void measure_scores(const struct routing_check *c, struct scores *s, cons
   const int T = c->plan->T, E = c->plan->columns;
   double difference = 0, norm = 0;
   *l2 = s->error = INFINITY;
-  if (!ours || count != score_count(c, s->layout) || c->plan->rows != (int64_t)c->routed * T)
+  if (!ours || count != score_count(c, s->layout) || c->plan->rows != (int64_t)c->plan->B * T)
     return;
   s->error = 0;
   for (int b = 0; b < c->plan->B; b++)
     for (int i = 0; !c->null[b] && i < T * E; i++) {
       double golden = s->golden[score_at(c, s->layout, b, i / E, i % E)];
-      double d = fabs((double)ours[(int64_t)c->slot[b] * T * E + i] - golden);
+      double d = fabs((double)ours[(int64_t)b * T * E + i] - golden);
       difference += d * d;
       norm += golden * golden;
       s->error = fmax(s->error, d);

@@ -215,7 +215,7 @@ static void sampling_free(struct sampling *s) {
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) mem_free(s->g->ctx, owned[i]);
   schedule_free(s->g->ctx, &s->schedule);
   case_close(&s->file);
-  dit_close(s->g->be, s->model);
+  dit_close(s->g->ex, s->model);
 }
 
 /* Running. */
@@ -352,7 +352,7 @@ static enum ditmoe_status compare_images(struct sampling *s, float *finals) {
   int64_t count;
   if (!tensor) return DITMOE_OK;
   if (s->g->precision) return precision_decode(s->g, path, &latents, s->file.name, tensor);
-  enum ditmoe_status status = golden_decode(s->g, s->g->be, path, &latents, &images, &count);
+  enum ditmoe_status status = golden_decode(s->g, s->g->ex, path, &latents, &images, &count);
   if (status == DITMOE_OK) status = compare_l2(&s->file, tensor, images, count, LIMIT_DECODED);
   mem_free(s->g->ctx, images);
   return status;

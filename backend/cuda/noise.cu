@@ -1,0 +1,34 @@
+/* Random normals: each thread makes the four values of one block of Philox. */
+#include "backend/cuda/device.cuh"
+
+#include "backend/cuda/kernels_noise.h"
+#include "base/normal.h"
+
+namespace {
+
+enum { THREADS = 256 };
+
+__global__ void __launch_bounds__(THREADS)
+    normals_kernel(const __grid_constant__ struct cuda_normals n) {
+  const int64_t blocks = (n.count + 3) / 4;
+  const int64_t thread = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+  const int64_t image = thread / blocks, block = thread % blocks;
+  if (image >= n.images) return;
+  uint32_t bits[4];
+  float values[4];
+  normal_block(bits, n.seed, n.first_sample + (uint64_t)image, n.step, n.purpose, (uint32_t)block);
+  normal_pair(values, bits[0], bits[1]);
+  normal_pair(values + 2, bits[2], bits[3]);
+  float *out = n.out + image * n.count + 4 * block;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+    if (4 * block + i < n.count) out[i] = values[i];
+}
+
+} // namespace
+
+cudaError_t cuda_normals(cudaStream_t stream, const struct cuda_normals *n) {
+  const int64_t threads = (n->count + 3) / 4 * n->images;
+  LAUNCH(normals_kernel, (unsigned)((threads + THREADS - 1) / THREADS), THREADS, 0, stream, *n);
+  return cudaGetLastError();
+}

@@ -1,0 +1,198 @@
+/* Model and decoder: which files, and what the command line says about them. */
+#include "cli/outputs.h"
+#include "cli/sample/sample.h"
+#include "cli/text.h"
+#include "cli/text_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* The checkpoint record. */
+
+/* "top-k" becomes the member "top_k". */
+static void add_to_record(cJSON *record, const struct option *option, const char *value) {
+  char *name = text_copy(option->name);
+  for (char *c = name; *c; c++)
+    if (*c == '-') *c = '_';
+  cJSON_DeleteItemFromObjectCaseSensitive(record, name);
+  if (option->kind == OPTION_CHOICE)
+    cJSON_AddStringToObject(record, name, value);
+  else
+    cJSON_AddRawToObject(record, name, value);
+  free(name);
+}
+
+/* The file, and over it the single options. NULL if there are none. */
+static enum ditmoe_status make_record(struct sample *run) {
+  const struct option *option;
+  cJSON *record = NULL;
+  if (run->origin.record) run->record = text_copy(run->origin.record);
+  if (run->settings.record) TRY(json_file_read("--record", run->settings.record, &record));
+  for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
+    if (!(option->traits & OPTION_IN_RECORD)) continue;
+    char *value = option_value(&run->options, option);
+    if (value && !record) record = cJSON_CreateObject();
+    if (value) add_to_record(record, option, value);
+    free(value);
+  }
+  if (record) {
+    char *text = cJSON_PrintUnformatted(record);
+    run->record = text_copy(text);
+    cJSON_free(text);
+    cJSON_Delete(record);
+  }
+  return DITMOE_OK;
+}
+
+/* The decoder. */
+
+static bool exists(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0;
+}
+
+/* The decoder that the model's record names, relative to its folder; NULL if none. */
+static char *vae_of_record(const struct ditmoe_model *model) {
+  cJSON *record = cJSON_Parse(ditmoe_model_record(model));
+  const char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(record, "vae"));
+  char *copy = path && path[0] != '/' ? text_copy(path) : NULL;
+  cJSON_Delete(record);
+  return copy;
+}
+
+/* Sets vae_path: what was given, else the first place that exists. */
+static enum ditmoe_status find_vae(struct sample *run) {
+  const char *given = run->settings.vae, *model = run->settings.model;
+  if (given) {
+    if (strcmp(given, "none") != 0) run->vae_path = text_copy(given);
+    return DITMOE_OK;
+  }
+  struct stat info;
+  bool folder = stat(model, &info) == 0 && S_ISDIR(info.st_mode);
+  char *root = folder ? text_format("%s/", model) : path_folder(model);
+  char *places[] = {text_copy("vae"), vae_of_record(run->model), text_copy("sd-vae-ft-mse")};
+  char *tried = text_copy("");
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    if (!places[i]) continue;
+    char *path = text_format("%s%s", root, places[i]);
+    char *longer = text_format("%s%s%s", tried, *tried ? ", " : "", path);
+    free(tried);
+    tried = longer;
+    if (!run->vae_path && exists(path)) run->vae_path = text_copy(path);
+    free(path);
+    free(places[i]);
+  }
+  enum ditmoe_status status = DITMOE_OK;
+  if (!run->vae_path)
+    status =
+        report_error(DITMOE_FORMAT,
+                     "no decoder: none of %s exists; give --vae PATH, or --vae none for a model "
+                     "of pixels",
+                     tried);
+  free(tried);
+  free(root);
+  return status;
+}
+
+/* Opening. */
+
+/* Options about what this model and its decoder do not have. */
+static enum ditmoe_status refuse_needless(const struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  const char *kind = run->info.kind;
+  const bool promoe = strncmp(kind, "promoe-", 7) == 0;
+  const bool top_k = promoe || strcmp(kind, "dit-moe") == 0 || strcmp(kind, "tc-dit") == 0;
+  char *why = text_format("on a model of kind %s", kind);
+  const struct option_use uses[] = {
+      {&s->top_k, top_k, why},
+      {&s->capacity, strcmp(kind, "ec-dit") == 0, why},
+      {&s->uncond_label, promoe, why},
+      {&s->router_weight_mode, promoe, why},
+      {&s->qk_norm_eps, run->info.qk_norm, "on a model without norms of q and k"},
+      {&s->latent_scale, run->vae_path, "with --vae none"},
+      {&s->latent_shift, run->vae_path, "with --vae none"},
+  };
+  enum ditmoe_status status =
+      options_refuse_needless(&run->options, uses, sizeof uses / sizeof *uses);
+  free(why);
+  return status;
+}
+
+static enum ditmoe_status expect(const char *option, int64_t wanted, int64_t found) {
+  if (wanted == 0 || wanted == found) return DITMOE_OK;
+  return report_error(DITMOE_MISMATCH, "--%s %lld: the model has %lld", option, (long long)wanted,
+                      (long long)found);
+}
+
+static enum ditmoe_status open_decoder(struct sample *run,
+                                       const struct ditmoe_model_options *options) {
+  run->side = run->info.size;
+  TRY(find_vae(run));
+  if (!run->vae_path) return DITMOE_OK;
+  const struct ditmoe_model_options same = {.backend = options->backend,
+                                            .tier = options->tier,
+                                            .dtype = options->dtype,
+                                            .threads = options->threads};
+  TRY(report_call(run->ctx, ditmoe_decoder_open(run->ctx, run->vae_path, &same,
+                                                (int)run->settings.tile, &run->decoder)));
+  ditmoe_decoder_info(run->decoder, &run->decoder_info);
+  if (option_given(&run->options, &run->settings.latent_shift) &&
+      run->settings.latent_shift != run->decoder_info.shift)
+    return report_error(DITMOE_MISMATCH, "--latent-shift %g: the decoder's is %g",
+                        run->settings.latent_shift, run->decoder_info.shift);
+  run->side = run->info.size * run->decoder_info.factor;
+  report_detail("decoder: %s, %s, factor %d", run->vae_path, run->decoder_info.kind,
+                run->decoder_info.factor);
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status open_model(struct sample *run,
+                                     const struct ditmoe_model_options *options) {
+  const char *path = run->settings.model;
+  TRY(report_call(run->ctx, ditmoe_model_open(run->ctx, path, options, &run->model)));
+  ditmoe_model_info(run->model, &run->info);
+  const struct ditmoe_model_info *info = &run->info;
+  report_detail("model: %s, %s, %s, %d layers of width %d, %d experts, %llu parameters", path,
+                info->kind, info->objective, info->depth, info->width, info->experts,
+                (unsigned long long)info->parameters);
+  report_detail("arithmetic: %s, backend %s, instructions %s", info->dtype, info->backend,
+                info->tier);
+  TRY(expect("num-classes", run->settings.num_classes, info->num_classes));
+  if (option_given(&run->options, &run->settings.num_experts) &&
+      run->settings.num_experts != info->experts)
+    return report_error(DITMOE_MISMATCH, "--num-experts %lld: the model has %d",
+                        (long long)run->settings.num_experts, info->experts);
+  return DITMOE_OK;
+}
+
+size_t sample_image_bytes(const struct sample *run) {
+  return 3 * (size_t)run->side * (size_t)run->side;
+}
+
+size_t sample_latent_bytes(const struct sample *run) {
+  size_t size = (size_t)run->info.size;
+  return (size_t)run->info.channels * size * size * sizeof(float);
+}
+
+enum ditmoe_status sample_open(struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  double start = clock_seconds();
+  if (!s->model) return report_error(DITMOE_USAGE, "no model: give -m FILE or set DITMOE_MODEL");
+  TRY(make_record(run));
+  struct ditmoe_model_options options = {.backend = s->backend,
+                                         .tier = s->tier,
+                                         .dtype = s->dtype,
+                                         .threads = (int)s->threads,
+                                         .key = s->key,
+                                         .record = run->record};
+  TRY(open_model(run, &options));
+  run->classes = classes_of(run->model, s->allow_null || s->reproduce);
+  if (s->list_classes) return DITMOE_OK;
+  TRY(open_decoder(run, &options));
+  TRY(refuse_needless(run));
+  TRY(expect("image-size", s->image_size, run->side));
+  TRY(sample_hash_start(run));
+  run->seconds_open = clock_seconds() - start;
+  return DITMOE_OK;
+}

@@ -1,0 +1,83 @@
+/* Text for HTML. */
+#include "plot/html.h"
+
+#include "cli/text.h"
+
+#include <stdint.h>
+#include <string.h>
+
+static const char REPLACEMENT[] = "\xEF\xBF\xBD"; /* U+FFFD */
+
+static void append(struct html *html, const char *bytes, size_t size) {
+  if (html->room < html->size + size + 1) {
+    html->room = 2 * (html->size + size) + 4096;
+    html->text = memory_resize(html->text, html->room, 1);
+  }
+  memcpy(html->text + html->size, bytes, size);
+  html->size += size;
+  html->text[html->size] = 0;
+}
+
+void html_raw(struct html *html, const char *markup) { append(html, markup, strlen(markup)); }
+
+/* Length of a character of two to four bytes; 0 if it is not well formed, overlong, a surrogate or
+ * a control character. */
+static size_t character(const unsigned char *c) {
+  const size_t size = c[0] >= 0xC2 && c[0] < 0xE0   ? 2
+                      : c[0] >= 0xE0 && c[0] < 0xF0 ? 3
+                      : c[0] >= 0xF0 && c[0] < 0xF5 ? 4
+                                                    : 0;
+  for (size_t i = 1; i < size; i++)
+    if (c[i] < 0x80 || c[i] > 0xBF) return 0;
+  if (c[0] == 0xC2 && c[1] < 0xA0) return 0;
+  if ((c[0] == 0xE0 && c[1] < 0xA0) || (c[0] == 0xED && c[1] > 0x9F)) return 0;
+  if ((c[0] == 0xF0 && c[1] < 0x90) || (c[0] == 0xF4 && c[1] > 0x8F)) return 0;
+  return size;
+}
+
+static const char *entity(unsigned char c) {
+  return c == '<'    ? "&lt;"
+         : c == '>'  ? "&gt;"
+         : c == '&'  ? "&amp;"
+         : c == '"'  ? "&quot;"
+         : c == '\'' ? "&#39;"
+                     : NULL;
+}
+
+void html_text(struct html *html, const char *text) {
+  const unsigned char *c = (const unsigned char *)text;
+  while (*c) {
+    const size_t size = *c < 0x80 ? *c >= 0x20 && *c != 0x7F : character(c);
+    if (!size)
+      html_raw(html, REPLACEMENT);
+    else if (entity(*c))
+      html_raw(html, entity(*c));
+    else
+      append(html, (const char *)c, size);
+    c += size ? size : 1;
+  }
+}
+
+void html_element(struct html *html, const char *open, const char *text) {
+  html_raw(html, "<");
+  html_raw(html, open);
+  html_raw(html, ">");
+  html_text(html, text);
+  html_raw(html, "</");
+  append(html, open, strcspn(open, " "));
+  html_raw(html, ">");
+}
+
+void html_base64(struct html *html, const void *bytes, size_t size) {
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const uint8_t *from = bytes;
+  for (size_t i = 0; i < size; i += 3) {
+    const size_t left = size - i;
+    const unsigned value = (unsigned)from[i] << 16 | (left > 1 ? (unsigned)from[i + 1] << 8 : 0) |
+                           (left > 2 ? from[i + 2] : 0);
+    const char group[] = {digits[value >> 18], digits[value >> 12 & 63],
+                          left > 1 ? digits[value >> 6 & 63] : '=',
+                          left > 2 ? digits[value & 63] : '='};
+    append(html, group, sizeof group);
+  }
+}
