@@ -39,8 +39,7 @@ DEVICE void bring(struct bringer<G> *s, const struct cuda_product &p, int k) {
 #pragma unroll
   for (int i = 0; i < 2 * G; i++) {
     int n = s->weight + i * (THREADS / BK);
-    s->got[i] =
-        k < p.in && s->row[i] >= 0 ? static_cast<float>(x[s->row[i] * p.ldx]) : 0.0f;
+    s->got[i] = k < p.in && s->row[i] >= 0 ? static_cast<float>(x[s->row[i] * p.ldx]) : 0.0f;
     s->got[2 * G + i] =
         k < p.in && n < total ? static_cast<float>(weight[(int64_t)n * p.in]) : 0.0f;
   }

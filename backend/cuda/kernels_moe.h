@@ -23,7 +23,8 @@ enum cuda_activation { CUDA_LINEAR, CUDA_GELU, CUDA_RELU, CUDA_PAIRED };
  * of r. Sums in f32.
  *
  * w [total, in] of each expert has the type of x; total = out, or for CUDA_PAIRED 2 * out rounded
- * up to the blocks of cuda_pack_paired. bias [total] of each expert, or NULL. y_type is the type of x or f32. */
+ * up to the blocks of cuda_pack_paired. bias [total] of each expert, or NULL. y_type is the type of
+ * x or f32. */
 struct cuda_product {
   enum dtype type, y_type;
   enum cuda_activation activation;

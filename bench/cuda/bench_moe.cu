@@ -198,10 +198,12 @@ static void run_experts(const struct shape &s) {
   fill(x_dense, 1, 3);
   fill(in, sqrtf(3.0f / (float)s.D), 4);
   fill(out, sqrtf(3.0f / (float)s.F), 5);
-  struct cuda_product first = {DT_BF16,      DT_BF16, CUDA_PAIRED, s.D,      s.F,
-                               s.E,          rows,    x.data,      s.tokens, s.D,
-                               l.offset.data, l.token.data, in.data, nullptr,
-                               (int64_t)total * s.D, 0, h.data, s.F};
+  struct cuda_product first = {DT_BF16, DT_BF16,       CUDA_PAIRED,
+                               s.D,     s.F,           s.E,
+                               rows,    x.data,        s.tokens,
+                               s.D,     l.offset.data, l.token.data,
+                               in.data, nullptr,       (int64_t)total * s.D,
+                               0,       h.data,        s.F};
   run_product(s, "experts_in", first, rows, x_dense.data, wide.data);
   struct cuda_product gathered = first;
   gathered.token = nullptr;
@@ -210,9 +212,12 @@ static void run_experts(const struct shape &s) {
   run_product(s, "experts_in of gathered rows", gathered, rows, x_dense.data, wide.data);
   device_array<float> result((size_t)rows * s.D), y((size_t)s.tokens * s.D), add(y.count);
   fill(add, 1, 6);
-  struct cuda_product second = {DT_BF16, DT_F32,   CUDA_LINEAR, s.F,         s.D,
-                                s.E,     rows,     h.data,      rows, s.F,       l.offset.data,
-                                nullptr, out.data, nullptr, (int64_t)s.D * s.F, 0, result.data, s.D};
+  struct cuda_product second = {DT_BF16,  DT_F32,        CUDA_LINEAR,
+                                s.F,      s.D,           s.E,
+                                rows,     h.data,        rows,
+                                s.F,      l.offset.data, nullptr,
+                                out.data, nullptr,       (int64_t)s.D * s.F,
+                                0,        result.data,   s.D};
   run_product(s, "experts_out f32", second, rows, h.data, result.data);
   double ms = time_of([&] {
     return cuda_combine_rows(nullptr, y.data, result.data, DT_F32, &l.plan, add.data, s.D);
@@ -248,24 +253,10 @@ static void run_dense(const struct shape &s) {
     fill(x, 1, 2);
     fill(w, sqrtf(3.0f / (float)i.in), 3);
     fill(bias, 1, 4);
-    struct cuda_product p = {DT_BF16,
-                             i.y_type,
-                             i.activation,
-                             i.in,
-                             i.out,
-                             1,
-                             s.tokens,
-                             x.data,
-                             s.tokens,
-                             i.in,
-                             nullptr,
-                             nullptr,
-                             w.data,
-                             paired ? nullptr : bias.data,
-                             0,
-                             0,
-                             y.data,
-                             i.out};
+    struct cuda_product p = {
+        DT_BF16, i.y_type, i.activation, i.in,    i.out,   1,      s.tokens,
+        x.data,  s.tokens, i.in,         nullptr, nullptr, w.data, paired ? nullptr : bias.data,
+        0,       0,        y.data,       i.out};
     run_product(s, i.what, p, s.tokens, x.data, y.data);
   }
   device_array<float> u((size_t)s.tokens * s.D), gate((size_t)s.E * s.D),
@@ -273,9 +264,9 @@ static void run_dense(const struct shape &s) {
   fill(u, 1, 2);
   fill(gate, 0.02f, 3);
   fill(modulation, 0.02f, 4);
-  struct cuda_product p = {DT_F32,  DT_F32,    CUDA_LINEAR, s.D,         s.E,
-                           1,       s.tokens,  u.data,      s.tokens,    s.D, nullptr,
-                           nullptr, gate.data, nullptr,     0, 0, scores.data, s.E};
+  struct cuda_product p = {DT_F32,    DT_F32,  CUDA_LINEAR, s.D, s.E,         1,
+                           s.tokens,  u.data,  s.tokens,    s.D, nullptr,     nullptr,
+                           gate.data, nullptr, 0,           0,   scores.data, s.E};
   print_bytes(s, "router f32", time_of([&] { return cuda_multiply(nullptr, &p); }),
               4.0 * s.tokens * (s.D + s.E));
   struct cuda_product m = {DT_F32,  DT_F32, CUDA_LINEAR, s.D,     6 * s.D, 1,
