@@ -161,6 +161,21 @@ static void run_product(const struct shape &s, const char *what, struct cuda_pro
   }
 }
 
+/* x [rows, in] times w [out, in], one expert. */
+static struct cuda_product dense_product(enum dtype type, enum dtype y_type, int in, int out,
+                                         int64_t rows) {
+  struct cuda_product p = {};
+  p.type = type;
+  p.y_type = y_type;
+  p.in = in;
+  p.out = out;
+  p.experts = 1;
+  p.rows = p.x_rows = rows;
+  p.ldx = in;
+  p.ldy = out;
+  return p;
+}
+
 struct layer {
   device_array<int32_t> expert, source, offset, token, first, row, work;
   device_array<float> gate, weight, scores;
@@ -198,12 +213,16 @@ static void run_experts(const struct shape &s) {
   fill(x_dense, 1, 3);
   fill(in, sqrtf(3.0f / (float)s.D), 4);
   fill(out, sqrtf(3.0f / (float)s.F), 5);
-  struct cuda_product first = {DT_BF16, DT_BF16,       CUDA_PAIRED,
-                               s.D,     s.F,           s.E,
-                               rows,    x.data,        s.tokens,
-                               s.D,     l.offset.data, l.token.data,
-                               in.data, nullptr,       (int64_t)total * s.D,
-                               0,       h.data,        s.F};
+  struct cuda_product first = dense_product(DT_BF16, DT_BF16, s.D, s.F, rows);
+  first.activation = CUDA_PAIRED;
+  first.experts = s.E;
+  first.x = x.data;
+  first.x_rows = s.tokens;
+  first.offset = l.offset.data;
+  first.token = l.token.data;
+  first.weight = in.data;
+  first.weight_stride = (int64_t)total * s.D;
+  first.y = h.data;
   run_product(s, "experts_in", first, rows, x_dense.data, wide.data);
   struct cuda_product gathered = first;
   gathered.token = nullptr;
@@ -212,12 +231,13 @@ static void run_experts(const struct shape &s) {
   run_product(s, "experts_in of gathered rows", gathered, rows, x_dense.data, wide.data);
   device_array<float> result((size_t)rows * s.D), y((size_t)s.tokens * s.D), add(y.count);
   fill(add, 1, 6);
-  struct cuda_product second = {DT_BF16,  DT_F32,        CUDA_LINEAR,
-                                s.F,      s.D,           s.E,
-                                rows,     h.data,        rows,
-                                s.F,      l.offset.data, nullptr,
-                                out.data, nullptr,       (int64_t)s.D * s.F,
-                                0,        result.data,   s.D};
+  struct cuda_product second = dense_product(DT_BF16, DT_F32, s.F, s.D, rows);
+  second.experts = s.E;
+  second.x = h.data;
+  second.offset = l.offset.data;
+  second.weight = out.data;
+  second.weight_stride = (int64_t)s.D * s.F;
+  second.y = result.data;
   run_product(s, "experts_out f32", second, rows, h.data, result.data);
   double ms = time_of([&] {
     return cuda_combine_rows(nullptr, y.data, result.data, DT_F32, &l.plan, add.data, s.D);
@@ -253,10 +273,12 @@ static void run_dense(const struct shape &s) {
     fill(x, 1, 2);
     fill(w, sqrtf(3.0f / (float)i.in), 3);
     fill(bias, 1, 4);
-    struct cuda_product p = {
-        DT_BF16, i.y_type, i.activation, i.in,    i.out,   1,      s.tokens,
-        x.data,  s.tokens, i.in,         nullptr, nullptr, w.data, paired ? nullptr : bias.data,
-        0,       0,        y.data,       i.out};
+    struct cuda_product p = dense_product(DT_BF16, i.y_type, i.in, i.out, s.tokens);
+    p.activation = i.activation;
+    p.x = x.data;
+    p.weight = w.data;
+    p.bias = paired ? nullptr : bias.data;
+    p.y = y.data;
     run_product(s, i.what, p, s.tokens, x.data, y.data);
   }
   device_array<float> u((size_t)s.tokens * s.D), gate((size_t)s.E * s.D),
@@ -264,14 +286,16 @@ static void run_dense(const struct shape &s) {
   fill(u, 1, 2);
   fill(gate, 0.02f, 3);
   fill(modulation, 0.02f, 4);
-  struct cuda_product p = {DT_F32,    DT_F32,  CUDA_LINEAR, s.D, s.E,         1,
-                           s.tokens,  u.data,  s.tokens,    s.D, nullptr,     nullptr,
-                           gate.data, nullptr, 0,           0,   scores.data, s.E};
+  struct cuda_product p = dense_product(DT_F32, DT_F32, s.D, s.E, s.tokens);
+  p.x = u.data;
+  p.weight = gate.data;
+  p.y = scores.data;
   print_bytes(s, "router f32", time_of([&] { return cuda_multiply(nullptr, &p); }),
               4.0 * s.tokens * (s.D + s.E));
-  struct cuda_product m = {DT_F32,  DT_F32, CUDA_LINEAR, s.D,     6 * s.D, 1,
-                           64,      u.data, s.tokens,    nullptr, nullptr, modulation.data,
-                           nullptr, c.data, 6 * s.D};
+  struct cuda_product m = dense_product(DT_F32, DT_F32, s.D, 6 * s.D, 64);
+  m.x = u.data;
+  m.weight = modulation.data;
+  m.y = c.data;
   print_bytes(s, "modulation f32", time_of([&] { return cuda_multiply(nullptr, &m); }),
               24.0 * s.D * s.D);
 }
