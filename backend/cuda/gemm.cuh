@@ -16,6 +16,12 @@ static inline __host__ __device__ int product_total(const struct cuda_product *p
   return p->activation == CUDA_PAIRED ? 2 * CUDA_PAIR * blocks : p->out;
 }
 
+/* 16-bit rows that can be copied by 16 bytes, as the kernels of matrix instructions do. */
+static inline bool product_copies(const struct cuda_product *p) {
+  return p->type != DT_F32 && p->in % 8 == 0 && p->ldx % 8 == 0 && p->weight_stride % 8 == 0 &&
+         p->experts <= PRODUCT_EXPERTS;
+}
+
 /* Rows of each expert, and the number of its first tile among all. In shared memory. */
 struct tile_walk {
   int offset[PRODUCT_EXPERTS + 1], first[PRODUCT_EXPERTS + 1];

@@ -144,7 +144,6 @@ static cudaError_t launch_of(cudaStream_t stream, const struct cuda_product *p) 
 }
 
 cudaError_t product_sm80(cudaStream_t stream, const struct cuda_product *p) {
-  if (p->type == DT_F32 || p->in % 8 || p->ldx % 8 || p->experts > PRODUCT_EXPERTS)
-    return cudaErrorNotSupported;
+  if (!product_copies(p)) return cudaErrorNotSupported;
   return p->type == DT_BF16 ? launch_of<__nv_bfloat16>(stream, p) : launch_of<__half>(stream, p);
 }

@@ -235,8 +235,7 @@ cudaError_t product_sm90(cudaStream_t stream, const struct cuda_product *p) {
   if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (!error) error = cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device);
   if (error) return error;
-  if (major != 9 || p->type == DT_F32 || p->in % 8 || p->ldx % 8 || p->experts > PRODUCT_EXPERTS)
-    return cudaErrorNotSupported;
+  if (major != 9 || !product_copies(p)) return cudaErrorNotSupported;
   return p->type == DT_BF16 ? launch_of<__nv_bfloat16>(stream, p, blocks)
                             : launch_of<__half>(stream, p, blocks);
 }
