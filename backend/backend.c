@@ -5,15 +5,48 @@
 #include "backend/cpu/cpu.h"
 #include "backend/ref/ref.h"
 
+#include <dlfcn.h>
+#include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-/* The first is the default. */
-static const struct backend_ops *const registry[] = {&backend_cpu, &backend_ref};
+/* The first is the default. A module is a library of its own, for what needs a driver. */
+static const struct registered {
+  const char *name;
+  const struct backend_ops *ops; /* NULL: of a module */
+} registry[] = {{"cpu", &backend_cpu}, {"ref", &backend_ref}, {"cuda", NULL}};
 enum { REGISTERED = sizeof registry / sizeof *registry };
 
 const char *backend_name(int index) {
-  return index >= 0 && index < REGISTERED ? registry[index]->name : NULL;
+  return index >= 0 && index < REGISTERED ? registry[index].name : NULL;
+}
+
+/* libditmoe_NAME.so beside the program, beside the installed library, or where the system has it.
+ * It stays loaded: weights and executions may outlive any handle. */
+static enum ditmoe_status load_module(struct ditmoe_ctx *ctx, const char *name,
+                                      const struct backend_ops **out) {
+  char program[PATH_MAX], file[PATH_MAX + 64], symbol[64];
+  const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  const char *const folders[] = {"/", "/../lib/", NULL};
+  void *module = NULL;
+  program[length > 0 ? length : 0] = 0;
+  char *slash = strrchr(program, '/');
+  if (slash) *slash = 0;
+  for (int i = 0; i < 3 && !module; i++) {
+    snprintf(file, sizeof file, "%s%slibditmoe_%s.so", folders[i] ? program : "",
+             folders[i] ? folders[i] : "", name);
+    module = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  }
+  snprintf(symbol, sizeof symbol, "ditmoe_backend_%s", name);
+  if (!module)
+    return fail(ctx, DITMOE_DEVICE, "backend %s: its module cannot be loaded: %s", name, dlerror());
+  *out = dlsym(module, symbol);
+  if (*out) return DITMOE_OK;
+  dlclose(module);
+  return fail(ctx, DITMOE_DEVICE, "backend %s: %s is of another version of this library", name,
+              file);
 }
 
 /* Processors that this process may use. */
@@ -25,8 +58,12 @@ static int available_processors(void) {
 static enum ditmoe_status find(struct ditmoe_ctx *ctx, const char *name,
                                const struct backend_ops **out) {
   for (int i = 0; i < REGISTERED; i++)
-    if (!name || strcmp(registry[i]->name, name) == 0) return *out = registry[i], DITMOE_OK;
-  return fail(ctx, DITMOE_USAGE, "backend: expected \"cpu\" or \"ref\", found \"%s\"", name);
+    if (!name || strcmp(registry[i].name, name) == 0) {
+      *out = registry[i].ops;
+      return *out ? DITMOE_OK : load_module(ctx, name, out);
+    }
+  return fail(ctx, DITMOE_USAGE, "backend: expected \"cpu\", \"ref\" or \"cuda\", found \"%s\"",
+              name);
 }
 
 static void device_close(struct device *device, struct ditmoe_ctx *ctx) {

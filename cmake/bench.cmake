@@ -1,7 +1,7 @@
 # ditmoe-bench. Its rows carry the commit as it was when the build was configured, which happens
 # again after a commit. oneDNN 2 is used if it is there; later versions have another interface.
 sources_of(bench bench)
-list(FILTER bench EXCLUDE REGEX "/bench/(ops/[^/]*|peak_onednn)\\.c$")
+list(FILTER bench EXCLUDE REGEX "/bench/(ops/[^/]*|cuda/[^/]*|peak_onednn)\\.c$")
 add_executable(ditmoe-bench ${bench})
 
 # Runs of single operations, which the tests use, too.

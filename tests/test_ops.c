@@ -41,6 +41,7 @@ static const struct variant {
     IN_BOTH_TYPES("ref", "generic"),    IN_BOTH_TYPES("cpu", "generic"),
     IN_BOTH_TYPES("cpu", "avx2"),       IN_BOTH_TYPES("cpu", "avx512"),
     IN_BOTH_TYPES("cpu", "avx512bf16"), IN_BOTH_TYPES("cpu", "amx"),
+    IN_BOTH_TYPES("cuda", "sm_80"),     IN_BOTH_TYPES("cuda", "sm_90"),
 };
 
 enum {

@@ -217,12 +217,13 @@ template <typename Y, bool PAIRED, int BLOCKS>
 DEVICE void store_accumulators(const struct cuda_product &p, const struct tile &tile, float *acc,
                                int row, int column) {
   int lane = threadIdx.x % 32, q = lane % 4, total = product_total(&p);
-  if (p.bias) add_bias<BLOCKS>(acc, p.bias + (int64_t)tile.expert * total, column, q, total);
+  if (p.bias) add_bias<BLOCKS>(acc, p.bias + tile.expert * p.bias_stride, column, q, total);
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     int r = row + lane / 4 + 8 * half;
+    Y *y = static_cast<Y *>(p.y) + r * p.ldy;
     struct row_out<Y> to = {
-      (Y *)p.y + r *p.ldy, p.out, r < tile.end, p.ldy % (16 / (int)sizeof(Y)) == 0
+      y, p.out, r < tile.end, p.ldy % (16 / (int)sizeof(Y)) == 0
     };
     if constexpr (PAIRED)
       store_pairs<BLOCKS>(to, acc, half, column, q);

@@ -22,7 +22,7 @@ template <int G>
 DEVICE void find_sources(struct bringer<G> *s, const struct cuda_product &p,
                          const struct tile &tile) {
   int r = threadIdx.x / BK;
-  s->base = (int64_t)tile.expert * product_total(&p) * p.in;
+  s->base = tile.expert * p.weight_stride;
   s->weight = tile.column + r;
 #pragma unroll
   for (int i = 0; i < 2 * G; i++) {
@@ -40,7 +40,7 @@ DEVICE void bring(struct bringer<G> *s, const struct cuda_product &p, int k) {
   for (int i = 0; i < 2 * G; i++) {
     int n = s->weight + i * (THREADS / BK);
     s->got[i] =
-        k < p.in && s->row[i] >= 0 ? static_cast<float>(x[(int64_t)s->row[i] * p.in]) : 0.0f;
+        k < p.in && s->row[i] >= 0 ? static_cast<float>(x[s->row[i] * p.ldx]) : 0.0f;
     s->got[2 * G + i] =
         k < p.in && n < total ? static_cast<float>(weight[(int64_t)n * p.in]) : 0.0f;
   }
@@ -100,7 +100,7 @@ DEVICE void store_four(const struct cuda_product &p, const float *bias, Y *y, co
 template <typename Y, int G, bool PAIRED>
 DEVICE void store_tile(const struct cuda_product &p, const struct tile &tile,
                        const float (&acc)[4 * G][4 * G], int tx, int ty) {
-  const float *bias = p.bias ? p.bias + (int64_t)tile.expert * product_total(&p) : NULL;
+  const float *bias = p.bias ? p.bias + tile.expert * p.bias_stride : NULL;
 #pragma unroll
   for (int i = 0; i < 4 * G; i++) {
     int row = tile.row + i / 4 * 64 + ty * 4 + i % 4;
@@ -147,7 +147,7 @@ __global__ void product_few(const struct cuda_product p) {
       float4 x[FEW_ROWS];
 #pragma unroll
       for (int r = 0; r < FEW_ROWS; r++) /* rows past the last repeat it */
-        x[r] = *(const float4 *)((const float *)p.x + (row + (r < count ? r : 0)) * p.in + k);
+        x[r] = *(const float4 *)((const float *)p.x + (row + (r < count ? r : 0)) * p.ldx + k);
 #pragma unroll
       for (int j = 0; j < FEW_COLUMNS; j++) {
         int column = n + j < p.out ? n + j : n;
@@ -190,7 +190,7 @@ static cudaError_t launch_sized(cudaStream_t stream, const struct cuda_product *
 }
 
 static cudaError_t launch_f32(cudaStream_t stream, const struct cuda_product *p) {
-  if (p->out <= FEW_MAX && p->in % 4 == 0 && !p->offset && !p->token &&
+  if (p->out <= FEW_MAX && p->in % 4 == 0 && p->ldx % 4 == 0 && !p->offset && !p->token &&
       p->activation != CUDA_PAIRED) {
     int rows = THREADS / 32 * FEW_ROWS;
     LAUNCH(product_few, (unsigned)((p->rows + rows - 1) / rows), THREADS, 0, stream, *p);

@@ -32,13 +32,13 @@ template <typename T>
 DEVICE void find_sources(struct sources<T> *s, const struct cuda_product &p,
                          const struct tile &tile) {
   int total = product_total(&p);
-  const T *weight = (const T *)p.weight + (int64_t)tile.expert * total * p.in;
+  const T *weight = (const T *)p.weight + tile.expert * p.weight_stride;
   s->column = threadIdx.x % 4 * 8;
 #pragma unroll
   for (int i = 0; i < COPIES; i++) {
     int r = threadIdx.x / 4 + i * (THREADS / 4), row = tile.row + r, n = tile.column + r;
     int64_t from = row >= tile.end ? 0 : p.token ? p.token[row] : row;
-    s->x[i] = row < tile.end ? (const T *)p.x + from * p.in + s->column : NULL;
+    s->x[i] = row < tile.end ? (const T *)p.x + from * p.ldx + s->column : NULL;
     s->weight[i] = n < total ? weight + (int64_t)n * p.in + s->column : NULL;
   }
 }
@@ -144,6 +144,6 @@ static cudaError_t launch_of(cudaStream_t stream, const struct cuda_product *p) 
 }
 
 cudaError_t product_sm80(cudaStream_t stream, const struct cuda_product *p) {
-  if (p->type == DT_F32 || p->in % 8 || p->experts > PRODUCT_EXPERTS) return cudaErrorNotSupported;
+  if (p->type == DT_F32 || p->in % 8 || p->ldx % 8 || p->experts > PRODUCT_EXPERTS) return cudaErrorNotSupported;
   return p->type == DT_BF16 ? launch_of<__nv_bfloat16>(stream, p) : launch_of<__half>(stream, p);
 }

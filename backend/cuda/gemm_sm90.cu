@@ -53,7 +53,7 @@ DEVICE void gather(unsigned char *a, const struct cuda_product &p, const int32_t
     int r = lane / 8 + 4 * i, from = __shfl_sync(0xffffffffu, source[i / 8], r % 32);
     bool valid = from >= 0 && column < p.in;
     copy_async16(a + r * ROW_BYTES + ((chunk ^ (r % 8)) << 4),
-                 valid ? x + (int64_t)from * p.in : (const T *)p.x, valid);
+                 valid ? x + from * p.ldx : (const T *)p.x, valid);
   }
   copy_async_commit();
   copy_async_wait<0>();
@@ -188,10 +188,13 @@ __global__ void __launch_bounds__((CONSUMERS + 1) * GROUP, 1)
 
 /* Of x or weights [.., rows, in]: boxes of BK inputs and `box` rows. */
 static cudaError_t map_rows(CUtensorMap *map, const struct cuda_product *p, const void *data,
-                            int64_t rows, int matrices, int box) {
-  uint64_t in = (uint64_t)p->in, n = (uint64_t)rows;
-  struct tensor_shape shape = {
-      matrices ? 3 : 2, {in, n, (uint64_t)matrices}, 2 * in, 2 * in * n, {BK, (uint32_t)box}};
+                            int64_t rows, int64_t pitch, int matrices, int box) {
+  uint64_t n = (uint64_t)rows, plane = matrices > 1 ? (uint64_t)p->weight_stride : n * pitch;
+  struct tensor_shape shape = {matrices ? 3 : 2,
+                               {(uint64_t)p->in, n, (uint64_t)matrices},
+                               2 * (uint64_t)pitch,
+                               2 * plane,
+                               {BK, (uint32_t)box}};
   return tensor_map_create(map, (void *)data, &shape);
 }
 
@@ -201,8 +204,8 @@ static cudaError_t launch(cudaStream_t stream, const struct cuda_product *p, int
   int bytes = STAGES * STAGE_BYTES + (int)sizeof(struct ring);
   int64_t tiles = walk_bound<BM, BN>(p);
   CUtensorMap rows = {}, weights = {};
-  cudaError_t error = map_rows(&weights, p, p->weight, product_total(p), p->experts, BN);
-  if (!error && !GATHER) error = map_rows(&rows, p, p->x, p->x_rows, 0, BM);
+  cudaError_t error = map_rows(&weights, p, p->weight, product_total(p), p->in, p->experts, BN);
+  if (!error && !GATHER) error = map_rows(&rows, p, p->x, p->x_rows, p->ldx, 0, BM);
   if (!error)
     error = cudaFuncSetAttribute(product_sm90<T, Y, M64, GATHER, PAIRED>,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
@@ -232,7 +235,7 @@ cudaError_t product_sm90(cudaStream_t stream, const struct cuda_product *p) {
   if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (!error) error = cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device);
   if (error) return error;
-  if (major != 9 || p->type == DT_F32 || p->in % 8 || p->experts > PRODUCT_EXPERTS)
+  if (major != 9 || p->type == DT_F32 || p->in % 8 || p->ldx % 8 || p->experts > PRODUCT_EXPERTS)
     return cudaErrorNotSupported;
   return p->type == DT_BF16 ? launch_of<__nv_bfloat16>(stream, p, blocks)
                             : launch_of<__half>(stream, p, blocks);

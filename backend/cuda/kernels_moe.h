@@ -1,8 +1,8 @@
 /* Launchers of products and of the steps of a mixture-of-experts layer on CUDA.
  *
- * All arrays are device memory. Sizes given here bound the launch; how many rows there really are
- * stays on the device, in offset[]. Nothing here waits for the device. A row's result depends on no
- * other row and on no size but its own, and every sum has one order. */
+ * All arrays are device memory, aligned to 16 bytes. Sizes given here bound the launch; how many
+ * rows there really are stays on the device, in offset[]. Nothing here waits for the device. A
+ * row's result depends on no other row and on no size but its own, and every sum has one order. */
 #ifndef BACKEND_CUDA_KERNELS_MOE_H
 #define BACKEND_CUDA_KERNELS_MOE_H
 
@@ -22,18 +22,19 @@ enum cuda_activation { CUDA_LINEAR, CUDA_GELU, CUDA_RELU, CUDA_PAIRED };
  * no token. Without offset there is one expert and it has all `rows` rows. y's rows have the places
  * of r. Sums in f32.
  *
- * w [experts, total, in] has the type of x; total = out, or for CUDA_PAIRED 2 * out rounded up to
- * the blocks of cuda_pack_paired. bias [experts, total] or NULL. y_type is the type of x or f32. */
+ * w [total, in] of each expert has the type of x; total = out, or for CUDA_PAIRED 2 * out rounded
+ * up to the blocks of cuda_pack_paired. bias [total] of each expert, or NULL. y_type is the type of x or f32. */
 struct cuda_product {
   enum dtype type, y_type;
   enum cuda_activation activation;
   int in, out, experts;
   int64_t rows; /* at most; the last row that any expert has is below it */
   const void *x;
-  int64_t x_rows; /* rows of x: all that a token may name */
+  int64_t x_rows, ldx; /* rows of x: all that a token may name; values between them */
   const int32_t *offset, *token;
   const void *weight;
   const float *bias;
+  int64_t weight_stride, bias_stride; /* values from one expert's to the next's */
   void *y;
   int64_t ldy;
 };

@@ -1,5 +1,5 @@
 /* Checks and times the products and the plan of mixture-of-experts layers on a GPU, beside dense
- * products of equal size by cuBLASLt; a line of JSON each. Built by `make cuda-bench`; needs
+ * products of equal size by cuBLASLt; a line of JSON each. Built by scripts/cuda_bench.sh; needs
  * nothing but a driver, and libcublasLt for the comparison. Exit code 1 if a result is wrong. */
 #include "bench/cuda/peer_lt.h"
 #include "tests/cuda/moe_checks.h"
@@ -199,8 +199,9 @@ static void run_experts(const struct shape &s) {
   fill(in, sqrtf(3.0f / (float)s.D), 4);
   fill(out, sqrtf(3.0f / (float)s.F), 5);
   struct cuda_product first = {DT_BF16,      DT_BF16, CUDA_PAIRED, s.D,      s.F,
-                               s.E,          rows,    x.data,      s.tokens, l.offset.data,
-                               l.token.data, in.data, nullptr,     h.data,   s.F};
+                               s.E,          rows,    x.data,      s.tokens, s.D,
+                               l.offset.data, l.token.data, in.data, nullptr,
+                               (int64_t)total * s.D, 0, h.data, s.F};
   run_product(s, "experts_in", first, rows, x_dense.data, wide.data);
   struct cuda_product gathered = first;
   gathered.token = nullptr;
@@ -210,8 +211,8 @@ static void run_experts(const struct shape &s) {
   device_array<float> result((size_t)rows * s.D), y((size_t)s.tokens * s.D), add(y.count);
   fill(add, 1, 6);
   struct cuda_product second = {DT_BF16, DT_F32,   CUDA_LINEAR, s.F,         s.D,
-                                s.E,     rows,     h.data,      rows,        l.offset.data,
-                                nullptr, out.data, nullptr,     result.data, s.D};
+                                s.E,     rows,     h.data,      rows, s.F,       l.offset.data,
+                                nullptr, out.data, nullptr, (int64_t)s.D * s.F, 0, result.data, s.D};
   run_product(s, "experts_out f32", second, rows, h.data, result.data);
   double ms = time_of([&] {
     return cuda_combine_rows(nullptr, y.data, result.data, DT_F32, &l.plan, add.data, s.D);
@@ -256,10 +257,13 @@ static void run_dense(const struct shape &s) {
                              s.tokens,
                              x.data,
                              s.tokens,
+                             i.in,
                              nullptr,
                              nullptr,
                              w.data,
                              paired ? nullptr : bias.data,
+                             0,
+                             0,
                              y.data,
                              i.out};
     run_product(s, i.what, p, s.tokens, x.data, y.data);
@@ -270,8 +274,8 @@ static void run_dense(const struct shape &s) {
   fill(gate, 0.02f, 3);
   fill(modulation, 0.02f, 4);
   struct cuda_product p = {DT_F32,  DT_F32,    CUDA_LINEAR, s.D,         s.E,
-                           1,       s.tokens,  u.data,      s.tokens,    nullptr,
-                           nullptr, gate.data, nullptr,     scores.data, s.E};
+                           1,       s.tokens,  u.data,      s.tokens,    s.D, nullptr,
+                           nullptr, gate.data, nullptr,     0, 0, scores.data, s.E};
   print_bytes(s, "router f32", time_of([&] { return cuda_multiply(nullptr, &p); }),
               4.0 * s.tokens * (s.D + s.E));
   struct cuda_product m = {DT_F32,  DT_F32, CUDA_LINEAR, s.D,     6 * s.D, 1,

@@ -227,10 +227,13 @@ struct product_arrays {
          grouped ? d.rows + 4 : d.rows,
          x.data,
          d.x_rows,
+         c.in,
          grouped ? offset.data : nullptr,
          c.gather ? token.data : nullptr,
          weight.data,
          c.bias ? bias.data : nullptr,
+         (int64_t)d.total() * c.in,
+         d.total(),
          result.data,
          c.out + c.pad};
   }
