@@ -103,7 +103,7 @@ DEVICE void finish(type *tile, rows_state<TILES, GROUPS> &r, const problem<type,
 }
 
 template <int TILES, int GROUPS, int KEYS, typename type, typename source>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
     attention_kernel(const __grid_constant__ problem<type, source> p) {
   constexpr int QUERIES = 16 * GROUPS * WARPS, STRIDE = tile_stride(TILES);
   SHARED_MEMORY(memory);

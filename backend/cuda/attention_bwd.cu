@@ -10,6 +10,7 @@
  * left s and dp; lse and delta belong to queries: to own rows, or to columns of s. */
 #include "backend/cuda/attention_launch.cuh"
 #include "backend/cuda/attention_tile.cuh"
+#include "backend/cuda/types.cuh"
 
 namespace {
 
@@ -208,8 +209,8 @@ struct delta_problem {
 
 DEVICE float value_at(const void *x, enum dtype type, int64_t at) {
   if (type == DT_F32) return static_cast<const float *>(x)[at];
-  if (type == DT_F16) return __half2float(static_cast<const __half *>(x)[at]);
-  return __bfloat162float(static_cast<const __nv_bfloat16 *>(x)[at]);
+  if (type == DT_F16) return to_f32(static_cast<const __half *>(x)[at]);
+  return to_f32(static_cast<const __nv_bfloat16 *>(x)[at]);
 }
 
 __global__ void __launch_bounds__(THREADS) delta_kernel(const __grid_constant__ delta_problem p) {
@@ -220,7 +221,7 @@ __global__ void __launch_bounds__(THREADS) delta_kernel(const __grid_constant__ 
   for (int c = lane; c < p.d; c += 32)
     sum = fmaf(value_at(p.d_o, p.d_o_type, row * p.d + c), value_at(p.o, p.o_type, row * p.d + c),
                sum);
-  for (int i = 16; i > 0; i /= 2) sum += __shfl_xor_sync(0xffffffff, sum, i);
+  sum = warp_sum(sum);
   const int64_t head = row % p.H, token = row / p.H % p.T, image = row / p.H / p.T;
   if (lane == 0) p.delta[(image * p.H + head) * p.T + token] = sum;
 }
@@ -229,7 +230,7 @@ cudaError_t launch_delta(cudaStream_t stream, const struct cuda_attention_bwd *a
   const delta_problem p = {a->delta,    a->d_o,     a->o,
                            a->d_o_type, a->compute, (int64_t)a->B * a->T * a->H,
                            a->T,        a->H,       a->d};
-  LAUNCH(delta_kernel, (unsigned)((p.rows + WARPS - 1) / WARPS), THREADS, 0, stream, p);
+  LAUNCH(delta_kernel, blocks_of(p.rows, WARPS), THREADS, 0, stream, p);
   return cudaGetLastError();
 }
 

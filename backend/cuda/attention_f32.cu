@@ -6,6 +6,7 @@
  * of the square share rows of the softmax. */
 #include "backend/cuda/attention_launch.cuh"
 #include "backend/cuda/attention_square.cuh"
+#include "backend/cuda/types.cuh"
 
 namespace {
 
@@ -26,7 +27,7 @@ DEVICE void load_rows(float *tile, const head_rows<source> &h, int at) {
     const int row = i / WIDTH, column = i % WIDTH;
     const bool valid = h.first + row < h.T && at + column < h.d;
     tile[row * row_stride(WIDTH) + column] =
-        valid ? (float)h.rows[(h.first + row) * h.stride + at + column] : 0;
+        valid ? to_f32(h.rows[(h.first + row) * h.stride + at + column]) : 0;
   }
 }
 
@@ -75,9 +76,9 @@ DEVICE void put(void *o, enum dtype type, int64_t at, float value) {
   if (type == DT_F32)
     static_cast<float *>(o)[at] = value;
   else if (type == DT_F16)
-    static_cast<__half *>(o)[at] = __float2half_rn(value);
+    static_cast<__half *>(o)[at] = from_f32<__half>(value);
   else
-    static_cast<__nv_bfloat16 *>(o)[at] = __float2bfloat16_rn(value);
+    static_cast<__nv_bfloat16 *>(o)[at] = from_f32<__nv_bfloat16>(value);
 }
 
 template <int COLUMNS, typename source>

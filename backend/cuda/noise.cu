@@ -1,7 +1,6 @@
 /* Random normals: each thread makes the four values of one block of Philox. */
-#include "backend/cuda/device.cuh"
-
 #include "backend/cuda/kernels_noise.h"
+#include "backend/cuda/types.cuh"
 #include "base/normal.h"
 
 namespace {
@@ -29,6 +28,6 @@ __global__ void __launch_bounds__(THREADS)
 
 cudaError_t cuda_normals(cudaStream_t stream, const struct cuda_normals *n) {
   const int64_t threads = (n->count + 3) / 4 * n->images;
-  LAUNCH(normals_kernel, (unsigned)((threads + THREADS - 1) / THREADS), THREADS, 0, stream, *n);
+  LAUNCH(normals_kernel, blocks_of(threads, THREADS), THREADS, 0, stream, *n);
   return cudaGetLastError();
 }

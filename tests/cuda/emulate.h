@@ -193,7 +193,6 @@ inline T atomicCAS(T *at, typename emulate_same<T>::type compare,
 inline uint32_t shared_address(const void *shared) {
   return static_cast<uint32_t>(emulate::shared_offset(shared));
 }
-inline float exp2_approx(float x) { return x < -126 ? 0 : exp2f(x); }
 inline void copy_async16(void *shared, const void *global, bool valid = true) {
   emulate::copy_async(shared, global, 16, valid);
 }

@@ -164,6 +164,7 @@ inline double max(double x, double y) { return fmax(x, y); }
 
 inline float rsqrtf(float x) { return static_cast<float>(1 / std::sqrt(static_cast<double>(x))); }
 inline double rsqrt(double x) { return 1 / std::sqrt(x); }
+inline float exp2_approx(float x) { return x < -126 ? 0 : exp2f(x); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __log2f(float x) { return log2f(x); }
