@@ -135,6 +135,7 @@ static bool compare(const struct job *job, int index, struct exec *ex, int64_t b
         "test_ops %s/%s/%s/%s:%d  # %s: items %lld + %lld of (%s): error %.3g, limit %.3g\n",
         job->variant->backend, job->variant->tier, job->variant->dtype, job->operation->name, index,
         what, (long long)begin, (long long)count, cases[index].text, error, limit);
+  if (ex->status != DITMOE_OK) print_error("  %s\n", ex->ctx->error);
   exec_clear(ex);
   return good;
 }

@@ -35,8 +35,12 @@ static struct cuda_product product_of(const struct linear *w, struct act x, int6
                                .ldy = w->out};
 }
 
+/* By the best kernel of the tier, or the one for all sizes and types. */
 static void multiply(struct exec *ex, const struct cuda_product *p, const char *operation) {
-  cuda_check(ex, cuda_multiply_by(cuda_stream(ex), p, cuda_state(ex)->kernel), operation);
+  cudaError_t error = cuda_multiply_by(cuda_stream(ex), p, cuda_state(ex)->kernel);
+  if (error == cudaErrorNotSupported)
+    error = cuda_multiply_by(cuda_stream(ex), p, CUDA_PRODUCT_SIMT);
+  cuda_check(ex, error, operation);
 }
 
 void cuda_op_linear(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows) {
