@@ -1,8 +1,8 @@
 /* The denoiser: a diffusion transformer with adaLN-Zero blocks whose feed-forward part is an MLP or
  * a mixture of experts (docs/MODELS.md).
  *
- *   dit_open  -> dialect_find, config_infer (shapes + record) -> weights_bind (names -> weights)
- *   dit_predict -> dit_forward -> dit_embed, dit_block ..., dit_final      forward.c, read it first
+ *   dit_open  -> config_infer (shapes + record) -> weights_bind (names -> weights)
+ *   dit_predict -> dit_forward -> dit_embed_condition, dit_block ...       forward.c, read it first
  *                                  dit_block -> attention, ffn_forward or moe_forward
  *
  * B images, T tokens, D width, H heads, E experts. */
