@@ -2,7 +2,6 @@
 #include "cli/outputs.h"
 #include "cli/sample/sample.h"
 #include "cli/text.h"
-#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,12 +35,8 @@ static enum ditmoe_status make_record(struct sample *run) {
     if (value) add_to_record(record, option, value);
     free(value);
   }
-  if (record) {
-    char *text = cJSON_PrintUnformatted(record);
-    run->record = text_copy(text);
-    cJSON_free(text);
-    cJSON_Delete(record);
-  }
+  if (record) run->record = json_text(record, false);
+  cJSON_Delete(record);
   return DITMOE_OK;
 }
 
