@@ -77,7 +77,7 @@ static float *decode(struct loaded *l, enum inputs inputs, int tile, size_t *n) 
   struct exec *ex = &l->o.ex;
   struct vae_info info;
   vae_describe(l->vae, &info);
-  const int size = inputs == OTHER_SHAPE ? 4 : 3, side = size * info.factor;
+  const int size = (tile ? 3 : 2) + (inputs == OTHER_SHAPE), side = size * info.factor;
   float *latents = noise((size_t)info.latent_channels * size * size, inputs);
   float *image = floats(*n = (size_t)3 * side * side);
   assert_ok(ex->ctx, exec_reserve(ex, vae_decode_bytes(ex, l->vae, size, tile)));
@@ -98,7 +98,7 @@ static float *run_encoder(struct loaded *l, enum inputs inputs, size_t *n) {
   struct exec *ex = &l->o.ex;
   struct vae_info info;
   vae_describe(l->vae, &info);
-  const int size = inputs == OTHER_SHAPE ? 4 : 3, side = size * info.factor;
+  const int size = inputs == OTHER_SHAPE ? 3 : 2, side = size * info.factor;
   const size_t each = (size_t)info.latent_channels * size * size;
   float *image = noise((size_t)3 * side * side, inputs), *moments = floats(2 * each);
   assert_ok(ex->ctx, exec_reserve(ex, vae_encode_bytes(ex, l->vae, side)));
