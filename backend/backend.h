@@ -95,7 +95,8 @@ struct backend_ops {
   void (*time_features)(struct exec *ex, float *features, const float *time, int B, int n,
                         float shift);
   void (*qk_round_f16)(struct exec *ex, float *qkv, int64_t rows, int D);
-  void (*attention)(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d);
+  void (*attention)(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T,
+                    int H, int d);
   void (*patchify)(struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch);
   void (*unpatchify)(struct exec *ex, float *x, const float *rows, int B, int C, int size,
                      int patch);

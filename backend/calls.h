@@ -108,10 +108,11 @@ static inline void be_time_features(struct exec *ex, float *features, const floa
 static inline void be_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {
   BE_CALL(ex, qk_round_f16, qkv, rows, D);
 }
-/* o [B, T, H, d] = softmax(q k^T / sqrt(d)) v with qkv [B, T, 3, H, d]. */
-static inline void be_attention(struct exec *ex, struct act o, const float *qkv, int B, int T,
-                                int H, int d) {
-  BE_CALL(ex, attention, o, qkv, B, T, H, d);
+/* o [B, T, H, d] = softmax(q k^T / sqrt(d)) v with qkv [B, T, 3, H, d]; lse [B, H, T], or NULL, the
+ * logarithm of the sum of e^logit over a query's keys. */
+static inline void be_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B,
+                                int T, int H, int d) {
+  BE_CALL(ex, attention, o, lse, qkv, B, T, H, d);
 }
 /* rows [B, T, C * p * p] (channel slowest) of x [B, C, size, size]; T = (size / p)^2, row-major. */
 static inline void be_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int size,

@@ -2,7 +2,7 @@
  * a mixture of experts (docs/MODELS.md).
  *
  *   dit_open  -> dialect_find, config_infer (shapes + record) -> weights_bind (names -> weights)
- *   dit_predict -> dit_forward -> dit_embed, dit_block ..., dit_final      forward.c, read it first
+ *   dit_predict -> dit_forward -> dit_embed_condition, dit_block ...       forward.c, read it first
  *                                  dit_block -> attention, ffn_forward or moe_forward
  *
  * B images, T tokens, D width, H heads, E experts. */
@@ -136,14 +136,8 @@ enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *
 /* Arena bytes of dit_predict for B images, by a dry run of it. */
 size_t dit_predict_bytes(const struct exec *ex, const struct dit *model, int B);
 
-/* Parts of the forward pass, device arrays. */
+/* The forward pass, device arrays; its parts are in dit/acts.h. */
 void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in);
-void dit_block(struct exec *ex, const struct dit *model, int layer, float *x, const float *silu_c,
-               const struct dit_input *in);
-void moe_forward(struct exec *ex, const struct dit *model, int layer, float *y, const float *tokens,
-                 const struct dit_input *in);
-void ffn_forward(struct exec *ex, const struct expert *expert, float *y, struct act u,
-                 int64_t rows);
 /* Shows data to the tap of a call, if it has one. */
 static inline void dit_look(struct exec *ex, const struct dit_input *in,
                             const struct dit_tap_data *data) {

@@ -201,7 +201,7 @@ static void setup_norm(struct problem *p) {
 static float *attention_pass(struct problem *p, const float *dy) {
   struct block *qkv = &p->block[0];
   float *y = be_floats(p->ex, B * T * D);
-  be_attention(p->ex, act_f32(y), qkv->x, B, T, H, HEAD);
+  be_attention(p->ex, act_f32(y), NULL, qkv->x, B, T, H, HEAD);
   if (dy) p->ex->device->ops->attention_bwd(p->ex, qkv->dx, dy, qkv->x, B, T, H, HEAD);
   return y;
 }
@@ -324,7 +324,7 @@ static float *block_pass(struct problem *p, const float *dy) {
   be_norm_modulate(ex, act_f32(u), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
   be_linear(ex, a, act_f32(u), qkv, B * T);
   float *o = be_floats(ex, B * T * D);
-  be_attention(ex, act_f32(o), a, B, T, H, HEAD);
+  be_attention(ex, act_f32(o), NULL, a, B, T, H, HEAD);
   be_linear(ex, y, act_f32(o), out, B * T);
   if (!dy) return y;
   float *d_o = be_floats(ex, B * T * D), *da = be_floats(ex, B * T * 3 * D);

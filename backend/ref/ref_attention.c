@@ -25,9 +25,9 @@ static double largest_logit(const struct head *a, int64_t i) {
   return max;
 }
 
-/* o[at ...] = the output of query i */
-static void attend(struct act o, int64_t at, const struct head *a, int64_t i) {
-  double max = largest_logit(a, i);
+/* o[at ...] = the output of query i; the logarithm of its sum of exponentials. */
+static double attend(struct act o, int64_t at, const struct head *a, int64_t i) {
+  double max = largest_logit(a, i), lse = max;
   for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
     double sum = 0, acc[REF_CHUNK] = {0};
     int64_t c1 = chunk_end(c0, a->d);
@@ -37,15 +37,21 @@ static void attend(struct act o, int64_t at, const struct head *a, int64_t i) {
       for (int64_t c = c0; c < c1; c++) acc[c - c0] += p * a->v[j * a->stride + c];
     }
     for (int64_t c = c0; c < c1; c++) act_set(o, at + c, acc[c - c0] / sum);
+    lse = max + log(sum);
   }
+  return lse;
 }
 
-void ref_attention(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d) {
+void ref_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T, int H,
+                   int d) {
   (void)ex;
   for (int64_t b = 0; b < B; b++)
     for (int64_t h = 0; h < H; h++) {
       struct head a = head_of(qkv, b, h, T, H, d);
-      for (int64_t t = 0; t < T; t++) attend(o, ((b * T + t) * H + h) * d, &a, t);
+      for (int64_t t = 0; t < T; t++) {
+        double sum = attend(o, ((b * T + t) * H + h) * d, &a, t);
+        if (lse) lse[(b * H + h) * T + t] = (float)sum;
+      }
     }
 }
 
