@@ -11,16 +11,17 @@ static inline double be_time(struct exec *ex) {
   return system_seconds();
 }
 
-#define BE_CALL(ex, op, ...)                                                                       \
+#define BE_CALL(ex, op, ...) BE_CALL_SLOT(ex, op, #op, __VA_ARGS__)
+#define BE_CALL_SLOT(ex, op, name, ...)                                                            \
   do {                                                                                             \
     if (!be_active(ex)) break;                                                                     \
     if (!(ex)->device->ops->op) {                                                                  \
-      exec_lacks(ex, #op);                                                                         \
+      exec_lacks(ex, name);                                                                        \
       break;                                                                                       \
     }                                                                                              \
     const double start = (ex)->profile ? be_time(ex) : 0;                                          \
     (ex)->device->ops->op((ex), __VA_ARGS__);                                                      \
-    if ((ex)->profile) (ex)->profile->called((ex)->profile->user, #op, be_time(ex) - start);       \
+    if ((ex)->profile) (ex)->profile->called((ex)->profile->user, name, be_time(ex) - start);      \
   } while (0)
 
 /* Host memory to device and back; upload returns when src may be reused, download when dst is
@@ -196,6 +197,7 @@ static inline void be_combine_rows(struct exec *ex, float *y, const float *rows,
   BE_CALL(ex, combine_rows, y, rows, d, add, D);
 }
 
+#include "backend/calls_bwd.h"
 #include "backend/calls_image.h"
 
 #endif
