@@ -47,6 +47,8 @@ struct dispatch {
   int32_t *row;        /* [capacity] by descending weight, ties by lower expert    */
 };
 
+#include "backend/gradients.h"
+
 struct backend_ops {
   const char *name;
   /* The type of weights and activations that this device does best. */
@@ -95,7 +97,8 @@ struct backend_ops {
   void (*time_features)(struct exec *ex, float *features, const float *time, int B, int n,
                         float shift);
   void (*qk_round_f16)(struct exec *ex, float *qkv, int64_t rows, int D);
-  void (*attention)(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d);
+  void (*attention)(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T,
+                    int H, int d);
   void (*patchify)(struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch);
   void (*unpatchify)(struct exec *ex, float *x, const float *rows, int B, int C, int size,
                      int patch);
@@ -146,19 +149,7 @@ struct backend_ops {
   void (*channels_last)(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels);
   void (*channels_first)(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels);
 
-  /* Gradients, in f32; NULL: not implemented by this backend. Parameter gradients are accumulated,
-   * input gradients (those of shift and scale too) are written; an output may be NULL. dw and db
-   * have the layout of linear_source_read. */
-  void (*linear_bwd)(struct exec *ex, float *dx, float *dw, float *db, const float *dy,
-                     const float *x, const struct linear *w, int64_t rows);
-  void (*norm_modulate_bwd)(struct exec *ex, float *dx, float *dshift, float *dscale,
-                            const float *dy, const float *x, const float *scale, int64_t stride,
-                            int B, int T, int D, float eps);
-  void (*attention_bwd)(struct exec *ex, float *dqkv, const float *d_o, const float *qkv, int B,
-                        int T, int H, int d);
-  void (*experts_bwd)(struct exec *ex, float *drows, const struct expert_grad *grads,
-                      const float *dy, const float *rows, const struct dispatch *d,
-                      const struct expert_bank *bank);
+  struct gradient_ops bwd;
 };
 
 /* Told of every operation that ran, and how long. */

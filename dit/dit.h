@@ -136,14 +136,8 @@ enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *
 /* Arena bytes of dit_predict for B images, by a dry run of it. */
 size_t dit_predict_bytes(const struct exec *ex, const struct dit *model, int B);
 
-/* Parts of the forward pass, device arrays. */
+/* The forward pass, device arrays; its parts are in dit/acts.h. */
 void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in);
-void dit_block(struct exec *ex, const struct dit *model, int layer, float *x, const float *silu_c,
-               const struct dit_input *in);
-void moe_forward(struct exec *ex, const struct dit *model, int layer, float *y, const float *tokens,
-                 const struct dit_input *in);
-void ffn_forward(struct exec *ex, const struct expert *expert, float *y, struct act u,
-                 int64_t rows);
 /* Shows data to the tap of a call, if it has one. */
 static inline void dit_look(struct exec *ex, const struct dit_input *in,
                             const struct dit_tap_data *data) {

@@ -22,4 +22,5 @@ static void route(struct exec *ex, const struct router_layer *layer, const struc
   trace->capacity = capacity;
 }
 
-const struct router router_diffmoe = {"diffmoe", true, false, assignments, route};
+const struct router router_diffmoe = {"diffmoe",   true,  false,
+                                      assignments, route, router_softmax_bwd};

@@ -18,4 +18,5 @@ static void route(struct exec *ex, const struct router_layer *layer, const struc
   be_assign_tokens(ex, d, scores, in->B, in->T, layer->experts, K, (int64_t)layer->experts * K);
 }
 
-const struct router router_expert_choice = {"expert-choice", false, false, assignments, route};
+const struct router router_expert_choice = {"expert-choice", false, false,
+                                            assignments,     route, router_softmax_bwd};

@@ -4,24 +4,54 @@
  * K = max(1, min(int((T / E) * k), T)) best tokens of an image. */
 #include "router/router.h"
 
-/* Cosines [B * T, E] and what they are weighed as. The softmax runs over what competes: the experts
- * of a token, or the tokens of an expert. */
-static void weigh(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
-                  struct router_trace *trace, bool over_tokens) {
+/* What step 2 computes; the softmax runs over what competes: the experts of a token, or the tokens
+ * of an expert. */
+struct weighed {
+  float *unit;   /* [B * T, D] tokens of length 1                    */
+  float *cosine; /* [B * T, E]                                       */
+  float *weight; /* [B * T, E] what is made of it, cosine if nothing */
+};
+
+static struct weighed weigh(struct exec *ex, const struct router_layer *layer,
+                            const struct router_input *in, bool over_tokens) {
   const int E = layer->experts;
   const int64_t rows = (int64_t)in->B * in->T;
-  float *unit = be_floats(ex, rows * in->D), *cosine = be_floats(ex, rows * E);
-  float *weight = layer->weights == WEIGHTS_IDENTITY ? cosine : be_floats(ex, rows * E);
-  be_normalize_rows(ex, unit, in->u, rows, in->D);
-  be_linear(ex, cosine, act_f32(unit), layer->gate, rows);
-  if (layer->weights == WEIGHTS_SIGMOID) be_sigmoid(ex, weight, cosine, rows * E);
+  struct weighed w = {be_floats(ex, rows * in->D), be_floats(ex, rows * E), NULL};
+  w.weight = layer->weights == WEIGHTS_IDENTITY ? w.cosine : be_floats(ex, rows * E);
+  be_normalize_rows(ex, w.unit, in->u, rows, in->D);
+  be_linear(ex, w.cosine, act_f32(w.unit), layer->gate, rows);
+  if (layer->weights == WEIGHTS_SIGMOID) be_sigmoid(ex, w.weight, w.cosine, rows * E);
   if (layer->weights == WEIGHTS_SOFTMAX && over_tokens)
-    be_softmax_tokens(ex, weight, cosine, in->B, in->T, E);
+    be_softmax_tokens(ex, w.weight, w.cosine, in->B, in->T, E);
   if (layer->weights == WEIGHTS_SOFTMAX && !over_tokens)
-    be_softmax_rows(ex, weight, cosine, rows, E);
-  trace->rows = rows;
-  trace->cosine = cosine;
-  trace->scores = weight;
+    be_softmax_rows(ex, w.weight, w.cosine, rows, E);
+  return w;
+}
+
+static void weigh_bwd(struct exec *ex, const struct router_layer *layer,
+                      const struct router_input *in, const struct dispatch *d,
+                      const struct router_grad *grad, float *du, const float *dweight,
+                      bool over_tokens) {
+  const int E = layer->experts;
+  const int64_t rows = (int64_t)in->B * in->T;
+  const struct weighed w = weigh(ex, layer, in, over_tokens);
+  float *dcosine = be_floats(ex, rows * E), *dunit = be_floats(ex, rows * in->D);
+  be_gates_bwd(ex, dcosine, dweight, d, E); /* the unconditional expert has no score */
+  if (layer->weights == WEIGHTS_SIGMOID) be_sigmoid_bwd(ex, dcosine, dcosine, w.weight, rows * E);
+  if (layer->weights == WEIGHTS_SOFTMAX && over_tokens)
+    be_softmax_tokens_bwd(ex, dcosine, dcosine, w.weight, in->B, in->T, E);
+  if (layer->weights == WEIGHTS_SOFTMAX && !over_tokens)
+    be_softmax_rows_bwd(ex, dcosine, dcosine, w.weight, rows, E);
+  be_linear_bwd_weight(ex, &grad->gate, dcosine, act_f32(w.unit), layer->gate, rows);
+  be_linear_bwd_input(ex, dunit, dcosine, layer->gate, rows);
+  be_normalize_rows_bwd(ex, du, dunit, in->u, rows, in->D);
+}
+
+static void keep_trace(struct router_trace *trace, const struct router_input *in,
+                       const struct weighed *w) {
+  trace->rows = (int64_t)in->B * in->T;
+  trace->cosine = w->cosine;
+  trace->scores = w->weight;
 }
 
 /* Step 1, last: what step 2 chose for images of the null class is replaced. So the operations of a
@@ -41,14 +71,21 @@ static int64_t tokens_assignments(const struct router_layer *layer, const struct
 static void route_tokens(struct exec *ex, const struct router_layer *layer,
                          const struct router_input *in, struct dispatch *d,
                          struct router_trace *trace) {
-  weigh(ex, layer, in, trace, false);
+  const struct weighed w = weigh(ex, layer, in, false);
+  keep_trace(trace, in, &w);
   be_assign_topk(ex, d, trace->scores, trace->rows, layer->experts, router_top_k(layer, in),
                  router_skip(layer, in));
   assign_null(ex, layer, in, d);
 }
 
-const struct router router_prototype_tokens = {"prototype-token-choice", false, true,
-                                               tokens_assignments, route_tokens};
+static void tokens_bwd(struct exec *ex, const struct router_layer *layer,
+                       const struct router_input *in, const struct dispatch *d,
+                       const struct router_grad *grad, float *du, const float *dweight) {
+  weigh_bwd(ex, layer, in, d, grad, du, dweight, false);
+}
+
+const struct router router_prototype_tokens = {"prototype-token-choice", false,        true,
+                                               tokens_assignments,       route_tokens, tokens_bwd};
 
 /* Expert choice. */
 
@@ -73,11 +110,18 @@ static int64_t experts_assignments(const struct router_layer *layer,
 static void route_experts(struct exec *ex, const struct router_layer *layer,
                           const struct router_input *in, struct dispatch *d,
                           struct router_trace *trace) {
-  weigh(ex, layer, in, trace, true);
+  const struct weighed w = weigh(ex, layer, in, true);
+  keep_trace(trace, in, &w);
   be_assign_tokens(ex, d, trace->scores, in->B, in->T, layer->experts, tokens_per_expert(layer, in),
                    stride(layer, in));
   assign_null(ex, layer, in, d);
 }
 
-const struct router router_prototype_experts = {"prototype-expert-choice", false, false,
-                                                experts_assignments, route_experts};
+static void experts_bwd(struct exec *ex, const struct router_layer *layer,
+                        const struct router_input *in, const struct dispatch *d,
+                        const struct router_grad *grad, float *du, const float *dweight) {
+  weigh_bwd(ex, layer, in, d, grad, du, dweight, true);
+}
+
+const struct router router_prototype_experts = {
+    "prototype-expert-choice", false, false, experts_assignments, route_experts, experts_bwd};

@@ -43,3 +43,16 @@ float *router_softmax_scores(struct exec *ex, const struct router_layer *layer,
   trace->scores = scores;
   return scores;
 }
+
+void router_softmax_bwd(struct exec *ex, const struct router_layer *layer,
+                        const struct router_input *in, const struct dispatch *d,
+                        const struct router_grad *grad, float *du, const float *dweight) {
+  const int64_t tokens = (int64_t)in->B * in->T;
+  struct router_trace trace = {0};
+  const float *scores = router_softmax_scores(ex, layer, in, &trace);
+  float *dscores = be_floats(ex, tokens * layer->experts);
+  be_gates_bwd(ex, dscores, dweight, d, layer->experts);
+  be_softmax_rows_bwd(ex, dscores, dscores, scores, tokens, layer->experts);
+  be_linear_bwd_weight(ex, &grad->gate, dscores, act_f32(in->u), layer->gate, tokens);
+  be_linear_bwd_input(ex, du, dscores, layer->gate, tokens);
+}

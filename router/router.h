@@ -46,6 +46,12 @@ struct router_trace {
   const float *capacity; /* [rows, E] DiffMoE                        */
 };
 
+/* Gradients of a router's weights, accumulated; each may be NULL. Of prototypes those by their unit
+ * rows, which be_normalize_rows_bwd takes to the rows as they are trained. */
+struct router_grad {
+  struct linear_grad gate;
+};
+
 struct router {
   const char *name;
   bool batch_coupled; /* the plan of an image depends on its batch  */
@@ -55,6 +61,11 @@ struct router {
   /* Fills d->expert, source, gate completely (expert -1 where unused). */
   void (*route)(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
                 struct dispatch *d, struct router_trace *trace);
+  /* du [B * T, D] and the gradients of the weights, of dweight [R], those by the weights of the
+   * plan's rows. The choice is a constant. NULL: it cannot be trained. */
+  void (*bwd)(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
+              const struct dispatch *d, const struct router_grad *grad, float *du,
+              const float *dweight);
 };
 
 /* NULL if unknown. */
@@ -65,6 +76,10 @@ const struct router *router_at(int index);
 /* Scores [B * T, E] in the arena: softmax over experts of u W^T. Sets trace->rows and scores. */
 float *router_softmax_scores(struct exec *ex, const struct router_layer *layer,
                              const struct router_input *in, struct router_trace *trace);
+/* The `bwd` of a router whose weights are these scores. */
+void router_softmax_bwd(struct exec *ex, const struct router_layer *layer,
+                        const struct router_input *in, const struct dispatch *d,
+                        const struct router_grad *grad, float *du, const float *dweight);
 /* Experts of a token in this call, and how many better ones it leaves out; together at most E. */
 int router_top_k(const struct router_layer *layer, const struct router_input *in);
 int router_skip(const struct router_layer *layer, const struct router_input *in);

@@ -14,4 +14,5 @@ static void route(struct exec *ex, const struct router_layer *layer, const struc
                  router_skip(layer, in));
 }
 
-const struct router router_softmax_topk = {"softmax-topk", false, true, assignments, route};
+const struct router router_softmax_topk = {"softmax-topk", false, true,
+                                           assignments,    route, router_softmax_bwd};

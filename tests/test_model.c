@@ -1,6 +1,7 @@
 /* The model as a whole, on synthetic checkpoints: layers that differ, the promises about bits,
  * planted experts. */
 #include "base/system.h"
+#include "dit/acts.h"
 #include "support.h"
 #include "synthetic.h"
 
@@ -276,10 +277,13 @@ static void test_zero_gate(void **state) {
   const int32_t label = 0;
   const struct dit_input in = {.labels = &label, .B = 1, .tap = &tap};
   assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, 1)));
-  struct act acts = be_narrowed(&o.ex, DT_F32, u, T * D);
-  moe_forward(&o.ex, o.model, 0, y, u, &in);
+  struct dit_block_acts acts = {0};
+  dit_block_carve(&o.ex, o.model, 0, &acts, &in, false);
+  memcpy(acts.u2_exact, u, (size_t)(T * D) * sizeof *u);
+  acts.ffn = y;
+  moe_forward(&o.ex, o.model, 0, &acts, &in);
   for (int e = 0; e < 2; e++) {
-    ffn_forward(&o.ex, &o.model->blocks[0].moe->bank.expert[e], one, acts, T);
+    ffn_forward(&o.ex, &o.model->blocks[0].moe->bank.expert[e], one, acts.h, act_f32(u), T);
     for (int i = 0; i < T * D; i++) mean[i] += (double)one[i] / 2;
   }
   assert_ok(test_ctx(), o.ex.status);

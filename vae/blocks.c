@@ -88,7 +88,7 @@ void attention_forward(struct exec *ex, const struct attention_block *block, flo
 
   norm_forward(ex, a, x, &block->norm, block->groups, height, width, false, NULL);
   be_linear(ex, qkv, a, block->qkv, T);
-  be_attention(ex, o, qkv, 1, T, 1, C);
+  be_attention(ex, o, NULL, qkv, 1, T, 1, C);
   be_linear(ex, y, o, block->out, T);
   be_add(ex, x, x, y, (int64_t)T * C);
   arena_reset(&ex->arena, mark);

@@ -133,3 +133,21 @@ void ref_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, 
     x[i] = rows[(s.patch * patch * patch + s.inside) * C + s.channel];
   }
 }
+
+void ref_patchify_bwd(struct exec *ex, float *dx, const float *drows, int B, int C, int size,
+                      int patch) {
+  (void)ex;
+  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
+    struct site s = site_of(i, C, size, patch);
+    dx[i] = drows[(s.patch * C + s.channel) * patch * patch + s.inside];
+  }
+}
+
+void ref_unpatchify_bwd(struct exec *ex, float *drows, const float *dx, int B, int C, int size,
+                        int patch) {
+  (void)ex;
+  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
+    struct site s = site_of(i, C, size, patch);
+    drows[(s.patch * patch * patch + s.inside) * C + s.channel] = dx[i];
+  }
+}

@@ -18,12 +18,19 @@
   X(assign_topk) X(assign_tokens) X(assign_label) X(assign_counted) X(dispatch_order)    \
   X(experts_in) X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool)                \
   X(avg_pool_relu) X(mean_pixels) X(take_channels) X(relu) X(tanh_clamp) X(upsample2x)             \
-  X(channels_last) X(channels_first) X(linear_bwd) X(norm_modulate_bwd) X(attention_bwd)           \
-  X(experts_bwd)
+  X(channels_last) X(channels_first)
+#define REF_BWD_OPS(X)                                                                             \
+  X(linear_bwd_input) X(linear_bwd_weight) X(hidden_bwd) X(silu_bwd) X(sigmoid_bwd)                \
+  X(add_rows_bwd) X(norm_modulate_bwd) X(gated_add_bwd) X(qk_norm_bwd) X(attention_bwd)            \
+  X(patchify_bwd) X(unpatchify_bwd) X(gather_rows_bwd) X(normalize_rows_bwd) X(softmax_rows_bwd)   \
+  X(softmax_tokens_bwd) X(gates_bwd) X(dispatch_bwd) X(experts_bwd) X(combine_rows_bwd)
 /* clang-format on */
 
 #define REF_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) ref_##op;
 REF_OPS(REF_DECLARE)
+#undef REF_DECLARE
+#define REF_DECLARE(op) __typeof__(*((struct gradient_ops *)0)->op) ref_##op;
+REF_BWD_OPS(REF_DECLARE)
 #undef REF_DECLARE
 
 static inline float act_at(struct act x, int64_t i) {

@@ -106,7 +106,9 @@ void run_attention(struct trial *t) {
   const struct shape *s = t->s;
   int64_t item = (int64_t)s->T * s->H * s->d;
   float *qkv = trial_items(t, 3 * item);
-  be_attention(t->ex, trial_act_results(t, item), qkv, (int)t->count, s->T, s->H, s->d);
+  struct act o = trial_act_results(t, item);
+  float *lse = trial_results(t, (int64_t)s->H * s->T);
+  be_attention(t->ex, o, lse, qkv, (int)t->count, s->T, s->H, s->d);
 }
 
 void run_attention_sharp(struct trial *t) { run_attention(t); }
