@@ -222,8 +222,8 @@ WRAP(qk_norm, (struct exec *ex, float *y, const float *qkv, const struct qk_norm
 WRAP(time_features, (struct exec *ex, float *y, const float *time, int B, int n, float shift),
      y, time, B, n, shift)
 WRAP(qk_round_f16, (struct exec *ex, float *qkv, int64_t rows, int D), qkv, rows, D)
-WRAP(attention, (struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d),
-     o, qkv, B, T, H, d)
+WRAP(attention, (struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T, int H,
+     int d), o, lse, qkv, B, T, H, d)
 WRAP(patchify, (struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch),
      rows, x, B, C, size, patch)
 WRAP(unpatchify, (struct exec *ex, float *x, const float *rows, int B, int C, int size, int patch),
