@@ -52,18 +52,18 @@ void moe_forward(struct exec *ex, const struct dit *model, int layer, float *y, 
   size_t mark = arena_mark(&ex->arena);
   struct act u = be_narrowed(ex, moe->bank.input, tokens, rows * D); /* [B, T, D] */
   be_dispatch_alloc(ex, &d, moe->bank.count, B * T,
-                    moe->router.router->assignments(&moe->router, &router_in));
+                    moe->router->router->assignments(moe->router, &router_in));
   if (in->replay)
     in->replay->fill(in->replay->user, ex, layer, &d);
   else
-    moe->router.router->route(ex, &moe->router, &router_in, &d, &trace);
+    moe->router->router->route(ex, moe->router, &router_in, &d, &trace);
   if (moe->shared) {
     shared = be_floats(ex, rows * D);
     ffn_forward(ex, moe->shared, shared, u, rows);
   }
   run_plan(ex, model, layer, y, u, &d, shared, in);
   dit_look(ex, in,
-           &(struct dit_tap_data){TAP_ROUTER, layer, B, T, moe->router.experts, NULL, &d, &trace});
+           &(struct dit_tap_data){TAP_ROUTER, layer, B, T, moe->router->experts, NULL, &d, &trace});
   arena_reset(&ex->arena, mark);
 }
 
