@@ -5,14 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void list_one(struct params *params, const struct linear **slot, const char *name, int out,
-                     int in, uint32_t flags) {
-  params_linear(
-      params, slot,
-      &(struct linear_form){
-          .parts = 1, .in = in, .out = {out}, .name = {name}, .bias = true, .flags = flags});
-}
-
 /* The patch embedding is a convolution [D, C, p, p] whose patches do not overlap: a matrix. */
 static void list_patches(struct dit *model) {
   const struct dit_config *c = &model->config;
@@ -36,9 +28,11 @@ enum { EMBEDDER_GROUPS = 3 };
 static void list_embedder(struct dit *model, struct dit_embedder *embedder) {
   const struct dit_config *c = &model->config;
   const uint32_t flags = PARAM_EXACT | PARAM_PLAIN;
-  list_one(&model->params, &embedder->time_in, c->dialect->time_in, c->width, TIME_FEATURES, flags);
-  list_one(&model->params, &embedder->time_out, c->dialect->time_out, c->width, c->width, flags);
-  params_floats(&model->params, &embedder->labels, 2, (int64_t[2]){c->label_rows, c->width}, 0,
+  const int D = c->width;
+  struct params *params = &model->params;
+  params_matrix(params, &embedder->time_in, D, TIME_FEATURES, true, flags, c->dialect->time_in);
+  params_matrix(params, &embedder->time_out, D, D, true, flags, c->dialect->time_out);
+  params_floats(params, &embedder->labels, 2, (int64_t[2]){c->label_rows, D}, 0,
                 c->dialect->labels);
 }
 
@@ -53,6 +47,20 @@ static void list_block_embedder(struct dit *model, int layer, int first) {
     params->group[params->group_count - EMBEDDER_GROUPS + (size_t)i].original = first + i;
 }
 
+static void list_qk_norm(struct dit *model, struct qk_norm *norm) {
+  const struct dit_config *c = &model->config;
+  const float **slots[2][2] = {{&norm->q_weight, &norm->q_bias}, {&norm->k_weight, &norm->k_bias}};
+  norm->eps = (float)c->record.qk_norm_eps;
+  for (int k = 0; k < 2; k++) {
+    const size_t length =
+        params_enter(&model->params, "%s", k ? c->dialect->k_norm : c->dialect->q_norm);
+    for (int bias = 0; bias < 2; bias++)
+      params_floats(&model->params, slots[k][bias], 1, (int64_t[1]){c->head_dim}, 0,
+                    bias ? ".bias" : ".weight");
+    params_leave(&model->params, length);
+  }
+}
+
 static void list_attention(struct dit *model, struct dit_block *block) {
   const struct dit_config *c = &model->config;
   const int D = c->width;
@@ -63,20 +71,8 @@ static void list_attention(struct dit *model, struct dit_block *block) {
   if (d->qkv[1]) qkv.parts = 3, qkv.out[0] = D;
   qkv.bias = true;
   params_linear(params, &block->qkv, &qkv);
-  if (c->qk_norm) {
-    struct qk_norm *norm = &block->qk_norm;
-    const int64_t shape[1] = {c->head_dim};
-    char name[4][PARAM_NAME];
-    for (int i = 0; i < 4; i++)
-      snprintf(name[i], sizeof name[i], "%s%s", i < 2 ? d->q_norm : d->k_norm,
-               i % 2 ? ".bias" : ".weight");
-    norm->eps = (float)c->record.qk_norm_eps;
-    params_floats(params, &norm->q_weight, 1, shape, 0, name[0]);
-    params_floats(params, &norm->q_bias, 1, shape, 0, name[1]);
-    params_floats(params, &norm->k_weight, 1, shape, 0, name[2]);
-    params_floats(params, &norm->k_bias, 1, shape, 0, name[3]);
-  }
-  list_one(params, &block->proj, d->proj, D, D, 0);
+  if (c->qk_norm) list_qk_norm(model, &block->qk_norm);
+  params_matrix(params, &block->proj, D, D, true, 0, d->proj);
 }
 
 static void list_mlp(struct exec *ex, struct dit *model, struct dit_block *block) {
@@ -95,8 +91,8 @@ static void list_block(struct exec *ex, struct dit *model, int layer, int first_
   struct dit_block *block = &model->blocks[layer];
   model->params.layer = layer;
   list_block_embedder(model, layer, first_embedder);
-  list_one(&model->params, &block->modulation, c->dialect->modulation, 6 * c->width, c->width,
-           PARAM_EXACT);
+  params_matrix(&model->params, &block->modulation, 6 * c->width, c->width, true, PARAM_EXACT,
+                c->dialect->modulation);
   list_attention(model, block);
   if (c->experts[layer])
     list_moe(ex, model, layer);
@@ -112,10 +108,10 @@ static void walk(struct exec *ex, struct dit *model) {
   list_embedder(model, &model->embedder);
   for (int layer = 0; layer < c->depth; layer++) list_block(ex, model, layer, first_embedder);
   params->layer = -1;
-  list_one(params, &model->final_modulation, c->dialect->final_modulation, 2 * c->width, c->width,
-           PARAM_EXACT);
-  list_one(params, &model->final_linear, c->dialect->final_linear,
-           c->patch * c->patch * c->out_channels, c->width, 0);
+  params_matrix(params, &model->final_modulation, 2 * c->width, c->width, true, PARAM_EXACT,
+                c->dialect->final_modulation);
+  params_matrix(params, &model->final_linear, c->patch * c->patch * c->out_channels, c->width, true,
+                0, c->dialect->final_linear);
 }
 
 enum ditmoe_status dit_params(struct exec *ex, struct dit *model,

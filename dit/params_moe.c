@@ -59,9 +59,7 @@ void list_expert(struct params *params, struct expert *expert, int D,
                                       .name = {form->in, form->second},
                                       .bias = form->bias,
                                       .flags = form->second ? PARAM_PAIRED : 0});
-  params_linear(params, &expert->out,
-                &(struct linear_form){
-                    .parts = 1, .in = F, .out = {D}, .name = {form->out}, .bias = form->bias});
+  params_matrix(params, &expert->out, D, F, form->bias, 0, form->out);
 }
 
 static void list_shared(struct exec *ex, struct params *params, struct dit_moe *moe,

@@ -281,7 +281,8 @@ static bool write_all(cJSON *object, const struct dit_record *record) {
   const struct router *router = record->kind ? record->kind->router : NULL;
   bool ok = object != NULL;
   for (int f = 0; ok && f < REC_FIELDS; f++)
-    if (record_has(record, (enum record_field)f))
+    if (record_has(record, (enum record_field)f) &&
+        (f != REC_TOP_K || (router && router->needs_top_k)))
       ok = put(object, keys[f].name, write_field(record, (enum record_field)f));
   for (int k = 0; ok && router && k < router->key_count; k++) {
     const struct record_key *key = &router->keys[k].key;

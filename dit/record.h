@@ -86,7 +86,8 @@ int layer_int(const struct layer_ints *ints, int layer);
  * the message. */
 enum ditmoe_status record_read_json(struct ditmoe_ctx *ctx, struct dit_record *record,
                                     const char *origin, const cJSON *object, bool strict);
-/* The record as JSON text, of the routers' members those of its kind; free with mem_free. */
+/* The record as JSON text, of the routers' members, top_k among them, those that its kind has; free
+ * with mem_free. */
 enum ditmoe_status record_write_json(struct ditmoe_ctx *ctx, const struct dit_record *record,
                                      char **text);
 void record_free(struct ditmoe_ctx *ctx, struct dit_record *record);

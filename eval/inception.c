@@ -210,10 +210,7 @@ static void walk(struct inception *inception) {
     shape = layout->out;
     if (values(shape) > inception->trunk) inception->trunk = values(shape);
   }
-  params_linear(
-      params, &inception->fc,
-      &(struct linear_form){
-          .parts = 1, .in = POOL, .out = {CLASSES}, .name = {"fc"}, .flags = PARAM_EXACT});
+  params_matrix(params, &inception->fc, CLASSES, POOL, false, PARAM_EXACT, "fc");
   params_unused(params, 1, (int64_t[1]){CLASSES}, "fc.bias");
 }
 

@@ -199,6 +199,11 @@ static bool same_data(const struct params *params, const struct param_group *a,
   return same;
 }
 
+static void set_norm(struct norm *norm, float *array) {
+  norm->weight = array;
+  norm->bias = array + norm->channels;
+}
+
 static enum ditmoe_status make(struct params *params, struct param_group *group, struct exec *ex) {
   const struct param_group *original = group->original < 0 ? NULL : &params->group[group->original];
   struct linear *product = NULL;
@@ -220,15 +225,12 @@ static enum ditmoe_status make(struct params *params, struct param_group *group,
     TRY(convolution_normalised(params, group, ex));
     break;
   case PARAM_NORM:
-    status = floats(params, group, ex, &array);
-    group->slot.norm->weight = array;
-    group->slot.norm->bias = array + group->slot.norm->channels;
-    group->made = array != NULL;
-    return status;
   case PARAM_FLOATS:
     status = floats(params, group, ex, &array);
-    *group->slot.floats = array;
-    group->made = array != NULL;
+    if (!array) return status;
+    group->made = true;
+    if (group->kind == PARAM_FLOATS) *group->slot.floats = array;
+    if (group->kind == PARAM_NORM) set_norm(group->slot.norm, array);
     return status;
   case PARAM_LINEAR:
     TRY(params->packed && param_group_packs(group) ? adopt(params, group, ex, &product)

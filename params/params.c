@@ -84,6 +84,14 @@ void params_linear(struct params *params, const struct linear **slot,
     add_row(params, form->name[i], ".bias", 1, (int64_t[1]){form->out[i]}, form->flags);
 }
 
+void params_matrix(struct params *params, const struct linear **slot, int out, int in, bool bias,
+                   uint32_t flags, const char *name) {
+  params_linear(
+      params, slot,
+      &(struct linear_form){
+          .parts = 1, .in = in, .out = {out}, .name = {name}, .bias = bias, .flags = flags});
+}
+
 void params_conv(struct params *params, struct conv **slot, int in, int out,
                  const struct conv_form *form, const char *name) {
   add_group(params, (struct param_group){.kind = PARAM_CONV,

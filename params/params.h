@@ -98,6 +98,9 @@ struct linear_form {
 /* Each appends a layer and where to put it; tensors are called <prefix><name>.weight and .bias. */
 void params_linear(struct params *params, const struct linear **slot,
                    const struct linear_form *form);
+/* One matrix [out, in]. */
+void params_matrix(struct params *params, const struct linear **slot, int out, int in, bool bias,
+                   uint32_t flags, const char *name);
 void params_conv(struct params *params, struct conv **slot, int in, int out,
                  const struct conv_form *form, const char *name);
 /* Convolution <name>.conv.weight, then batch normalisation <name>.bn.weight, .bias, .running_mean

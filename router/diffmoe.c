@@ -12,12 +12,9 @@ struct diffmoe {
 static void params(struct router_layer *layer, struct params *params, const char *gate, int D) {
   struct diffmoe *own = (struct diffmoe *)layer;
   const int E = layer->experts;
-  struct linear_form form = {.parts = 1, .in = D, .bias = true, .flags = PARAM_EXACT};
   router_gate(layer, params, gate, D, 0);
-  form.out[0] = D, form.name[0] = "capacity_predictor.0";
-  params_linear(params, &own->predictor_in, &form);
-  form.out[0] = E, form.name[0] = "capacity_predictor.2";
-  params_linear(params, &own->predictor_out, &form);
+  params_matrix(params, &own->predictor_in, D, D, true, PARAM_EXACT, "capacity_predictor.0");
+  params_matrix(params, &own->predictor_out, E, D, true, PARAM_EXACT, "capacity_predictor.2");
   params_unused(params, -1, NULL, "ema_decay");
   params_floats(params, &own->threshold, 1, (int64_t[1]){E}, PARAM_FIXED, "expert_threshold");
 }

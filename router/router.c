@@ -3,10 +3,8 @@
 
 void router_gate(struct router_layer *layer, struct params *params, const char *name, int D,
                  uint32_t flags) {
-  flags |= PARAM_EXACT | PARAM_BARE | PARAM_PLAIN;
-  params_linear(params, &layer->gate,
-                &(struct linear_form){
-                    .parts = 1, .in = D, .out = {layer->experts}, .name = {name}, .flags = flags});
+  params_matrix(params, &layer->gate, layer->experts, D, false,
+                flags | PARAM_EXACT | PARAM_BARE | PARAM_PLAIN, name);
 }
 
 void router_gate_alone(struct router_layer *layer, struct params *params, const char *gate, int D) {

@@ -80,10 +80,7 @@ void attention_walk(struct attention_block *block, struct params *params, int ch
                                       .out = {channels, channels, channels},
                                       .name = {name[0], name[1], name[2]},
                                       .bias = true});
-  params_linear(
-      params, &block->out,
-      &(struct linear_form){
-          .parts = 1, .in = channels, .out = {channels}, .name = {name[3]}, .bias = true});
+  params_matrix(params, &block->out, channels, channels, true, 0, name[3]);
 }
 
 void attention_forward(struct exec *ex, const struct attention_block *block, float *x, int height,
