@@ -1,4 +1,4 @@
-/* The be_* callers of gradients.h: with y = op(x), be_op_bwd makes dx of dy. */
+/* The be_* callers of gradients.h: with y = op(x), be_..._bwd makes dx of dy. */
 #ifndef BACKEND_CALLS_BWD_H
 #define BACKEND_CALLS_BWD_H
 

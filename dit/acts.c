@@ -69,7 +69,7 @@ static void carve_moe(struct exec *ex, const struct dit *model, int layer, struc
   a->u2_exact = exact.data;
   a->u2 = bank->input == DT_F32 ? exact : carve_u2(ex, a, bank->input, rows * D, keep);
   be_dispatch_alloc(ex, &a->plan, bank->count, (int)rows,
-                    moe->router.router->assignments(&moe->router, &router_in));
+                    moe->router->router->assignments(moe->router, &router_in));
   const size_t mark = arena_mark(&ex->arena);
   size_t end = mark;
   if (moe->shared) {

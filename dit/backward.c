@@ -34,9 +34,9 @@ static void moe_bwd(struct exec *ex, const struct dit *model, int layer,
   const int D = model->config.width;
   const int64_t n = (int64_t)d->tokens * D;
   struct moe_waves w = {0};
-  if (!moe->router.router->bwd) {
+  if (!moe->router->router->bwd) {
     exec_fail(ex,
-              fail(ex->ctx, DITMOE_FAILED, "router %s has no gradient", moe->router.router->name));
+              fail(ex->ctx, DITMOE_FAILED, "router %s has no gradient", moe->router->router->name));
     return;
   }
   size_t mark = arena_mark(&ex->arena);
@@ -50,7 +50,7 @@ static void moe_bwd(struct exec *ex, const struct dit *model, int layer,
     ffn_bwd(ex, part, moe->shared, &grad->mlp, dy, a->shared_h, a->u2, d->tokens);
     be_add(ex, du, du, part, n);
   }
-  moe->router.router->bwd(ex, &moe->router, &router_in, d, &grad->router, part, dweight);
+  moe->router->router->bwd(ex, moe->router, &router_in, d, &grad->router, part, dweight);
   be_add(ex, du, du, part, n);
   arena_reset(&ex->arena, mark);
 }

@@ -44,7 +44,7 @@ static void take_block(struct dit_grads *g, const struct dit *model, int layer) 
   }
   grad->mlp = take_expert(g, block->moe ? block->moe->shared : block->mlp);
   if (!block->moe) return;
-  grad->router.gate = take_linear(g, block->moe->router.gate);
+  grad->router.gate = take_linear(g, block->moe->router->gate);
   for (int e = 0; e < block->moe->bank.count; e++)
     grad->experts[e] = take_expert(g, &block->moe->bank.expert[e]);
 }

@@ -44,12 +44,12 @@ void moe_forward(struct exec *ex, const struct dit *model, int layer, struct dit
   if (in->replay)
     in->replay->fill(in->replay->user, ex, layer, &a->plan);
   else
-    moe->router.router->route(ex, &moe->router, &router_in, &a->plan, &trace);
+    moe->router->router->route(ex, moe->router, &router_in, &a->plan, &trace);
   if (moe->shared) ffn_forward(ex, moe->shared, a->shared, a->shared_h, a->u2, rows);
   run_plan(ex, model, layer, a, in);
-  dit_look(
-      ex, in,
-      &(struct dit_tap_data){TAP_ROUTER, layer, B, T, moe->router.experts, NULL, &a->plan, &trace});
+  dit_look(ex, in,
+           &(struct dit_tap_data){TAP_ROUTER, layer, B, T, moe->router->experts, NULL, &a->plan,
+                                  &trace});
   arena_reset(&ex->arena, mark);
 }
 

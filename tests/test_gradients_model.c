@@ -58,15 +58,15 @@ static float *normal(int64_t n, double scale) {
   return values;
 }
 
-static void add_group(struct subject *s, const char *name, float *value, const float *gradient,
-                      int64_t n) {
+static void add_group(struct subject *s, const char *name, const float *value,
+                      const float *gradient, int64_t n) {
   if (s->count == s->capacity) {
     s->capacity = 2 * s->capacity + 64;
     s->groups = realloc(s->groups, (size_t)s->capacity * sizeof *s->groups);
     assert_non_null(s->groups);
   }
   struct group *group = &s->groups[s->count++];
-  *group = (struct group){.value = value, .gradient = gradient, .n = n};
+  *group = (struct group){.value = (float *)(uintptr_t)value, .gradient = gradient, .n = n};
   snprintf(group->name, sizeof group->name, "%s", name);
 }
 
@@ -107,15 +107,15 @@ static void add_block(struct subject *s, int layer) {
   add_linear(s, "qkv", block->qkv, &grad->qkv);
   add_linear(s, "proj", block->proj, &grad->proj);
   if (s->model->config.qk_norm) {
-    add_group(s, "q weight", (float *)(uintptr_t)norm->q_weight, grad->qk_norm.q_weight, d);
-    add_group(s, "q bias", (float *)(uintptr_t)norm->q_bias, grad->qk_norm.q_bias, d);
-    add_group(s, "k weight", (float *)(uintptr_t)norm->k_weight, grad->qk_norm.k_weight, d);
-    add_group(s, "k bias", (float *)(uintptr_t)norm->k_bias, grad->qk_norm.k_bias, d);
+    add_group(s, "q weight", norm->q_weight, grad->qk_norm.q_weight, d);
+    add_group(s, "q bias", norm->q_bias, grad->qk_norm.q_bias, d);
+    add_group(s, "k weight", norm->k_weight, grad->qk_norm.k_weight, d);
+    add_group(s, "k bias", norm->k_bias, grad->qk_norm.k_bias, d);
   }
   if (block->mlp) add_expert(s, "mlp", block->mlp, &grad->mlp);
   if (!block->moe) return;
   if (block->moe->shared) add_expert(s, "shared", block->moe->shared, &grad->mlp);
-  const struct linear *gate = block->moe->router.gate;
+  const struct linear *gate = block->moe->router->gate;
   add_group(s, "router", gate->data, grad->router.gate.weight, (int64_t)gate->out * gate->in);
   for (int e = 0; e < block->moe->bank.count; e++) {
     char name[24];
@@ -141,7 +141,7 @@ static void keep_choice(struct subject *s, int layer) {
 /* Chosen before, weighed by what the router computes now. */
 static void fill(void *user, struct exec *ex, int layer, struct dispatch *d) {
   const struct subject *s = user;
-  const struct router_layer *router = &s->model->blocks[layer].moe->router;
+  const struct router_layer *router = s->model->blocks[layer].moe->router;
   const struct router_input in = dit_router_input(s->model, &s->acts.blocks[layer], &s->in);
   struct router_trace trace = {0};
   struct dispatch own;
@@ -332,7 +332,7 @@ static void test_blocks(void **state) {
   for (int layer = 0; layer < s.model->config.depth; layer++) {
     const struct dit_moe *moe = s.model->blocks[layer].moe;
     int32_t labels[B] = {0, 1};
-    if (moe && moe->router.uncond_expert >= 0) labels[0] = moe->router.uncond_label;
+    if (moe && moe->router->uncond_expert >= 0) labels[0] = moe->router->uncond_label;
     s.in.labels = labels;
     check_block(&s, layer);
   }

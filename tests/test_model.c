@@ -53,11 +53,11 @@ static void test_uneven_layers(void **state) {
   model_open(&opened, temporary_path("synthetic.safetensors"), "ref", NULL, "f32", 1);
   const struct dit_moe *moe = opened.model->blocks[1].moe;
   assert_int_equal(moe->bank.count, 10);
-  assert_int_equal(moe->router.top_k, 4);
+  assert_int_equal(moe->router->top_k, 4);
   assert_int_equal(moe->bank.hidden, 17 + 6 * 9);
   assert_ptr_equal(moe->bank.expert[7].kind, &expert_zero);
   assert_ptr_equal(moe->bank.expert[9].kind, &expert_copy);
-  assert_int_equal(opened.model->blocks[2].moe->router.top_k, 1);
+  assert_int_equal(opened.model->blocks[2].moe->router->top_k, 1);
   model_close(&opened);
   free(ref);
   free(cpu);
