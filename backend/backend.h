@@ -200,11 +200,12 @@ const char *backend_name(int index);
 /* Records the failure of an operation; the second, that the backend has none of this name. */
 void exec_fail(struct exec *ex, enum ditmoe_status status);
 void exec_lacks(struct exec *ex, const char *operation);
-/* For backends: [*out, *in] of one of the source's stacks, shape[0] by the product of the others;
- * DITMOE_MISMATCH names a tensor that does not fit. And its rows as f32: weight [total, in], total
- * = out or, paired, 2 out (gate, then up); bias [total], 0 where a part has none. */
+/* For backends: a layer as the source describes it, all but its data; [out, in] of one of its
+ * stacks is shape[0] by the product of the others. DITMOE_MISMATCH names a tensor that does not
+ * fit. And its rows as f32: weight [total, in], total = out or, paired, 2 out (gate, then up); bias
+ * [total], 0 where a part has none. */
 enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
-                                       int *in, int *out);
+                                       struct linear *shape);
 void linear_source_read(const struct linear_source *source, float *weight, float *bias);
 /* Checks a convolution's tensors and makes *out without data; bias may be NULL. */
 enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,

@@ -52,9 +52,9 @@ enum ditmoe_status binder_inspect(struct binder *b, const struct tensor *tensor,
   return DITMOE_OK;
 }
 
-/* For weights of `size` bytes each; 0: the model takes no memory for them. */
+/* stored: its data are needed. */
 static const struct tensor *take(struct binder *b, const char *name, int rank, const int64_t *shape,
-                                 size_t size) {
+                                 bool stored) {
   const struct tensor *tensor = checkpoint_find(b->checkpoint, name);
   char found[96], expected[96];
   shape_text(expected, sizeof expected, rank, shape);
@@ -63,22 +63,28 @@ static const struct tensor *take(struct binder *b, const char *name, int rank, c
     return NULL;
   }
   b->taken[tensor - b->checkpoint->tensors] = true;
-  b->bytes += (double)tensor->elements * (double)size;
   shape_text(found, sizeof found, tensor->rank, tensor->shape);
   if (!same_shape(tensor, rank, shape))
     differ(b, "%s is %s, expected %s", name, found, expected);
   else if (!dtype_is_float(tensor->dtype))
     differ(b, "%s is of type %s, expected a floating type", name, dtype_name(tensor->dtype));
-  else if (size && !tensor->data)
+  else if (stored && !tensor->data)
     differ(b, "%s is described, but not stored", name);
   else
     return tensor;
   return NULL;
 }
 
+/* Of weights that will be kept in a type. */
+static void count_bytes(struct binder *b, const struct tensor *tensor, enum dtype type) {
+  if (tensor) b->bytes += (double)tensor->elements * (double)dtype_size(type);
+}
+
 const struct tensor *binder_take(struct binder *b, const char *name, int rank,
                                  const int64_t *shape) {
-  return take(b, name, rank, shape, sizeof(float));
+  const struct tensor *tensor = take(b, name, rank, shape, true);
+  count_bytes(b, tensor, DT_F32);
+  return tensor;
 }
 
 /* Whether the data of a layer are in bytes of their own, or go there. */
@@ -86,9 +92,10 @@ static bool is_packed(const struct binder *b, const struct linear_names *names) 
   return !names->plain && (b->packed || b->sink);
 }
 
-struct linear binder_shape(const struct binder *b, const struct linear_names *names) {
+struct linear binder_shape(const struct linear_names *names, const struct linear_source *source) {
   struct linear shape = {.in = names->in, .paired = names->paired};
-  shape.input = names->exact ? DT_F32 : b->ex->compute;
+  shape.input = source->input;
+  shape.format = linear_source_format(source);
   for (int i = 0; i < names->parts; i++) shape.out += names->out[i];
   if (names->paired) shape.out /= 2;
   return shape;
@@ -124,7 +131,7 @@ static enum ditmoe_status adopt(struct binder *b, struct linear **out,
                                 const struct linear_names *names,
                                 const struct linear_source *source) {
   const struct packed_ops *ops = b->ex->device->ops->packed;
-  const struct linear shape = binder_shape(b, names);
+  const struct linear shape = binder_shape(names, source);
   size_t bytes = ops->bytes(b->ex, &shape);
   char full[256];
   snprintf(full, sizeof full, "%s" PACKED_ENDING, names->name[0]);
@@ -149,14 +156,17 @@ enum ditmoe_status binder_linear(struct binder *b, struct linear **out,
   const enum dtype input = names->exact ? DT_F32 : b->ex->compute;
   struct linear_source source = {.parts = names->parts, .paired = names->paired, .input = input};
   const bool packed = is_packed(b, names);
-  const size_t size = packed ? 0 : dtype_size(input);
   char full[256];
   for (int i = 0; i < names->parts; i++) {
     const int64_t shape[2] = {names->out[i], names->in}, bias[1] = {names->out[i]};
     snprintf(full, sizeof full, "%s.weight", names->name[i]);
-    source.weight[i] = take(b, full, 2, shape, size);
+    source.weight[i] = take(b, full, 2, shape, !packed);
     snprintf(full, sizeof full, "%s.bias", names->name[i]);
-    if (names->bias) source.bias[i] = take(b, full, 1, bias, size);
+    if (names->bias) source.bias[i] = take(b, full, 1, bias, !packed);
+  }
+  for (int i = 0; i < names->parts && !packed; i++) {
+    count_bytes(b, source.weight[i], linear_source_format(&source));
+    count_bytes(b, source.bias[i], DT_F32);
   }
   if (packed && b->sink) {
     *out = NULL;

@@ -42,8 +42,8 @@ struct binder_sink {
                               const struct linear_names *names, const struct linear_source *source);
 };
 
-/* Of a layer: in, out, paired and type. */
-struct linear binder_shape(const struct binder *b, const struct linear_names *names);
+/* Of a layer: in, out, paired and types. */
+struct linear binder_shape(const struct linear_names *names, const struct linear_source *source);
 
 /* A tensor of this name and shape, floating, with its data; NULL if there is none or it is wrong,
  * which is noted. */

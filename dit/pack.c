@@ -24,7 +24,7 @@ static enum ditmoe_status list_layer(struct packer *p, struct binder *b,
                                      const struct linear_names *names,
                                      const struct linear_source *source) {
   struct ditmoe_ctx *ctx = b->ex->ctx;
-  const struct linear shape = binder_shape(b, names);
+  const struct linear shape = binder_shape(names, source);
   const size_t bytes = b->ex->device->ops->packed->bytes(b->ex, &shape);
   char name[256], *copy;
   for (int i = 0; i < source->parts; i++) {

@@ -103,12 +103,14 @@ struct share {
   const float *bias; /* of its first panel */
   int64_t first;
   int panels;
+  void (*widen)(float *panel, const void *kept, int n); /* NULL: panels are as they are kept */
 };
 
 /* A task under way. */
 struct work {
   const struct gemm *g;
   const struct gemm_kernels *k;
+  const struct pack_kernels *pack;
   const struct task *t;
   struct gemm_scratch *s;
   struct share share[GEMM_BESIDE]; /* the products beside g included */
@@ -122,7 +124,7 @@ struct work {
 struct block {
   struct inputs inputs;
   const char *panels[GEMM_BESIDE];
-  int64_t panel; /* bytes of one */
+  int panel; /* values of one */
 };
 
 /* Rows row .. row + rows - 1 of the task, inputs begin .. begin + depth - 1; 0 rows: none. */
@@ -150,15 +152,15 @@ static void find_shares(struct work *w) {
           (struct share){.g = g,
                          .bias = linear_bias(g->w, w->k) + (first - begin) * w->k->columns,
                          .first = first - begin,
-                         .panels = (int)(last - first)};
+                         .panels = (int)(last - first),
+                         .widen = linear_is_widened(g->w) ? w->pack->widen[g->w->format] : NULL};
     begin += panels;
   }
 }
 
 static struct block block_at(const struct work *w, int begin) {
   const int depth = linear_depth(w->g->w, w->k, begin), padded = linear_padded(depth, w->k);
-  struct block block = {.inputs = {begin, depth},
-                        .panel = (int64_t)padded * w->k->columns * w->element};
+  struct block block = {.inputs = {begin, depth}, .panel = padded * w->k->columns};
   for (int i = 0; i < w->shares; i++)
     block.panels[i] = linear_panel(w->share[i].g->w, w->k, begin, w->share[i].first);
   return block;
@@ -241,6 +243,18 @@ static void make_ready(struct ready *ready, const struct work *w, const struct b
   if (!ready->in_place) load_strip(w->s->strip, g, w->k, row, rows, inputs, ready->padded);
 }
 
+/* Panel p of share i, number `at` of the task, for a product. Of 16 bits it is widened when its
+ * first strip comes, and stays in the second-level cache for the others. */
+static const char *panel_for(const struct work *w, const struct block *b, int i, int p, int at,
+                             bool first) {
+  const struct share *share = &w->share[i];
+  const char *kept = b->panels[i] + (int64_t)p * b->panel * linear_element(share->g->w);
+  if (!share->widen) return kept;
+  float *panel = w->s->panels + (int64_t)at * b->panel;
+  if (first) share->widen(panel, kept, b->panel);
+  return (const char *)panel;
+}
+
 /* Takes a strip through the panels of its inputs. After the last inputs a tile is finished while
  * the next one is computed: a matrix unit and the vector units then work at the same time. Where
  * there is one block of inputs alone, tiles need not be kept. */
@@ -256,7 +270,7 @@ static void run_strip(const struct work *w, const struct block *b, const struct 
   make_ready(&ready, w, b, strip);
   for (int i = 0, at = 0; i < w->shares; i++)
     for (int p = 0; p < w->share[i].panels; p++, at++) {
-      const char *panel = b->panels[i] + p * b->panel + ready.skip;
+      const char *panel = panel_for(w, b, i, p, at, r == 0) + ready.skip;
       float *tile = w->s->tiles + (kept ? at * w->t->rows + r : at % 2 * k->rows) * k->columns;
       prefetch_strip(w, next, at, w->t->panels);
       if (ready.in_place)
@@ -270,9 +284,10 @@ static void run_strip(const struct work *w, const struct block *b, const struct 
 }
 
 static void run_task(struct gemm_scratch *s, const struct gemm *g, const struct gemm_kernels *k,
-                     const struct task *t) {
+                     const struct pack_kernels *pack, const struct task *t) {
   struct work w = {.g = g,
                    .k = k,
+                   .pack = pack,
                    .t = t,
                    .s = s,
                    .element = (int64_t)dtype_size(g->w->input),
@@ -311,7 +326,7 @@ static void run_share(const struct exec *ex, const struct gemm_list *list, struc
     int64_t end = begin + tasks_of(&g, k, cut);
     for (; index < end; index = take(next)) {
       struct task t = task_at(&g, k, cut, index - begin);
-      run_task(scratch, &g, k, &t);
+      run_task(scratch, &g, k, cpu_kernels(ex)->pack, &t);
     }
     begin = end;
   }

@@ -7,7 +7,8 @@
  *   data: [block of inputs][panel][group of inputs][column][input of the group],
  *         then bias [panel][column] in f32
  *
- * Inputs past the last up to a multiple of k->unit and columns past the last output are 0. */
+ * Inputs past the last up to a multiple of k->unit and columns past the last output are 0. The
+ * values are of w->format: those of 16 bits are widened when a product takes a panel, gemm.c. */
 #include "backend/cpu/linear.h"
 #include "backend/cpu/state.h"
 #include "backend/packed.h"
@@ -17,7 +18,7 @@
 #include <string.h>
 
 enum {
-  LAYOUT_VERSION = 1, /* of what is written above */
+  LAYOUT_VERSION = 2, /* of what is written above */
   PIECE_WORDS = 256,  /* inputs of f32, or pairs of bf16, that are transposed at a time */
   PIECE_STRIDE = PIECE_WORDS + 16,
   CACHE_LINE = 64,
@@ -77,7 +78,10 @@ static bool read_row(const struct packing *g, uint32_t *words, size_t bytes,
 static bool pack_block(const struct packing *g, int64_t p, int begin,
                        const struct source_row *rows) {
   const struct gemm_kernels *k = g->k;
-  uint32_t words[CPU_TILE_COLUMNS_MAX * PIECE_STRIDE], *panel = linear_panel(g->w, k, begin, p);
+  const bool narrow = linear_is_widened(g->w);
+  const int64_t word = linear_element(g->w) * k->group; /* bytes that become of one */
+  uint32_t words[CPU_TILE_COLUMNS_MAX * PIECE_STRIDE], piece[PIECE_WORDS * CPU_TILE_COLUMNS_MAX];
+  char *panel = linear_panel(g->w, k, begin, p);
   const int end = begin + linear_depth(g->w, k, begin);
   const int count = linear_padded(end - begin, k) / k->group;
   bool finite = true;
@@ -87,7 +91,9 @@ static bool pack_block(const struct packing *g, int64_t p, int begin,
     size_t bytes = (size_t)((n + k->lanes - 1) / k->lanes * k->lanes) * sizeof *words;
     for (int j = 0; j < k->columns; j++)
       finite &= read_row(g, words + j * PIECE_STRIDE, bytes, &rows[j], first, inputs);
-    g->kernels->transpose(panel + (int64_t)at * k->columns, words, PIECE_STRIDE, n);
+    char *to = panel + at * k->columns * word;
+    g->kernels->transpose(narrow ? piece : (uint32_t *)(void *)to, words, PIECE_STRIDE, n);
+    if (narrow) g->kernels->narrow[g->w->format](to, (const float *)(void *)piece, n * k->columns);
   }
   return finite;
 }
@@ -122,7 +128,7 @@ static bool pack(const struct exec *ex, const struct packing *g) {
 
 /* Bytes of the data, which end in zeros; 0: too many. */
 static size_t bytes_of(const struct linear *w, const struct gemm_kernels *k) {
-  size_t column = (size_t)linear_padded(w->in, k) * dtype_size(w->input) + sizeof(float), bytes;
+  size_t column = (size_t)linear_padded(w->in, k) * dtype_size(w->format) + sizeof(float), bytes;
   if (!mul_size((size_t)(linear_panels(w, k) * k->columns), column, &bytes) ||
       !add_size(bytes, PACKED_ALIGN - 1, &bytes))
     return 0;
@@ -137,10 +143,10 @@ static enum ditmoe_status make(struct exec *ex, const struct linear *shape, stru
 
 enum ditmoe_status cpu_linear_create(struct exec *ex, const struct linear_source *source,
                                      struct linear **out) {
-  struct linear shape = {.paired = source->paired, .input = source->input};
+  struct linear shape;
+  TRY(linear_source_shape(ex->ctx, source, &shape));
   const struct cpu_kernels *kernels = cpu_kernels(ex);
   const struct gemm_kernels *k = linear_kernels(&shape, kernels);
-  TRY(linear_source_shape(ex->ctx, source, &shape.in, &shape.out));
   shape.bytes = bytes_of(&shape, k);
   if (!shape.bytes)
     return fail(ex->ctx, DITMOE_NOMEM, "not enough memory: %s [%d, %d] is too large",
@@ -191,15 +197,11 @@ static enum ditmoe_status adopt(struct exec *ex, const struct linear *shape,
   CPU_PARALLEL_FOR(ex, size)
   for (size_t at = 0; at < size; at += PIECE)
     pages_map(data + at, size - at < PIECE ? size - at : PIECE);
-  return make(ex,
-              &(struct linear){.in = shape->in,
-                               .out = shape->out,
-                               .paired = shape->paired,
-                               .input = shape->input,
-                               .adopted = true,
-                               .bytes = size,
-                               .data = data},
-              out);
+  struct linear adopted = *shape;
+  adopted.adopted = true;
+  adopted.bytes = size;
+  adopted.data = data;
+  return make(ex, &adopted, out);
 }
 
 const struct packed_ops cpu_packed = {.layout = layout, .bytes = packed_bytes, .adopt = adopt};

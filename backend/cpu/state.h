@@ -23,6 +23,7 @@ enum {
 struct gemm_scratch {
   _Alignas(64) char strip[CPU_STRIP_MAX];
   float tiles[CPU_ROW_BLOCK * CPU_COLUMN_BLOCK];
+  _Alignas(64) float panels[CPU_COLUMN_BLOCK * CPU_DEPTH_BLOCK]; /* that were widened */
 };
 
 struct attention_scratch {

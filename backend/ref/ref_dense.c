@@ -3,8 +3,8 @@
 
 enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source *source,
                                      struct linear **out) {
-  struct linear shape = {.paired = source->paired, .input = source->input}, *w;
-  TRY(linear_source_shape(ex->ctx, source, &shape.in, &shape.out));
+  struct linear shape, *w;
+  TRY(linear_source_shape(ex->ctx, source, &shape));
   size_t rows = (size_t)linear_total(&shape);
   TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a linear layer", &w));
   enum ditmoe_status status = mem_alloc(ex->ctx, rows * ((size_t)shape.in + 1), sizeof(float),
@@ -15,7 +15,7 @@ enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source
   }
   shape.bytes = rows * ((size_t)shape.in + 1) * sizeof(float);
   linear_source_read(source, shape.data, (float *)shape.data + rows * (size_t)shape.in);
-  ref_round(shape.data, shape.input, (int64_t)rows * shape.in);
+  ref_round(shape.data, shape.format, (int64_t)rows * shape.in);
   *w = shape;
   *out = w;
   return DITMOE_OK;
