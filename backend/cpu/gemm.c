@@ -60,10 +60,21 @@ static int64_t tasks_in(const struct cpu_kernels *cpu, const struct gemm_list *l
   return tasks;
 }
 
-/* The largest blocks that still keep all threads busy. */
+static bool any_widened(const struct gemm_list *list) {
+  bool any = false;
+  for (int i = 0; i < list->count; i++) {
+    struct gemm g = list->at(list->source, i);
+    any = any || (g.rows > 0 && linear_is_widened(g.w));
+  }
+  return any;
+}
+
+/* The largest blocks that still keep all threads busy. Every block of rows widens its panels anew:
+ * then it has more rows, and fewer columns. */
 static struct cut choose_cut(const struct cpu_kernels *cpu, const struct gemm_list *list,
                              int threads) {
   struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK, list->count == 1 ? threads : 1};
+  if (any_widened(list)) cut.rows *= 2, cut.columns /= 2;
   int64_t enough = threads > 1 ? 4 * (int64_t)threads : 1;
   while (cut.rows > CPU_TILE_ROWS_MAX && tasks_in(cpu, list, cut) < enough) cut.rows /= 2;
   while (cut.columns > CPU_COLUMN_LEAST && tasks_in(cpu, list, cut) < enough) cut.columns /= 2;
@@ -243,7 +254,15 @@ static void make_ready(struct ready *ready, const struct work *w, const struct b
   if (!ready->in_place) load_strip(w->s->strip, g, w->k, row, rows, inputs, ready->padded);
 }
 
-/* Panel p of share i, number `at` of the task, for a product. Of 16 bits it is widened when its
+/* A kept panel, widened. The one behind it is needed soon. */
+static void widen_panel(const struct share *share, float *panel, const char *kept, int values) {
+  enum { LINE = 64 };
+  const int64_t bytes = values * linear_element(share->g->w);
+  share->widen(panel, kept, values);
+  for (int64_t at = bytes; at < 2 * bytes; at += LINE) __builtin_prefetch(kept + at, 0, 2);
+}
+
+/* Panel p of a share, number `at` of the task, for a product. Of 16 bits it is widened when its
  * first strip comes, and stays in the second-level cache for the others. */
 static const char *panel_for(const struct work *w, const struct block *b, int i, int p, int at,
                              bool first) {
@@ -251,7 +270,7 @@ static const char *panel_for(const struct work *w, const struct block *b, int i,
   const char *kept = b->panels[i] + (int64_t)p * b->panel * linear_element(share->g->w);
   if (!share->widen) return kept;
   float *panel = w->s->panels + (int64_t)at * b->panel;
-  if (first) share->widen(panel, kept, b->panel);
+  if (first) widen_panel(share, panel, kept, b->panel);
   return (const char *)panel;
 }
 
