@@ -81,6 +81,7 @@ struct backend_ops {
 
   void (*narrow)(struct exec *ex, struct act y, const float *x, int64_t n);
   void (*widen)(struct exec *ex, float *y, struct act x, int64_t n);
+  void (*linear_update)(struct exec *ex, struct linear *w, const float *weight, const float *bias);
   void (*linear)(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows);
   void (*hidden)(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                  int64_t rows);

@@ -188,6 +188,27 @@ static bool start(struct exec *ex, const char *tier, const char *dtype) {
   return true;
 }
 
+/* Made again of other values, f32 that are rounded where they are kept in 16 bits. */
+static void check_update(struct exec *ex, const struct layout *l, int kind, struct linear *w) {
+  struct source s;
+  const int64_t total = (int64_t)w->out << w->paired;
+  float *weight = malloc((size_t)(total * w->in) * sizeof *weight);
+  float *bias = malloc((size_t)total * sizeof *bias);
+  assert_non_null(weight);
+  assert_non_null(bias);
+  make_source(&s, kind, w->in, DT_F32, DT_F32);
+  linear_source_read(&s.linear, weight, bias);
+  be_linear_update(ex, w, weight, kinds[kind].bias ? bias : NULL);
+  assert_ok(ex->ctx, ex->status);
+  check_layer(ex, l, &s, w);
+  weight[0] = NAN;
+  be_linear_update(ex, w, weight, bias);
+  assert_false(w->finite);
+  free_source(&s);
+  free(weight);
+  free(bias);
+}
+
 static void check_source(struct exec *ex, int kind, int in, enum dtype dtype, enum dtype last,
                          bool exact) {
   struct source s;
@@ -202,6 +223,7 @@ static void check_source(struct exec *ex, int kind, int in, enum dtype dtype, en
   assert_true(w->finite);
   assert_int_equal(w->format, l.format);
   check_layer(ex, &l, &s, w);
+  check_update(ex, &l, kind, w);
   ex->device->ops->linear_destroy(ex, w);
   free_source(&s);
 }
@@ -268,6 +290,9 @@ static void test_adopted(void **state) {
     struct tensor stored = {"layer.packed", DT_U8, 1, {0}, (int64_t)bytes, memory};
     assert_ok(ex.ctx, ops->adopt(&ex, &shape, &stored, &w));
     assert_ptr_equal(w->data, memory);
+    be_linear_update(&ex, w, NULL, NULL);
+    assert_fails(ex.ctx, DITMOE_FAILED, "packed", ex.status);
+    exec_clear(&ex);
     ex.device->ops->linear_destroy(&ex, w);
     for (int wrong = 0; wrong < 4; wrong++) {
       struct tensor other = stored;

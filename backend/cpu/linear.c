@@ -164,6 +164,24 @@ void cpu_linear_destroy(struct exec *ex, struct linear *linear) {
   mem_free(ex->ctx, linear);
 }
 
+void cpu_linear_update(struct exec *ex, struct linear *w, const float *weight, const float *bias) {
+  struct tensor matrices[2], biases[2];
+  struct linear_source source = {.parts = 1 << w->paired, .paired = w->paired, .input = w->input};
+  if (w->adopted) {
+    exec_fail(ex, fail(ex->ctx, DITMOE_FAILED, "weights of a packed file cannot change"));
+    return;
+  }
+  for (int64_t i = 0; i < source.parts; i++) {
+    const int64_t values = (int64_t)w->out * w->in;
+    matrices[i] = (struct tensor){"", DT_F32, 2, {w->out, w->in}, values, weight + i * values};
+    biases[i] = (struct tensor){"", DT_F32, 1, {w->out}, w->out, bias ? bias + i * w->out : NULL};
+    source.weight[i] = &matrices[i];
+    source.bias[i] = bias ? &biases[i] : NULL;
+  }
+  const struct cpu_kernels *kernels = cpu_kernels(ex);
+  w->finite = pack(ex, &(struct packing){&source, w, linear_kernels(w, kernels), kernels->pack});
+}
+
 static int describe(char *text, size_t size, const char *type, const struct gemm_kernels *k) {
   return snprintf(text, size, "%s %d %d %d %d %d", type, k->columns, k->lanes, k->group, k->unit,
                   k->depth);
