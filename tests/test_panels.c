@@ -1,5 +1,5 @@
 /* Packed weights of the CPU backend, against a lookup that follows the description of the layout
- * (backend/cpu/linear.c) value by value: every tier, type and kind of layer. */
+ * (backend/cpu/panels.c) value by value: every tier, type and kind of layer. */
 #include "backend/cpu/state.h"
 #include "backend/packed.h"
 #include "tests/support.h"

@@ -155,7 +155,7 @@ struct row_kernels {
                             const float *bias, int n, bool silu);
 };
 
-/* Weights on their way into panels, see linear.c. */
+/* Weights on their way into panels, see panels.c. */
 struct pack_kernels {
   /* y = n values of x, of a compute type and of a source type: F32, F16, BF16, F64 as in enum
    * dtype. x needs no alignment. Returns whether all values of x are finite in f32. */

@@ -1,6 +1,6 @@
-/* The layout of packed weights; see linear.c. */
-#ifndef BACKEND_CPU_LINEAR_H
-#define BACKEND_CPU_LINEAR_H
+/* The layout of packed weights; see panels.c. */
+#ifndef BACKEND_CPU_PANELS_H
+#define BACKEND_CPU_PANELS_H
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
