@@ -81,6 +81,7 @@ struct backend_ops {
 
   void (*narrow)(struct exec *ex, struct act y, const float *x, int64_t n);
   void (*widen)(struct exec *ex, float *y, struct act x, int64_t n);
+  void (*linear_update)(struct exec *ex, struct linear *w, const float *weight, const float *bias);
   void (*linear)(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows);
   void (*hidden)(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                  int64_t rows);
@@ -200,11 +201,12 @@ const char *backend_name(int index);
 /* Records the failure of an operation; the second, that the backend has none of this name. */
 void exec_fail(struct exec *ex, enum ditmoe_status status);
 void exec_lacks(struct exec *ex, const char *operation);
-/* For backends: [*out, *in] of one of the source's stacks, shape[0] by the product of the others;
- * DITMOE_MISMATCH names a tensor that does not fit. And its rows as f32: weight [total, in], total
- * = out or, paired, 2 out (gate, then up); bias [total], 0 where a part has none. */
+/* For backends: a layer as the source describes it, all but its data; [out, in] of one of its
+ * stacks is shape[0] by the product of the others. DITMOE_MISMATCH names a tensor that does not
+ * fit. And its rows as f32: weight [total, in], total = out or, paired, 2 out (gate, then up); bias
+ * [total], 0 where a part has none. */
 enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
-                                       int *in, int *out);
+                                       struct linear *shape);
 void linear_source_read(const struct linear_source *source, float *weight, float *bias);
 /* Checks a convolution's tensors and makes *out without data; bias may be NULL. */
 enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,

@@ -47,7 +47,6 @@ static inline void be_narrow(struct exec *ex, struct act y, const float *x, int6
 static inline void be_widen(struct exec *ex, float *y, struct act x, int64_t n) {
   BE_CALL(ex, widen, y, x, n);
 }
-/* y [rows, out] = x [rows, in] W^T + b */
 /* Whether weights for inputs of type `input` may meet x; if not, the execution has failed. */
 static inline bool be_fits(struct exec *ex, struct act x, enum dtype input) {
   if (be_active(ex) && x.type != input)
@@ -56,6 +55,13 @@ static inline bool be_fits(struct exec *ex, struct act x, enum dtype input) {
   return x.type == input;
 }
 
+/* Makes w again, in place, of the rows weight [total, in] and bias [total] (linear_source_read),
+ * NULL: zeros. They are rounded to w->format; else it is what linear_create makes of them. Weights
+ * that belong to somebody else cannot change. */
+static inline void be_linear_update(struct exec *ex, struct linear *w, const float *weight,
+                                    const float *bias) {
+  BE_CALL(ex, linear_update, w, weight, bias);
+}
 /* y [rows, out] = x [rows, in] W^T + b */
 static inline void be_linear(struct exec *ex, float *y, struct act x, const struct linear *w,
                              int64_t rows) {

@@ -41,9 +41,11 @@ struct linear_source params_source(const struct params *params, const struct par
 struct linear params_shape(const struct params *params, const struct param_group *group,
                            const struct exec *ex) {
   const struct param *row = first_row(params, group);
+  const struct linear_source source = params_source(params, group, ex);
   struct linear shape = {.in = (int)row->shape[1],
-                         .paired = group->flags & PARAM_PAIRED,
-                         .input = input_type(group, ex)};
+                         .paired = source.paired,
+                         .input = source.input,
+                         .format = linear_source_format(&source)};
   for (int i = 0; i < group->weights; i++) shape.out += (int)row[i].shape[0];
   if (shape.paired) shape.out /= 2;
   return shape;
@@ -241,15 +243,23 @@ static enum ditmoe_status make(struct params *params, struct param_group *group,
   return DITMOE_OK;
 }
 
+/* The type that a row of a group is kept in: that of its layer's weights, f32 for all else. */
+static enum dtype kept_type(const struct params *params, const struct param_group *group,
+                            size_t row, const struct exec *ex) {
+  if (row >= (size_t)group->weights) return DT_F32;
+  if (group->kind == PARAM_CONV || group->kind == PARAM_CONV_NORMALISED) return ex->compute;
+  return group->kind == PARAM_LINEAR ? params_shape(params, group, ex).format : DT_F32;
+}
+
 static enum ditmoe_status check_memory(const struct params *params, const struct exec *ex) {
-  double bytes = 0, available = (double)system_memory_available();
+  double bytes = 0;
+  const double available = (double)ex->device->ops->memory_available(ex->device);
   for (size_t i = 0; i < params->group_count; i++) {
     const struct param_group *group = &params->group[i];
     if (params->packed && param_group_packs(group)) continue;
-    const bool exact = group->kind == PARAM_NORM || group->kind == PARAM_FLOATS;
-    const size_t size = exact ? sizeof(float) : dtype_size(input_type(group, ex));
     for (size_t r = 0; r < row_count(group); r++)
-      bytes += (double)params->row[group->first + r].source->elements * (double)size;
+      bytes += (double)params->row[group->first + r].source->elements *
+               (double)dtype_size(kept_type(params, group, r, ex));
   }
   if (bytes <= available) return DITMOE_OK;
   return fail(params->ctx, DITMOE_NOMEM, "%s: the weights need %.1f GiB in %s, %.1f GiB are free",

@@ -176,8 +176,8 @@ static void test_other_tier(void **state) {
     assert_fails(ctx, DITMOE_MISMATCH, packed, ditmoe_model_open(ctx, packed, &avx2, &model));
     assert_fails(
         ctx, DITMOE_MISMATCH,
-        "packed for tier generic (cpu-1 bf16 8 4 2 2 256, f32 8 4 1 1 256), this run is of "
-        "backend cpu, tier avx2 (cpu-1 bf16 16 8 2 2 256, f32 16 8 1 1 256); pack it "
+        "packed for tier generic (cpu-2 bf16 8 4 2 2 256, f32 8 4 1 1 256), this run is of "
+        "backend cpu, tier avx2 (cpu-2 bf16 16 8 2 2 256, f32 16 8 1 1 256); pack it "
         "again",
         ditmoe_model_open(ctx, packed, &avx2, &model));
   }
@@ -250,7 +250,7 @@ static void test_edited(void **state) {
       {PACKED_TENSORS, NULL, METADATA, DITMOE_FORMAT, "without ditmoe.tensors"},
       {PACKED_TIER, NULL, METADATA, DITMOE_FORMAT, "without ditmoe.tier"},
       {PACKED_LAYOUT, "", METADATA, DITMOE_MISMATCH, "packed for tier"},
-      {PACKED_LAYOUT, "cpu-1 bf16\n\x1b[31m 32", METADATA, DITMOE_MISMATCH, "packed for tier"},
+      {PACKED_LAYOUT, "cpu-2 bf16\n\x1b[31m 32", METADATA, DITMOE_MISMATCH, "packed for tier"},
       {PACKED_LAYOUT, NULL, METADATA, DITMOE_MISMATCH, "not a diffusion transformer"},
       {PACKED_TENSORS, "", METADATA, DITMOE_FORMAT, "bad list of tensors"},
       {PACKED_TENSORS, "{}", METADATA, DITMOE_MISMATCH, "no tensors"},
@@ -408,7 +408,7 @@ static void test_allocations(void **state) {
 static void test_programs(void **state) {
   (void)state;
   assert_exit(run("@convert -q @source/assets/default/model.pth -o p.st --pack --tier generic "
-                  "--dtype bf16 && @info p.st | grep -q '^packed: cpu-1 bf16 8 4 2 2 256, '"),
+                  "--dtype bf16 && @info p.st | grep -q '^packed: cpu-2 bf16 8 4 2 2 256, '"),
               0, "");
   assert_exit(run("@info p.st | grep -qx 'packed_for: generic' && "
                   "@info p.st | grep -qx 'parameters: 5762320'"),
