@@ -46,7 +46,7 @@ install:
 	cmake --install build/release --prefix $(PREFIX)
 
 format:
-	find include base io trace backend layers router dit sampler vae eval api cli plot bench tests -name '*.[ch]' -print0 | \
+	find include base io trace backend params router dit sampler vae eval api cli plot bench tests -name '*.[ch]' -print0 | \
 	  xargs -0 clang-format -i
 
 clean:

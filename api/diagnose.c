@@ -67,11 +67,13 @@ static void look(void *user, struct exec *ex, const struct dit_tap_data *tap) {
 
 /* The tensor that was seen to hold such values when the model was loaded. */
 static const char *suspect(const struct search *search) {
-  const struct dit *model = search->model;
-  for (size_t i = 0; i < model->suspect_count; i++)
-    if (model->suspects[i].layer == search->layer &&
-        (search->expert < 0 || model->suspects[i].expert == search->expert))
-      return model->suspects[i].name;
+  const struct params *params = &search->model->params;
+  for (size_t i = 0; i < params->count; i++) {
+    const struct param *row = &params->row[i];
+    if (row->suspect && row->layer == search->layer &&
+        (search->expert < 0 || row->expert == search->expert))
+      return row->name;
+  }
   return NULL;
 }
 

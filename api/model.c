@@ -75,7 +75,7 @@ enum ditmoe_status ditmoe_model_pack(struct ditmoe_ctx *ctx, const char *path,
 void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_info *out) {
   const struct dit_config *c = &model->dit->config;
   *out = (struct ditmoe_model_info){
-      .kind = dit_kind_name(c->record.kind),
+      .kind = c->record.kind->kind,
       .objective = c->record.objective == OBJECTIVE_RF ? "rf" : "ddpm",
       .backend = model->ex.device->ops->name,
       .tier = model->ex.device->tier,
@@ -92,12 +92,12 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
       .learned_variance = c->out_channels > c->channels,
       .qk_norm = c->qk_norm,
       .latent_scale = record_has(&c->record, REC_LATENT_SCALE) ? c->record.latent_scale : 0,
-      .parameters = model->dit->parameters,
-      .weight_bytes = model->dit->weight_bytes,
+      .parameters = model->dit->params.parameters,
+      .weight_bytes = model->dit->params.weight_bytes,
   };
   for (int layer = 0; layer < c->depth; layer++) {
     if (!c->experts[layer]) continue;
-    const struct router_layer *router = &model->dit->blocks[layer].moe->router;
+    const struct router_layer *router = model->dit->blocks[layer].moe->router;
     if (c->experts[layer] > out->experts) out->experts = c->experts[layer];
     if (router->top_k > out->top_k) out->top_k = router->top_k;
     out->batch_coupled |= router->router->batch_coupled;

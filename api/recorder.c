@@ -21,7 +21,7 @@ static int64_t most_assignments(const struct dit *model, int rows) {
   int64_t most = 0;
   for (int l = 0; l < c->depth; l++) {
     if (!model->blocks[l].moe) continue;
-    const struct router_layer *router = &model->blocks[l].moe->router;
+    const struct router_layer *router = model->blocks[l].moe->router;
     int64_t assignments = router->router->assignments(router, &in);
     if (assignments > most) most = assignments;
   }
@@ -89,7 +89,7 @@ static bool is_scored(const struct recorder *r, const struct router_layer *route
 /* Scores [T, router->experts] of image b of the call, the `scored`-th that has any. */
 static const float *fetch_scores(struct recorder *r, struct exec *ex,
                                  const struct dit_tap_data *data, int b, int scored) {
-  const struct router_layer *router = &r->model->blocks[data->layer].moe->router;
+  const struct router_layer *router = r->model->blocks[data->layer].moe->router;
   const int64_t size = (int64_t)data->T * router->experts;
   if (!r->scores || !data->trace->scores || !is_scored(r, router, b)) return NULL;
   be_download(ex, r->score, data->trace->scores + scored * size, (size_t)size * sizeof *r->score);
@@ -128,7 +128,7 @@ static enum ditmoe_status count_image(struct recorder *r, struct exec *ex,
       .expert = r->image_expert,
       .weight = r->image_weight,
       .scores = fetch_scores(r, ex, data, b, scored),
-      .scored = r->model->blocks[data->layer].moe->router.experts,
+      .scored = r->model->blocks[data->layer].moe->router->experts,
   };
   return ditmoe_routing_count(r->ctx, r->routing, &record);
 }
@@ -136,7 +136,7 @@ static enum ditmoe_status count_image(struct recorder *r, struct exec *ex,
 static void look(void *user, struct exec *ex, const struct dit_tap_data *data) {
   struct recorder *r = user;
   if (data->point != TAP_ROUTER || r->status != DITMOE_OK) return;
-  const struct router_layer *router = &r->model->blocks[data->layer].moe->router;
+  const struct router_layer *router = r->model->blocks[data->layer].moe->router;
   fetch_plan(r, ex, data->dispatch);
   for (int b = 0, scored = 0; b < data->B && r->status == DITMOE_OK; b++) {
     r->status = count_image(r, ex, data, b, scored);
@@ -182,7 +182,7 @@ static int fixed_top_k(const struct dit *model) {
   int top_k = -1;
   for (int l = 0; l < model->config.depth; l++) {
     if (!model->blocks[l].moe) continue;
-    const struct router_layer *router = &model->blocks[l].moe->router;
+    const struct router_layer *router = model->blocks[l].moe->router;
     const int own =
         router->router->token_choice ? router_top_k(router, &(struct router_input){0}) : 0;
     if (top_k >= 0 && own != top_k) return 0;
@@ -207,7 +207,7 @@ enum ditmoe_status routing_shape_of(struct ditmoe_ctx *ctx, const struct dit *mo
     shape.layers++;
     if (moe->bank.count <= shape.experts) continue;
     shape.experts = moe->bank.count;
-    shape.uncond_expert = moe->router.uncond_expert;
+    shape.uncond_expert = moe->router->uncond_expert;
   }
   if (!shape.layers) return fail(ctx, DITMOE_USAGE, "routing: this model has no experts");
   shape.top_k = fixed_top_k(model);

@@ -183,7 +183,7 @@ enum ditmoe_status ditmoe_plan(struct ditmoe_ctx *ctx, const struct ditmoe_model
       .batch = resolved.batch,
       .block = resolved.block,
       .denoiser_calls = resolved.guided && !resolved.batched ? 2 * calls : calls,
-      .weight_bytes = model->dit->weight_bytes,
+      .weight_bytes = model->dit->params.weight_bytes,
       .activation_bytes = session_arena_bytes(model, decoder, &resolved) +
                           session_host_bytes(model, decoder, &resolved),
       .available_bytes = system_memory_available(),

@@ -1,6 +1,6 @@
-/* Experts as weights: how alike the routed experts of a layer are. No model is made: the walk that
- * opens one tells which tensors each expert consists of, and these are read in pieces. */
-#include "dit/weights.h"
+/* Experts as weights: how alike the routed experts of a layer are. No model is made: its
+ * table of parameters tells which tensors each expert consists of, and these are read in pieces. */
+#include "dit/params.h"
 #include "ditmoe_routing.h"
 #include "eval/metrics.h"
 #include "io/packed.h"
@@ -24,7 +24,6 @@ struct weights {    /* tensors of an expert; none if it copies or drops its toke
 };
 
 struct measure {
-  struct binder_sink sink;
   struct ditmoe_ctx *ctx;
   const struct ditmoe_checkpoint *checkpoint;
   const struct dit *model;
@@ -46,31 +45,25 @@ struct measure {
 
 static lapack_int space_size(const struct measure *m) { return 64 * m->D; }
 
-/* Between the walks the number of experts is known. */
-static enum ditmoe_status begin(struct binder_sink *sink, struct binder *b) {
-  struct measure *m = (struct measure *)(void *)sink;
-  const struct dit *model = b->model;
+/* The products of each expert, one after the other. */
+static enum ditmoe_status find_weights(struct measure *m, struct params *params) {
+  const struct dit *model = m->model;
   for (int l = 0; l < model->config.depth; l++) {
     const struct dit_moe *moe = model->blocks[l].moe;
     if (moe && moe->bank.count > m->E) m->E = moe->bank.count;
   }
-  return mem_zalloc(m->ctx, (size_t)model->config.depth * (size_t)m->E, sizeof *m->weights,
-                    "experts", &m->weights);
-}
-
-/* In the second walk, where all is in order: the products of an expert, one after the other. */
-static enum ditmoe_status take_layer(struct binder_sink *sink, struct binder *b,
-                                     const struct linear_names *names,
-                                     const struct linear_source *source) {
-  struct measure *m = (struct measure *)(void *)sink;
-  (void)names;
-  if (!b->create || b->expert < 0) return DITMOE_OK;
-  struct weights *w = &m->weights[b->layer * m->E + b->expert];
-  if (w->count == 0) w->first = source->parts;
-  for (int i = 0; i < source->parts; i++) w->part[w->count++] = source->weight[i];
-  for (int i = 0; i < source->parts; i++)
-    if (source->bias[i]) w->part[w->count++] = source->bias[i];
-  return binder_inspect_all(b, source, false);
+  TRY(mem_zalloc(m->ctx, (size_t)model->config.depth * (size_t)m->E, sizeof *m->weights, "experts",
+                 &m->weights));
+  for (size_t g = 0; g < params->group_count; g++) {
+    const struct param_group *group = &params->group[g];
+    const struct param *row = &params->row[group->first];
+    if (row->expert < 0) continue;
+    struct weights *w = &m->weights[row->layer * m->E + row->expert];
+    if (w->count == 0) w->first = group->weights;
+    for (int i = 0; i < group->weights + group->biases; i++) w->part[w->count++] = row[i].source;
+    params_inspect(params, group, false);
+  }
+  return DITMOE_OK;
 }
 
 static bool same_shapes(const struct weights *a, const struct weights *b) {
@@ -203,8 +196,7 @@ static enum ditmoe_status measure_subspaces(const struct measure *m, const struc
 
 /* Every row of the router's matrix [experts, D] like the weights of an expert. */
 static void list_gate(const struct measure *m, int layer) {
-  const struct moe_names *family = config_family(m->checkpoint, layer);
-  const struct tensor *gate = tensor_at(m->checkpoint, family->prefix, layer, family->gate);
+  const struct tensor *gate = mixture_gate(m->checkpoint, m->model->config.record.kind, layer);
   const size_t bytes = (size_t)m->D * dtype_size(gate->dtype);
   memset(m->gate, 0, (size_t)m->E * sizeof *m->gate);
   for (int e = 0; e < (int)gate->shape[0]; e++) {
@@ -298,11 +290,10 @@ static enum ditmoe_status measure_file(struct measure *m, struct exec *ex, const
                 "%s: is packed (%s); compare the experts of the file that it was made from",
                 m->checkpoint->path, packed_layout(m->checkpoint));
   TRY(mem_zalloc(m->ctx, 1, sizeof *model, "model", &model));
-  struct binder b = {.ex = ex, .checkpoint = m->checkpoint, .sink = &m->sink, .model = model};
   m->model = model;
-  TRY_DONE(config_infer(m->ctx, &model->config, m->checkpoint, record));
+  TRY_DONE(dit_params(ex, model, m->checkpoint, NULL, record));
   TRY_DONE(check_model(m, &model->config));
-  TRY_DONE(weights_bind(&b));
+  TRY_DONE(find_weights(m, &model->params));
   TRY_DONE(make_room(m));
   TRY_DONE(make_result(m));
   status = measure_layers(m);
@@ -316,7 +307,7 @@ enum ditmoe_status ditmoe_similarity_measure(struct ditmoe_ctx *ctx, const char 
                                              const struct ditmoe_model_options *options, int rank,
                                              struct ditmoe_similarity **out) {
   const struct ditmoe_model_options defaults = {0};
-  struct measure m = {.sink = {begin, take_layer}, .ctx = ctx, .rank = rank};
+  struct measure m = {.ctx = ctx, .rank = rank};
   struct exec ex = {0};
   struct ditmoe_checkpoint *checkpoint = NULL;
   if (!options) options = &defaults;

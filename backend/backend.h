@@ -47,6 +47,8 @@ struct dispatch {
   int32_t *row;        /* [capacity] by descending weight, ties by lower expert    */
 };
 
+#include "backend/gradients.h"
+
 struct backend_ops {
   const char *name;
   /* The type of weights and activations that this device does best. */
@@ -79,6 +81,7 @@ struct backend_ops {
 
   void (*narrow)(struct exec *ex, struct act y, const float *x, int64_t n);
   void (*widen)(struct exec *ex, float *y, struct act x, int64_t n);
+  void (*linear_update)(struct exec *ex, struct linear *w, const float *weight, const float *bias);
   void (*linear)(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows);
   void (*hidden)(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                  int64_t rows);
@@ -95,7 +98,8 @@ struct backend_ops {
   void (*time_features)(struct exec *ex, float *features, const float *time, int B, int n,
                         float shift);
   void (*qk_round_f16)(struct exec *ex, float *qkv, int64_t rows, int D);
-  void (*attention)(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d);
+  void (*attention)(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T,
+                    int H, int d);
   void (*patchify)(struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch);
   void (*unpatchify)(struct exec *ex, float *x, const float *rows, int B, int C, int size,
                      int patch);
@@ -146,19 +150,7 @@ struct backend_ops {
   void (*channels_last)(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels);
   void (*channels_first)(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels);
 
-  /* Gradients, in f32; NULL: not implemented by this backend. Parameter gradients are accumulated,
-   * input gradients (those of shift and scale too) are written; an output may be NULL. dw and db
-   * have the layout of linear_source_read. */
-  void (*linear_bwd)(struct exec *ex, float *dx, float *dw, float *db, const float *dy,
-                     const float *x, const struct linear *w, int64_t rows);
-  void (*norm_modulate_bwd)(struct exec *ex, float *dx, float *dshift, float *dscale,
-                            const float *dy, const float *x, const float *scale, int64_t stride,
-                            int B, int T, int D, float eps);
-  void (*attention_bwd)(struct exec *ex, float *dqkv, const float *d_o, const float *qkv, int B,
-                        int T, int H, int d);
-  void (*experts_bwd)(struct exec *ex, float *drows, const struct expert_grad *grads,
-                      const float *dy, const float *rows, const struct dispatch *d,
-                      const struct expert_bank *bank);
+  struct gradient_ops bwd;
 };
 
 /* Told of every operation that ran, and how long. */
@@ -209,11 +201,12 @@ const char *backend_name(int index);
 /* Records the failure of an operation; the second, that the backend has none of this name. */
 void exec_fail(struct exec *ex, enum ditmoe_status status);
 void exec_lacks(struct exec *ex, const char *operation);
-/* For backends: [*out, *in] of one of the source's stacks, shape[0] by the product of the others;
- * DITMOE_MISMATCH names a tensor that does not fit. And its rows as f32: weight [total, in], total
- * = out or, paired, 2 out (gate, then up); bias [total], 0 where a part has none. */
+/* For backends: a layer as the source describes it, all but its data; [out, in] of one of its
+ * stacks is shape[0] by the product of the others. DITMOE_MISMATCH names a tensor that does not
+ * fit. And its rows as f32: weight [total, in], total = out or, paired, 2 out (gate, then up); bias
+ * [total], 0 where a part has none. */
 enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
-                                       int *in, int *out);
+                                       struct linear *shape);
 void linear_source_read(const struct linear_source *source, float *weight, float *bias);
 /* Checks a convolution's tensors and makes *out without data; bias may be NULL. */
 enum ditmoe_status conv_source_shape(struct ditmoe_ctx *ctx, const struct tensor *weight,

@@ -11,16 +11,17 @@ static inline double be_time(struct exec *ex) {
   return system_seconds();
 }
 
-#define BE_CALL(ex, op, ...)                                                                       \
+#define BE_CALL(ex, op, ...) BE_CALL_SLOT(ex, op, #op, __VA_ARGS__)
+#define BE_CALL_SLOT(ex, op, name, ...)                                                            \
   do {                                                                                             \
     if (!be_active(ex)) break;                                                                     \
     if (!(ex)->device->ops->op) {                                                                  \
-      exec_lacks(ex, #op);                                                                         \
+      exec_lacks(ex, name);                                                                        \
       break;                                                                                       \
     }                                                                                              \
     const double start = (ex)->profile ? be_time(ex) : 0;                                          \
     (ex)->device->ops->op((ex), __VA_ARGS__);                                                      \
-    if ((ex)->profile) (ex)->profile->called((ex)->profile->user, #op, be_time(ex) - start);       \
+    if ((ex)->profile) (ex)->profile->called((ex)->profile->user, name, be_time(ex) - start);      \
   } while (0)
 
 /* Host memory to device and back; upload returns when src may be reused, download when dst is
@@ -46,7 +47,6 @@ static inline void be_narrow(struct exec *ex, struct act y, const float *x, int6
 static inline void be_widen(struct exec *ex, float *y, struct act x, int64_t n) {
   BE_CALL(ex, widen, y, x, n);
 }
-/* y [rows, out] = x [rows, in] W^T + b */
 /* Whether weights for inputs of type `input` may meet x; if not, the execution has failed. */
 static inline bool be_fits(struct exec *ex, struct act x, enum dtype input) {
   if (be_active(ex) && x.type != input)
@@ -55,6 +55,13 @@ static inline bool be_fits(struct exec *ex, struct act x, enum dtype input) {
   return x.type == input;
 }
 
+/* Makes w again, in place, of the rows weight [total, in] and bias [total] (linear_source_read),
+ * NULL: zeros. They are rounded to w->format; else it is what linear_create makes of them. Weights
+ * that belong to somebody else cannot change. */
+static inline void be_linear_update(struct exec *ex, struct linear *w, const float *weight,
+                                    const float *bias) {
+  BE_CALL(ex, linear_update, w, weight, bias);
+}
 /* y [rows, out] = x [rows, in] W^T + b */
 static inline void be_linear(struct exec *ex, float *y, struct act x, const struct linear *w,
                              int64_t rows) {
@@ -108,10 +115,11 @@ static inline void be_time_features(struct exec *ex, float *features, const floa
 static inline void be_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {
   BE_CALL(ex, qk_round_f16, qkv, rows, D);
 }
-/* o [B, T, H, d] = softmax(q k^T / sqrt(d)) v with qkv [B, T, 3, H, d]. */
-static inline void be_attention(struct exec *ex, struct act o, const float *qkv, int B, int T,
-                                int H, int d) {
-  BE_CALL(ex, attention, o, qkv, B, T, H, d);
+/* o [B, T, H, d] = softmax(q k^T / sqrt(d)) v with qkv [B, T, 3, H, d]; lse [B, H, T], or NULL, the
+ * logarithm of the sum of e^logit over a query's keys. */
+static inline void be_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B,
+                                int T, int H, int d) {
+  BE_CALL(ex, attention, o, lse, qkv, B, T, H, d);
 }
 /* rows [B, T, C * p * p] (channel slowest) of x [B, C, size, size]; T = (size / p)^2, row-major. */
 static inline void be_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int size,
@@ -195,6 +203,7 @@ static inline void be_combine_rows(struct exec *ex, float *y, const float *rows,
   BE_CALL(ex, combine_rows, y, rows, d, add, D);
 }
 
+#include "backend/calls_bwd.h"
 #include "backend/calls_image.h"
 
 #endif

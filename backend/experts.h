@@ -62,11 +62,4 @@ static inline const struct expert *wave_expert(const struct expert_wave *wave, i
   return &wave->bank->expert[wave_index(wave, i)];
 }
 
-/* Gradients of one expert's matrices, accumulated; [hidden, D], [hidden, D], [D, hidden]; in_bias
- * [hidden] (SwiGLU: [2 hidden], gate, then up), out_bias [D]. up is NULL for GELU; each may be
- * NULL. */
-struct expert_grad {
-  float *gate, *up, *down, *in_bias, *out_bias;
-};
-
 #endif

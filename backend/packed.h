@@ -1,5 +1,5 @@
 /* Linear layers in a file as the backend has them in memory, so that they are used where the file
- * is mapped. Of a `shape` in, out, paired and type count. */
+ * is mapped. Of a `shape` in, out, paired, input and format count. */
 #ifndef BACKEND_PACKED_H
 #define BACKEND_PACKED_H
 

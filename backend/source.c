@@ -24,8 +24,19 @@ static enum ditmoe_status check_bias(struct ditmoe_ctx *ctx, const struct tensor
               bias->name, rows, (long long)bias->elements, dtype_name(bias->dtype));
 }
 
+enum dtype linear_source_format(const struct linear_source *source) {
+  enum dtype format = DT_COUNT;
+  for (int i = 0; i < source->parts; i++) {
+    const struct tensor *weight = source->weight[i];
+    if (weight && format == DT_COUNT) format = weight->dtype;
+    if (weight && format != weight->dtype) format = DT_F32;
+  }
+  if (source->input == DT_BF16) return DT_BF16;
+  return format == DT_F16 || format == DT_BF16 ? format : DT_F32;
+}
+
 enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct linear_source *source,
-                                       int *in, int *out) {
+                                       struct linear *shape) {
   int64_t total = 0;
   int first = 0, columns = 0;
   for (int i = 0; i < source->parts; i++) {
@@ -43,8 +54,11 @@ enum ditmoe_status linear_source_shape(struct ditmoe_ctx *ctx, const struct line
   if (total > INT_MAX / 2)
     return fail(ctx, DITMOE_MISMATCH, "%s: %lld outputs are too many", source->weight[0]->name,
                 (long long)total);
-  *in = columns;
-  *out = (int)total;
+  *shape = (struct linear){.in = columns,
+                           .out = (int)total,
+                           .paired = source->paired,
+                           .input = source->input,
+                           .format = linear_source_format(source)};
   return DITMOE_OK;
 }
 

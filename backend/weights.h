@@ -25,11 +25,12 @@ struct qk_norm {
   float eps;
 };
 
-/* Weights of y = x W^T + b in the layout of the backend that made them. */
+/* Weights of y = x W^T + b, b in f32, in the layout of the backend that made them. */
 struct linear {
   int in, out;
   bool paired;          /* two matrices [out, in], gate and up, used together by a SwiGLU */
-  enum dtype input;     /* type of the x that they are used with */
+  enum dtype input;     /* type of the x that they are used with, and of the products */
+  enum dtype format;    /* that they are kept in: F32, F16 or BF16, widened exactly when used */
   bool finite, adopted; /* no NaN nor infinity in its sources; data belong to somebody else */
   size_t bytes;
   void *data;
@@ -43,6 +44,10 @@ struct linear_source {
   enum dtype input; /* type of the x that the layer is for */
   const struct tensor *weight[3], *bias[3];
 };
+
+/* The type that such weights are kept in: that of bf16 inputs, else the one 16-bit type that all
+ * matrices have, else F32. Matrices that are NULL do not count. */
+enum dtype linear_source_format(const struct linear_source *source);
 
 /* How a convolution moves over an image. Padding with zeros, in pixels, above and left of the image
  * and below and right of it. Here and in struct conv [0] is of rows, [1] of columns. */

@@ -27,11 +27,11 @@ static void count_hidden(struct exec *ex, struct act h, struct act x, const stru
   counter->real->hidden(ex, h, x, expert, rows);
 }
 
-static void count_attention(struct exec *ex, struct act o, const float *qkv, int B, int T, int H,
-                            int d) {
+static void count_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B,
+                            int T, int H, int d) {
   struct counter *counter = counter_of(ex);
   counter->flop += 4.0 * B * T * T * H * d;
-  counter->real->attention(ex, o, qkv, B, T, H, d);
+  counter->real->attention(ex, o, lse, qkv, B, T, H, d);
 }
 
 static void count_window(struct counter *counter, const struct conv *w, int B, int height,

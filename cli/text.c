@@ -3,7 +3,6 @@
 
 #include "ditmoe.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +19,17 @@ void *memory_resize(void *block, size_t count, size_t size) {
   return checked(reallocarray(block, count ? count : 1, size));
 }
 
-char *text_format(const char *format, ...) {
+char *text_format_list(const char *format, va_list arguments) {
   char *text = NULL;
+  return checked(vasprintf(&text, format, arguments) < 0 ? NULL : text);
+}
+
+char *text_format(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  int length = vasprintf(&text, format, arguments);
+  char *text = text_format_list(format, arguments);
   va_end(arguments);
-  return checked(length < 0 ? NULL : text);
+  return text;
 }
 
 char *text_copy(const char *text) { return checked(strdup(text)); }

@@ -3,6 +3,7 @@
 #ifndef CLI_TEXT_H
 #define CLI_TEXT_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -13,6 +14,7 @@ void *memory_resize(void *block, size_t count, size_t size);
 
 /* A new string; free(). */
 char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *text_format_list(const char *format, va_list arguments) __attribute__((format(printf, 1, 0)));
 char *text_copy(const char *text);
 /* The first `length` bytes of text. */
 char *text_copy_part(const char *text, size_t length);

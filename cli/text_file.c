@@ -34,13 +34,3 @@ enum ditmoe_status text_file_read(const char *what, const char *path, size_t lim
   free(buffer);
   return unreadable(what, path, size != info.st_size ? "cannot be read" : "not a text file");
 }
-
-enum ditmoe_status json_file_read(const char *what, const char *path, cJSON **object) {
-  char *text;
-  TRY(text_file_read(what, path, 1 << 20, &text));
-  *object = cJSON_Parse(text);
-  free(text);
-  if (cJSON_IsObject(*object)) return DITMOE_OK;
-  cJSON_Delete(*object);
-  return unreadable(what, path, "not a JSON object");
-}

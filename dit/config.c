@@ -4,34 +4,28 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_SIZE = 256 };
-
-const char *name_at(const char *pattern, int layer, const char *rest) {
-  static _Thread_local char ring[4][NAME_SIZE];
-  static _Thread_local int next;
-  char *name = ring[next = (next + 1) % 4];
+static void name_at(char out[PARAM_NAME], const char *pattern, int layer, const char *rest) {
   const char *place = strstr(pattern, "%d");
   if (place)
-    snprintf(name, NAME_SIZE, "%.*s%d%s%s", (int)(place - pattern), pattern, layer, place + 2,
+    snprintf(out, PARAM_NAME, "%.*s%d%s%s", (int)(place - pattern), pattern, layer, place + 2,
              rest);
   else
-    snprintf(name, NAME_SIZE, "%s%s", pattern, rest);
-  return name;
+    snprintf(out, PARAM_NAME, "%s%s", pattern, rest);
 }
 
 const struct tensor *tensor_at(const struct ditmoe_checkpoint *checkpoint, const char *pattern,
                                int layer, const char *rest) {
-  return checkpoint_find(checkpoint, name_at(pattern, layer, rest));
+  char name[PARAM_NAME];
+  name_at(name, pattern, layer, rest);
+  return checkpoint_find(checkpoint, name);
 }
 
-const struct moe_names *config_family(const struct ditmoe_checkpoint *checkpoint, int layer) {
-  for (int f = 0; f < MOE_FAMILIES; f++) {
-    const struct moe_names *family = &moe_families[f];
-    if (tensor_at(checkpoint, family->prefix, layer, family->gate) &&
-        (!family->second || tensor_at(checkpoint, family->prefix, layer, family->second)))
-      return family;
-  }
-  return NULL;
+const struct tensor *mixture_gate(const struct ditmoe_checkpoint *checkpoint,
+                                  const struct mixture *mixture, int layer) {
+  if (!mixture->router) return NULL;
+  if (mixture->second && !tensor_at(checkpoint, mixture->prefix, layer, mixture->second))
+    return NULL;
+  return tensor_at(checkpoint, mixture->prefix, layer, mixture->gate);
 }
 
 /* What a file that is no denoiser probably is. */
@@ -81,7 +75,10 @@ static int count_blocks(const struct ditmoe_checkpoint *checkpoint, const char *
 }
 
 static enum ditmoe_status need(struct ditmoe_ctx *ctx, const struct ditmoe_checkpoint *checkpoint,
-                               const char *name, int rank, const struct tensor **out) {
+                               const char *pattern, int layer, const char *rest, int rank,
+                               const struct tensor **out) {
+  char name[PARAM_NAME];
+  name_at(name, pattern, layer, rest);
   const struct tensor *tensor = checkpoint_find(checkpoint, name);
   if (!tensor) return fail(ctx, DITMOE_MISMATCH, "%s: missing tensor %s", checkpoint->path, name);
   if (tensor->rank != rank || tensor->elements == 0)
@@ -100,10 +97,10 @@ static enum ditmoe_status infer_sizes(struct ditmoe_ctx *ctx, struct dit_config 
                                       const struct ditmoe_checkpoint *checkpoint) {
   const struct dialect *d = config->dialect;
   const struct tensor *patch, *labels, *final_linear, *position = NULL;
-  TRY(need(ctx, checkpoint, name_at(d->patch_embed, 0, ".weight"), 4, &patch));
-  TRY(need(ctx, checkpoint, name_at(d->labels, 0, ""), 2, &labels));
-  TRY(need(ctx, checkpoint, name_at(d->final_linear, 0, ".weight"), 2, &final_linear));
-  if (d->pos_embed) TRY(need(ctx, checkpoint, d->pos_embed, 3, &position));
+  TRY(need(ctx, checkpoint, d->patch_embed, 0, ".weight", 4, &patch));
+  TRY(need(ctx, checkpoint, d->labels, 0, "", 2, &labels));
+  TRY(need(ctx, checkpoint, d->final_linear, 0, ".weight", 2, &final_linear));
+  if (d->pos_embed) TRY(need(ctx, checkpoint, d->pos_embed, 0, "", 3, &position));
   config->width = (int)patch->shape[0];
   config->channels = (int)patch->shape[1];
   config->patch = (int)patch->shape[2];
@@ -119,50 +116,74 @@ static enum ditmoe_status infer_sizes(struct ditmoe_ctx *ctx, struct dit_config 
                 checkpoint->path, final_linear->name, (long long)final_linear->shape[0],
                 config->channels, 2 * config->channels, config->patch);
   if (position) config->tokens = (int)position->shape[1];
-  return DITMOE_OK;
+  return mem_zalloc(ctx, (size_t)config->depth, sizeof *config->experts, "layers",
+                    &config->experts);
 }
 
-/* Routed experts of every block, and the kind of the model. */
+/* How well the tensors are those of a mixture; 0: not. Every model could be a dense one. */
+static int fit(const struct dit_config *config, const struct ditmoe_checkpoint *checkpoint,
+               const struct mixture *mixture) {
+  if (!mixture->router) return 1;
+  for (int layer = 0; layer < config->depth; layer++)
+    if (mixture_gate(checkpoint, mixture, layer)) return mixture->second ? 3 : 2;
+  return 0;
+}
+
+/* The first of those that fit best, and how many there are. */
+static const struct mixture *find_mixture(const struct dit_config *config,
+                                          const struct ditmoe_checkpoint *checkpoint, int *count) {
+  const struct mixture *mixture, *found = NULL;
+  int best = 0;
+  for (int i = 0; (mixture = mixture_at(i)); i++) {
+    const int own = fit(config, checkpoint, mixture);
+    if (own > best) best = own, found = mixture, *count = 0;
+    *count += own == best;
+  }
+  return found;
+}
+
+/* Routed experts of every block. */
 static enum ditmoe_status infer_experts(struct ditmoe_ctx *ctx, struct dit_config *config,
-                                        const struct ditmoe_checkpoint *checkpoint, int *kind) {
-  TRY(mem_zalloc(ctx, (size_t)config->depth, sizeof *config->experts, "layers", &config->experts));
-  *kind = DIT_DENSE;
+                                        const struct ditmoe_checkpoint *checkpoint,
+                                        const struct mixture *mixture) {
   for (int layer = 0; layer < config->depth; layer++) {
-    const struct moe_names *family = config_family(checkpoint, layer);
-    if (!family) continue;
-    const struct tensor *gate;
-    TRY(need(ctx, checkpoint, name_at(family->prefix, layer, family->gate), 2, &gate));
+    const struct tensor *gate = mixture_gate(checkpoint, mixture, layer);
+    config->experts[layer] = 0;
+    if (!gate) continue;
+    TRY(need(ctx, checkpoint, mixture->prefix, layer, mixture->gate, 2, &gate));
     if (gate->shape[0] > DIT_MAX_EXPERTS - 1)
       return fail(ctx, DITMOE_MISMATCH, "%s: tensor %s has %lld experts, at most %d are supported",
                   checkpoint->path, gate->name, (long long)gate->shape[0], DIT_MAX_EXPERTS - 1);
     config->experts[layer] = (int)gate->shape[0];
-    *kind = family->kind;
   }
   return DITMOE_OK;
 }
 
 static enum ditmoe_status unknown(struct ditmoe_ctx *ctx,
                                   const struct ditmoe_checkpoint *checkpoint, const char *what,
-                                  enum record_field field) {
-  return fail(ctx, DITMOE_USAGE,
-              "%s: the weights do not tell %s; give %s, or a record (docs/RECORD.md)",
-              checkpoint->path, what, record_flag(field));
+                                  const struct record_key *key) {
+  return fail(ctx, DITMOE_USAGE, "%s: the weights do not tell %s; give %s%s (docs/RECORD.md)",
+              checkpoint->path, what, key->flag ? key->flag : key->name,
+              key->flag ? ", or a record" : " in a record");
 }
 
-static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                     const struct ditmoe_checkpoint *checkpoint, int kind) {
+/* found: one of the `count` mixtures that fit the tensors best. */
+static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                     const struct ditmoe_checkpoint *checkpoint,
+                                     const struct mixture *found, int count) {
+  struct dit_record *record = &config->record;
   if (!record_has(record, REC_KIND)) {
-    if (kind == DIT_KINDS)
-      return unknown(ctx, checkpoint, "whether ProMoE's tokens choose experts or experts tokens",
-                     REC_KIND);
-    record->kind = kind;
+    if (count > 1)
+      return unknown(ctx, checkpoint, found->unknown ? found->unknown : "which router it has",
+                     record_key(REC_KIND));
+    record->kind = found;
     record->set |= 1u << REC_KIND;
   }
-  bool promoe = record->kind == DIT_PROMOE_TC || record->kind == DIT_PROMOE_EC;
-  if (kind == DIT_KINDS ? promoe : record->kind == kind) return DITMOE_OK;
+  if (fit(config, checkpoint, record->kind) == fit(config, checkpoint, found))
+    return infer_experts(ctx, config, checkpoint, record->kind);
   return fail(ctx, DITMOE_MISMATCH,
               "%s: the tensors are those of %s, but the record or --kind says %s", checkpoint->path,
-              kind == DIT_KINDS ? "ProMoE" : dit_kind_name(kind), dit_kind_name(record->kind));
+              found->family ? found->family : found->kind, record->kind->kind);
 }
 
 #define DEFAULT(field, member, value)                                                              \
@@ -170,12 +191,23 @@ static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_record *
     if (!record_has(r, field)) r->member = (value), r->set |= 1u << field;                         \
   } while (0)
 
+/* Of the members that are the router's. */
+static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, struct dit_record *r) {
+  const struct router *router = r->kind->router;
+  for (int k = 0; router && k < router->key_count; k++) {
+    const struct router_key *own = &router->keys[k];
+    if (!record_own(r, own->key.name))
+      TRY(record_set_own(ctx, r, own, own->null_label ? r->null_label : own->fallback));
+  }
+  return DITMOE_OK;
+}
+
 static void apply_defaults(struct dit_config *config) {
   struct dit_record *r = &config->record;
   bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
   bool flash = config->dialect == &dialects[DIALECT_FLASH];
   bool flow = r->objective == OBJECTIVE_RF;
-  DEFAULT(REC_TIME_SCALE, time_scale, flow && r->kind != DIT_MOE ? 1000 : 1);
+  DEFAULT(REC_TIME_SCALE, time_scale, flow && !r->kind->unit_time ? 1000 : 1);
   DEFAULT(REC_FREQUENCY_SHIFT, frequency_shift, diffusers ? 1 : 0);
   DEFAULT(REC_NORM_EPS, norm_eps, 1e-6);
   DEFAULT(REC_NORM2_EPS, norm2_eps, diffusers ? 1e-5 : 1e-6);
@@ -183,28 +215,24 @@ static void apply_defaults(struct dit_config *config) {
   DEFAULT(REC_QK_HALF, qk_half, 0);
   DEFAULT(REC_CFG_CHANNELS, cfg_channels, flow || diffusers || config->channels < 3 ? 0 : 3);
   DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
-  DEFAULT(REC_UNCOND_LABEL, uncond_label, r->null_label);
   DEFAULT(REC_CLASSES_USED, classes_used, config->label_rows - 1);
-  DEFAULT(REC_ROUTER_WEIGHT_MODE, router_weight_mode, WEIGHTS_SOFTMAX);
   DEFAULT(REC_SHIFT, shift, 1);
 }
 
 /* What must be known by now. */
-static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, struct dit_config *config,
+static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, const struct dit_record *r,
                                       const struct ditmoe_checkpoint *checkpoint) {
-  const struct dit_record *r = &config->record;
-  bool by_capacity = r->kind == DIT_EC || r->kind == DIT_DIFFMOE;
-  if (!record_has(r, REC_OBJECTIVE))
-    return unknown(ctx, checkpoint, "whether this is a DDPM or a rectified-flow model",
-                   REC_OBJECTIVE);
-  if (!record_has(r, REC_HEADS)) return unknown(ctx, checkpoint, "the number of heads", REC_HEADS);
-  if (r->kind != DIT_DENSE && !by_capacity && !record_has(r, REC_TOP_K))
-    return unknown(ctx, checkpoint, "how many experts work on a token", REC_TOP_K);
-  if (r->kind == DIT_EC && !record_has(r, REC_CAPACITY))
-    return unknown(ctx, checkpoint, "the capacity of its experts", REC_CAPACITY);
-  if ((r->kind == DIT_PROMOE_TC || r->kind == DIT_PROMOE_EC) &&
-      !record_has(r, REC_ROUTER_WEIGHT_MODE))
-    return unknown(ctx, checkpoint, "what its router makes of the cosines", REC_ROUTER_WEIGHT_MODE);
+  static const enum record_field needed[] = {REC_OBJECTIVE, REC_HEADS, REC_TOP_K};
+  const struct router *router = r->kind->router;
+  for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
+    const struct record_key *key = record_key(needed[i]);
+    const bool wanted = needed[i] != REC_TOP_K || (router && router->needs_top_k);
+    if (wanted && !record_has(r, needed[i])) return unknown(ctx, checkpoint, key->need, key);
+  }
+  for (int k = 0; router && k < router->key_count; k++) {
+    const struct record_key *key = &router->keys[k].key;
+    if (key->need && !record_own(r, key->name)) return unknown(ctx, checkpoint, key->need, key);
+  }
   return DITMOE_OK;
 }
 
@@ -255,20 +283,21 @@ static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_reco
 enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides) {
   struct dit_record *record = &config->record;
-  int kind, experts = 0;
+  int candidates = 0, experts = 0;
   TRY(find_dialect(ctx, config, checkpoint));
   TRY(infer_sizes(ctx, config, checkpoint));
-  TRY(infer_experts(ctx, config, checkpoint, &kind));
+  const struct mixture *found = find_mixture(config, checkpoint, &candidates);
+  TRY(infer_experts(ctx, config, checkpoint, found));
   TRY(read_overrides(ctx, record, overrides));
   infer_heads(config, checkpoint);
   TRY(record_read_files(ctx, record, checkpoint));
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] > experts) experts = config->experts[layer];
-  const struct known_shape shape = {record_has(record, REC_KIND) ? record->kind : kind,
-                                    config->width, config->depth, experts, config->label_rows - 1};
+  const struct known_shape shape = {record->kind,  found,   config->width,
+                                    config->depth, experts, config->label_rows - 1};
   TRY(record_known_model(ctx, record, &shape));
-  TRY(check_kind(ctx, record, checkpoint, kind));
-  TRY(check_known(ctx, config, checkpoint));
+  TRY(check_kind(ctx, config, checkpoint, found, candidates));
+  TRY(check_known(ctx, record, checkpoint));
   if (!config->tokens) {
     if (!record_has(record, REC_INPUT_SIZE))
       return fail(ctx, DITMOE_USAGE,
@@ -279,6 +308,7 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
     config->tokens = side * side;
   }
   apply_defaults(config);
+  TRY(own_defaults(ctx, record));
   TRY(check_ranges(ctx, config, checkpoint->path));
   config->heads = record->heads;
   config->head_dim = config->width / record->heads;

@@ -16,11 +16,10 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides);
 void config_free(struct ditmoe_ctx *ctx, struct dit_config *config);
 
-/* The family of a mixture layer, NULL for a dense one. */
-const struct moe_names *config_family(const struct ditmoe_checkpoint *checkpoint, int layer);
-/* "blocks.3." + rest, formatted into a ring of buffers. */
-const char *name_at(const char *pattern, int layer, const char *rest);
-/* The tensor of a name, or NULL. */
+/* The tensor by which a layer's mixture is known, [E, D]; NULL: the layer has none of this kind. */
+const struct tensor *mixture_gate(const struct ditmoe_checkpoint *checkpoint,
+                                  const struct mixture *mixture, int layer);
+/* The tensor `pattern` (%d: the layer) + rest, or NULL. */
 const struct tensor *tensor_at(const struct ditmoe_checkpoint *checkpoint, const char *pattern,
                                int layer, const char *rest);
 

@@ -1,8 +1,8 @@
 /* Opening and closing a model. */
 #include "dit/dit.h"
 #include "backend/packed.h"
-#include "dit/config.h"
-#include "dit/weights.h"
+#include "dit/embed.h"
+#include "dit/params.h"
 
 #include <string.h>
 
@@ -21,42 +21,78 @@ static enum ditmoe_status check_layout(const struct exec *ex, const struct packe
       own, packed->tier, dtype ? " --dtype " : "", dtype ? dtype : "");
 }
 
-static enum ditmoe_status bind_packed(struct binder *b, const struct ditmoe_checkpoint *file,
-                                      const char *record) {
-  struct ditmoe_ctx *ctx = b->ex->ctx;
+/* Positions that the file does not hold: sines and cosines. */
+static enum ditmoe_status make_positions(struct exec *ex, struct dit *model) {
+  const struct dit_config *c = &model->config;
+  const size_t count = (size_t)c->tokens * (size_t)c->width;
+  float *table = NULL;
+  void *device = NULL;
+  if (c->dialect->pos_embed) return DITMOE_OK;
+  TRY(mem_zalloc(ex->ctx, count, sizeof *table, "positions", &table));
+  sincos_positions(table, c->tokens, c->width);
+  enum ditmoe_status status =
+      ex->device->ops->alloc(ex, count * sizeof *table, "positions", &device);
+  if (status == DITMOE_OK) be_upload(ex, device, table, count * sizeof *table);
+  model->pos_embed = device;
+  mem_free(ex->ctx, table);
+  return status == DITMOE_OK ? ex->status : status;
+}
+
+/* Blocks whose embedder turned out to be that of the model need none. */
+static void find_embedders(struct exec *ex, struct dit *model) {
+  const struct dit_embedder *first = &model->embedder;
+  bool any = false;
+  for (int layer = 1; model->block_embedders && layer < model->config.depth; layer++) {
+    const struct dit_embedder *own = &model->block_embedders[layer];
+    if (own->time_in == first->time_in && own->time_out == first->time_out &&
+        own->labels == first->labels)
+      continue;
+    model->blocks[layer].embedder = own;
+    any = true;
+  }
+  if (any) return;
+  mem_free(ex->ctx, model->block_embedders);
+  model->block_embedders = NULL;
+}
+
+static enum ditmoe_status load(struct exec *ex, struct dit *model,
+                               const struct ditmoe_checkpoint *checkpoint,
+                               const struct packed *packed, const char *record) {
+  TRY(dit_params(ex, model, checkpoint, packed, record));
+  TRY(params_make(&model->params, ex));
+  TRY(make_positions(ex, model));
+  find_embedders(ex, model);
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status load_packed(struct exec *ex, struct dit *model,
+                                      const struct ditmoe_checkpoint *file, const char *record) {
   struct packed packed;
-  TRY(packed_open(ctx, file, &packed));
-  b->checkpoint = packed.tensors;
-  b->packed = &packed;
-  enum ditmoe_status status = check_layout(b->ex, &packed);
-  if (status == DITMOE_OK) status = config_infer(ctx, &b->model->config, b->checkpoint, record);
-  if (status == DITMOE_OK) status = weights_bind(b);
-  packed_close(ctx, &packed);
+  TRY(packed_open(ex->ctx, file, &packed));
+  enum ditmoe_status status = check_layout(ex, &packed);
+  if (status == DITMOE_OK) status = load(ex, model, packed.tensors, &packed, record);
+  packed_close(ex->ctx, &packed);
   return status;
 }
 
 enum ditmoe_status dit_open(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, struct dit **out) {
   struct dit *model = NULL;
-  enum ditmoe_status status;
   TRY(mem_zalloc(ex->ctx, 1, sizeof *model, "model", &model));
-  struct binder b = {.ex = ex, .checkpoint = checkpoint, .model = model};
-  if (packed_layout(checkpoint)) {
-    TRY_DONE(bind_packed(&b, checkpoint, record));
-  } else {
-    TRY_DONE(config_infer(ex->ctx, &model->config, checkpoint, record));
-    TRY_DONE(weights_bind(&b));
-  }
-  *out = model;
-  return DITMOE_OK;
-done:
-  dit_close(ex, model);
+  enum ditmoe_status status = packed_layout(checkpoint) ? load_packed(ex, model, checkpoint, record)
+                                                        : load(ex, model, checkpoint, NULL, record);
+  if (status == DITMOE_OK)
+    *out = model;
+  else
+    dit_close(ex, model);
   return status;
 }
 
 void dit_close(struct exec *ex, struct dit *model) {
   if (!model) return;
-  weights_free(ex, model);
+  if (model->pos_embed && !model->config.dialect->pos_embed)
+    ex->device->ops->release(ex, (float *)(uintptr_t)model->pos_embed);
+  dit_params_free(ex, model);
   config_free(ex->ctx, &model->config);
   mem_free(ex->ctx, model);
 }

@@ -1,9 +1,9 @@
 /* The denoiser: a diffusion transformer with adaLN-Zero blocks whose feed-forward part is an MLP or
  * a mixture of experts (docs/MODELS.md).
  *
- *   dit_open  -> dialect_find, config_infer (shapes + record) -> weights_bind (names -> weights)
- *   dit_predict -> dit_forward -> dit_embed, dit_block ..., dit_final      forward.c, read it first
- *                                  dit_block -> attention, ffn_forward or moe_forward
+ *   dit_open  -> dit_params (config_infer, names and shapes of all tensors) -> params_make
+ * (weights) dit_predict -> dit_forward -> dit_embed_condition, dit_block ...       forward.c, read
+ * it first dit_block -> attention, ffn_forward or moe_forward
  *
  * B images, T tokens, D width, H heads, E experts. */
 #ifndef DIT_DIT_H
@@ -17,21 +17,21 @@ enum { DIT_MAX_EXPERTS = 1024 }; /* in a layer */
 
 /* Timestep and class embedding; [256] -> D -> D, and a row of D for each label. */
 struct dit_embedder {
-  struct linear *time_in, *time_out;
-  float *labels; /* device [label_rows, D] */
+  const struct linear *time_in, *time_out;
+  const float *labels; /* device [label_rows, D] */
 };
 
 struct dit_moe {
-  struct router_layer router;
+  struct router_layer *router;
   struct expert_bank bank; /* the unconditional expert included */
   struct expert *shared;   /* NULL if there is none               */
 };
 
 struct dit_block {
   const struct dit_embedder
-      *embedder;             /* NULL: that of the model; diffusers has one in each block */
-  struct linear *modulation; /* D -> 6 D: shift, scale, gate of both halves             */
-  struct linear *qkv, *proj;
+      *embedder;                   /* NULL: that of the model; diffusers has one in each block */
+  const struct linear *modulation; /* D -> 6 D: shift, scale, gate of both halves             */
+  const struct linear *qkv, *proj;
   struct qk_norm qk_norm; /* if the model has it */
   struct expert *mlp;     /* a dense block's feed-forward part, else NULL */
   struct dit_moe *moe;    /* or a mixture's                               */
@@ -49,24 +49,16 @@ struct dit_config {
   int *experts; /* [depth] routed FFN experts of a block, 0: dense */
 };
 
-/* A tensor with NaN or infinities, found while loading. */
-struct dit_suspect {
-  char *name;
-  int layer, expert; /* -1: none */
-};
-
 struct dit {
   struct dit_config config;
+  struct params params; /* all that is below */
   struct dit_embedder embedder;
   struct dit_embedder *block_embedders; /* [depth] where blocks have their own, else NULL */
-  struct linear *patch_embed;           /* C p p -> D          */
-  float *pos_embed;                     /* device [T, D]       */
+  const struct linear *patch_embed;     /* C p p -> D          */
+  const float *pos_embed;               /* device [T, D]       */
   struct dit_block *blocks;
-  struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
+  const struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
   struct expert_store *store; /* of the routed experts; NULL: all are in memory */
-  struct dit_suspect *suspects;
-  size_t suspect_count;
-  uint64_t parameters, weight_bytes;
 };
 
 /* What a tap may look at. Data lie on the device and are valid during the call. */
@@ -125,6 +117,11 @@ static inline int dit_images(const struct dit_input *in) {
 enum ditmoe_status dit_open(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, struct dit **out);
 void dit_close(struct exec *ex, struct dit *model);
+/* Writes the parameters of a model and its record as safetensors: each row of the table with its
+ * values in `values`, the checkpoint that it was opened from or another of the same names and
+ * shapes (save.c). */
+enum ditmoe_status dit_save(struct ditmoe_ctx *ctx, const struct dit *model,
+                            const struct ditmoe_checkpoint *values, const char *path);
 /* Writes the packed file `path` of a model for the backend and its compute type (pack.c). */
 enum ditmoe_status dit_pack(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, const char *path);
@@ -136,14 +133,8 @@ enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *
 /* Arena bytes of dit_predict for B images, by a dry run of it. */
 size_t dit_predict_bytes(const struct exec *ex, const struct dit *model, int B);
 
-/* Parts of the forward pass, device arrays. */
+/* The forward pass, device arrays; its parts are in dit/acts.h. */
 void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in);
-void dit_block(struct exec *ex, const struct dit *model, int layer, float *x, const float *silu_c,
-               const struct dit_input *in);
-void moe_forward(struct exec *ex, const struct dit *model, int layer, float *y, const float *tokens,
-                 const struct dit_input *in);
-void ffn_forward(struct exec *ex, const struct expert *expert, float *y, struct act u,
-                 int64_t rows);
 /* Shows data to the tap of a call, if it has one. */
 static inline void dit_look(struct exec *ex, const struct dit_input *in,
                             const struct dit_tap_data *data) {

@@ -4,28 +4,23 @@
 #include <math.h>
 
 void dit_embed_condition(struct exec *ex, const struct dit *model,
-                         const struct dit_embedder *embedder, float *silu_c,
+                         const struct dit_embedder *embedder, const struct dit_condition_acts *a,
                          const struct dit_input *in) {
   const int B = in->B, D = model->config.width;
-  size_t mark = arena_mark(&ex->arena);
-  float *features = be_floats(ex, (int64_t)B * TIME_FEATURES);
-  float *hidden = be_floats(ex, (int64_t)B * D);
-  float *time = be_floats(ex, (int64_t)B * D);
-  float *label = be_floats(ex, (int64_t)B * D);
-  be_time_features(ex, features, in->time, B, TIME_FEATURES,
+  const int64_t n = (int64_t)B * D;
+  be_time_features(ex, a->features, in->time, B, TIME_FEATURES,
                    (float)model->config.record.frequency_shift);
-  be_linear(ex, hidden, act_f32(features), embedder->time_in, B);
-  be_silu(ex, hidden, hidden, (int64_t)B * D);
-  be_linear(ex, time, act_f32(hidden), embedder->time_out, B);
-  be_gather_rows(ex, label, embedder->labels, in->labels, B, D);
-  be_add(ex, label, time, label, (int64_t)B * D);
-  dit_look(
-      ex, in,
-      &(struct dit_tap_data){TAP_TIME_FEATURES, -1, B, 1, TIME_FEATURES, features, NULL, NULL});
-  dit_look(ex, in, &(struct dit_tap_data){TAP_TIME, -1, B, 1, D, time, NULL, NULL});
-  dit_look(ex, in, &(struct dit_tap_data){TAP_CONDITION, -1, B, 1, D, label, NULL, NULL});
-  be_silu(ex, silu_c, label, (int64_t)B * D);
-  arena_reset(&ex->arena, mark);
+  be_linear(ex, a->sums, act_f32(a->features), embedder->time_in, B);
+  be_silu(ex, a->hidden, a->sums, n);
+  be_linear(ex, a->time, act_f32(a->hidden), embedder->time_out, B);
+  be_gather_rows(ex, a->condition, embedder->labels, in->labels, B, D);
+  be_add(ex, a->condition, a->time, a->condition, n);
+  const struct dit_tap_data seen[] = {
+      {TAP_TIME_FEATURES, -1, B, 1, TIME_FEATURES, a->features, NULL, NULL},
+      {TAP_TIME, -1, B, 1, D, a->time, NULL, NULL},
+      {TAP_CONDITION, -1, B, 1, D, a->condition, NULL, NULL}};
+  for (size_t i = 0; i < sizeof seen / sizeof *seen; i++) dit_look(ex, in, &seen[i]);
+  be_silu(ex, a->silu_c, a->condition, n);
 }
 
 void sincos_positions(float *table, int tokens, int width) {

@@ -2,13 +2,13 @@
 #ifndef DIT_EMBED_H
 #define DIT_EMBED_H
 
-#include "dit/dit.h"
+#include "dit/acts.h"
 
 enum { TIME_FEATURES = 256 };
 
-/* silu_c [B, D] = silu(time embedding + class embedding). */
+/* silu_c = silu(time embedding + class embedding), by way of the other arrays. */
 void dit_embed_condition(struct exec *ex, const struct dit *model,
-                         const struct dit_embedder *embedder, float *silu_c,
+                         const struct dit_embedder *embedder, const struct dit_condition_acts *acts,
                          const struct dit_input *in);
 
 /* The sin-cos table [T, D] of a square grid: sin and cos of the column, then of the row, in blocks

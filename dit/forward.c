@@ -1,55 +1,89 @@
 /* The forward pass, from latents to prediction. */
-#include "dit/dit.h"
+#include "dit/acts.h"
 #include "dit/embed.h"
 
 /* x [B, T, D] = patches of the latents, embedded, + position; images that stand in the batch more
  * than once are embedded once. */
-static void embed_patches(struct exec *ex, const struct dit *model, float *x,
+static void embed_patches(struct exec *ex, const struct dit *model, struct dit_acts *acts, float *x,
                           const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const int B = dit_images(in);
   const int64_t image = (int64_t)c->tokens * c->width;
   size_t mark = arena_mark(&ex->arena);
-  float *patches = be_floats(ex, (int64_t)B * c->tokens * c->channels * c->patch * c->patch);
-  be_patchify(ex, patches, in->x, B, c->channels, c->size, c->patch);
-  be_linear(ex, x, act_f32(patches), model->patch_embed, (int64_t)B * c->tokens);
+  acts->patches = be_floats(ex, (int64_t)B * c->tokens * c->channels * c->patch * c->patch);
+  be_patchify(ex, acts->patches, in->x, B, c->channels, c->size, c->patch);
+  be_linear(ex, x, act_f32(acts->patches), model->patch_embed, (int64_t)B * c->tokens);
   be_add_rows(ex, x, model->pos_embed, B, image);
   for (int b = B; b < in->B; b += B) be_copy(ex, x + b * image, x, (size_t)(B * image) * sizeof *x);
-  arena_reset(&ex->arena, mark);
+  if (!acts->keep) arena_reset(&ex->arena, mark);
+}
+
+/* A condition by way of arrays that are carved here. */
+static void embed_condition(struct exec *ex, const struct dit *model, const struct dit_acts *acts,
+                            const struct dit_embedder *embedder, struct dit_condition_acts *a,
+                            const struct dit_input *in) {
+  size_t mark = arena_mark(&ex->arena);
+  dit_condition_carve(ex, model, a, in->B, acts->keep);
+  dit_embed_condition(ex, model, embedder, a, in);
+  if (!acts->keep) arena_reset(&ex->arena, mark);
 }
 
 /* out [B, Cout, S, S] = unpatchify(Linear(mod(LN(x)))) */
-static void final_layer(struct exec *ex, const struct dit *model, float *out, const float *x,
-                        const float *silu_c, int B) {
+static void final_layer(struct exec *ex, const struct dit *model, struct dit_acts *acts, float *out,
+                        const struct dit_input *in) {
   const struct dit_config *c = &model->config;
-  int T = c->tokens, D = c->width;
+  const int B = in->B, T = c->tokens, D = c->width;
   size_t mark = arena_mark(&ex->arena);
-  float *mod = be_floats(ex, (int64_t)B * 2 * D); /* [B, 2D] shift, scale */
-  struct act u = be_acts(ex, model->final_linear->input, (int64_t)B * T * D);
+  acts->mod = be_floats(ex, (int64_t)B * 2 * D);
+  acts->u = be_acts(ex, model->final_linear->input, (int64_t)B * T * D);
   float *patches = be_floats(ex, (int64_t)B * T * c->patch * c->patch * c->out_channels);
-  be_linear(ex, mod, act_f32(silu_c), model->final_modulation, B);
-  be_norm_modulate(ex, u, x, mod, mod + D, 2 * D, B, T, D, (float)c->record.norm_eps);
-  be_linear(ex, patches, u, model->final_linear, (int64_t)B * T);
+  be_linear(ex, acts->mod, act_f32(acts->condition.silu_c), model->final_modulation, B);
+  be_norm_modulate(ex, acts->u, acts->x, acts->mod, acts->mod + D, 2 * D, B, T, D,
+                   (float)c->record.norm_eps);
+  be_linear(ex, patches, acts->u, model->final_linear, (int64_t)B * T);
   be_unpatchify(ex, out, patches, B, c->out_channels, c->size, c->patch);
-  arena_reset(&ex->arena, mark);
+  if (!acts->keep) arena_reset(&ex->arena, mark);
+}
+
+/* Block `layer` on acts->x, which becomes its output. */
+static void run_block(struct exec *ex, const struct dit *model, struct dit_acts *acts, int layer,
+                      const struct dit_input *in) {
+  const struct dit_embedder *own = model->blocks[layer].embedder;
+  const int64_t n = (int64_t)in->B * model->config.tokens * model->config.width;
+  struct dit_block_acts one, *a = acts->keep ? &acts->blocks[layer] : &one;
+  *a = (struct dit_block_acts){.silu_c = acts->condition.silu_c, .x_in = acts->x};
+  if (own) { /* without keeping, it takes the place of the model's */
+    struct dit_condition_acts *c = acts->keep ? &acts->embedders[layer] : &acts->condition;
+    if (acts->keep) c->silu_c = be_floats(ex, (int64_t)in->B * model->config.width);
+    embed_condition(ex, model, acts, own, c, in);
+    a->silu_c = c->silu_c;
+  }
+  a->x_out = acts->keep ? be_floats(ex, n) : acts->x;
+  size_t mark = arena_mark(&ex->arena);
+  dit_block_carve(ex, model, layer, a, in, acts->keep == KEEP_ALL);
+  dit_block(ex, model, layer, a, in);
+  acts->x = a->x_out;
+  if (acts->keep != KEEP_ALL) arena_reset(&ex->arena, mark);
+}
+
+void dit_forward_keep(struct exec *ex, const struct dit *model, struct dit_acts *acts, float *out,
+                      const struct dit_input *in) {
+  const struct dit_config *c = &model->config;
+  const int B = in->B, T = c->tokens, D = c->width;
+  acts->x = be_floats(ex, (int64_t)B * T * D);
+  acts->condition.silu_c = be_floats(ex, (int64_t)B * D);
+
+  embed_patches(ex, model, acts, acts->x, in);
+  dit_look(ex, in, &(struct dit_tap_data){TAP_EMBEDDED, -1, B, T, D, acts->x, NULL, NULL});
+  embed_condition(ex, model, acts, &model->embedder, &acts->condition, in);
+  for (int layer = 0; layer < c->depth; layer++) run_block(ex, model, acts, layer, in);
+  if (model->block_embedders && !acts->keep) /* the last block has left its own */
+    embed_condition(ex, model, acts, &model->embedder, &acts->condition, in);
+  final_layer(ex, model, acts, out, in);
 }
 
 void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in) {
-  const struct dit_config *c = &model->config;
-  const int B = in->B, T = c->tokens, D = c->width;
-  float *x = be_floats(ex, (int64_t)B * T * D);  /* [B, T, D] residual stream         */
-  float *silu_c = be_floats(ex, (int64_t)B * D); /* [B, D] silu(time + class embedding) */
-
-  embed_patches(ex, model, x, in);
-  dit_look(ex, in, &(struct dit_tap_data){TAP_EMBEDDED, -1, B, T, D, x, NULL, NULL});
-  dit_embed_condition(ex, model, &model->embedder, silu_c, in);
-  for (int layer = 0; layer < c->depth; layer++) {
-    const struct dit_embedder *own = model->blocks[layer].embedder;
-    if (own) dit_embed_condition(ex, model, own, silu_c, in);
-    dit_block(ex, model, layer, x, silu_c, in);
-  }
-  if (model->block_embedders) dit_embed_condition(ex, model, &model->embedder, silu_c, in);
-  final_layer(ex, model, out, x, silu_c, B);
+  dit_forward_keep(ex, model, &(struct dit_acts){.keep = KEEP_NOTHING}, out, in);
 }
 
 enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *out,

@@ -1,58 +1,56 @@
 /* What is known of published models besides their weights. */
 #include "dit/record.h"
 
+#include <string.h>
+
 struct known_model {
-  int kind, width, depth, experts; /* experts 0: any */
-  int heads, top_k;
-  int objective;
+  const char *kind;
+  int width, depth, experts; /* experts 0: any */
+  const char *record;
 };
+
+#define DDPM(heads) "{\"heads\":" #heads ",\"objective\":\"ddpm\",\"latent_scale\":0.18215"
+#define FLOW(heads) "{\"heads\":" #heads ",\"objective\":\"rf\",\"latent_scale\":0.18215"
+#define TOP_2       ",\"top_k\":2}"
+#define PROMOE      ",\"top_k\":1,\"kind\":\"promoe-tc\",\"router_weight_mode\":\"identity\"}"
 
 /* Sizes of DiT (arXiv 2212.09748), DiT-MoE (arXiv 2407.11633) and ProMoE; 1000 classes. The S and B
  * checkpoints of DiT-MoE are DDPM models, XL and G rectified flow. */
 static const struct known_model models[] = {
-    {DIT_MOE, 384, 12, 0, 6, 2, OBJECTIVE_DDPM},
-    {DIT_MOE, 768, 12, 0, 12, 2, OBJECTIVE_DDPM},
-    {DIT_MOE, 1024, 24, 0, 16, 2, OBJECTIVE_DDPM},
-    {DIT_MOE, 1152, 28, 0, 16, 2, OBJECTIVE_RF},
-    {DIT_MOE, 1408, 40, 0, 16, 2, OBJECTIVE_RF},
-    {DIT_PROMOE_TC, 384, 12, 12, 6, 1, OBJECTIVE_RF},
-    {DIT_PROMOE_TC, 768, 12, 12, 12, 1, OBJECTIVE_RF},
-    {DIT_PROMOE_TC, 1024, 24, 12, 16, 1, OBJECTIVE_RF},
-    {DIT_PROMOE_TC, 1152, 28, 12, 16, 1, OBJECTIVE_RF},
-    {DIT_DENSE, 384, 12, 0, 6, 0, OBJECTIVE_DDPM},
-    {DIT_DENSE, 768, 12, 0, 12, 0, OBJECTIVE_DDPM},
-    {DIT_DENSE, 1024, 24, 0, 16, 0, OBJECTIVE_DDPM},
-    {DIT_DENSE, 1152, 28, 0, 16, 0, OBJECTIVE_DDPM},
+    {"dit-moe", 384, 12, 0, DDPM(6) TOP_2},
+    {"dit-moe", 768, 12, 0, DDPM(12) TOP_2},
+    {"dit-moe", 1024, 24, 0, DDPM(16) TOP_2},
+    {"dit-moe", 1152, 28, 0, FLOW(16) TOP_2},
+    {"dit-moe", 1408, 40, 0, FLOW(16) TOP_2},
+    {"promoe-tc", 384, 12, 12, FLOW(6) PROMOE},
+    {"promoe-tc", 768, 12, 12, FLOW(12) PROMOE},
+    {"promoe-tc", 1024, 24, 12, FLOW(16) PROMOE},
+    {"promoe-tc", 1152, 28, 12, FLOW(16) PROMOE},
+    {"dit", 384, 12, 0, DDPM(6) "}"},
+    {"dit", 768, 12, 0, DDPM(12) "}"},
+    {"dit", 1024, 24, 0, DDPM(16) "}"},
+    {"dit", 1152, 28, 0, DDPM(16) "}"},
 };
 
-static const struct known_model *find(const struct known_shape *shape) {
-  if (shape->num_classes != 1000) return NULL;
-  for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
-    const struct known_model *m = &models[i];
-    bool kind = m->kind == shape->kind || (shape->kind == DIT_KINDS && m->kind == DIT_PROMOE_TC);
-    if (kind && m->width == shape->width && m->depth == shape->depth &&
-        (m->experts == 0 || m->experts == shape->experts))
-      return m;
-  }
-  return NULL;
+static bool is_kind(const struct known_model *m, const struct known_shape *shape) {
+  const struct mixture *kind = mixture_find(m->kind), *family = shape->family;
+  if (shape->kind) return kind == shape->kind;
+  return kind == family ||
+         (kind->family && family->family && strcmp(kind->family, family->family) == 0);
 }
-
-#define SUPPLY(field, member, value)                                                               \
-  do {                                                                                             \
-    if (!record_has(record, field)) record->member = (value), record->set |= 1u << field;          \
-  } while (0)
 
 enum ditmoe_status record_known_model(struct ditmoe_ctx *ctx, struct dit_record *record,
                                       const struct known_shape *shape) {
-  const struct known_model *m = find(shape);
-  if (!m) return DITMOE_OK;
-  SUPPLY(REC_KIND, kind, m->kind);
-  SUPPLY(REC_HEADS, heads, m->heads);
-  SUPPLY(REC_OBJECTIVE, objective, m->objective);
-  SUPPLY(REC_LATENT_SCALE, latent_scale, 0.18215);
-  if (m->kind == DIT_PROMOE_TC)
-    SUPPLY(REC_ROUTER_WEIGHT_MODE, router_weight_mode, WEIGHTS_IDENTITY);
-  if (m->top_k && !record_has(record, REC_TOP_K))
-    TRY(record_set_ints(ctx, record, REC_TOP_K, &m->top_k, 1));
+  for (size_t i = 0; shape->num_classes == 1000 && i < sizeof models / sizeof *models; i++) {
+    const struct known_model *m = &models[i];
+    if (!is_kind(m, shape) || m->width != shape->width || m->depth != shape->depth ||
+        (m->experts && m->experts != shape->experts))
+      continue;
+    cJSON *object = NULL;
+    TRY(json_parse(ctx, "known models", m->record, strlen(m->record), &object));
+    enum ditmoe_status status = record_read_json(ctx, record, "known models", object, false);
+    cJSON_Delete(object);
+    return status;
+  }
   return DITMOE_OK;
 }

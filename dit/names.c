@@ -29,17 +29,22 @@ const struct dialect dialects[DIALECTS] = {
                            "proj_out_2"},
 };
 
-const struct moe_names moe_families[MOE_FAMILIES] = {
-    {"blocks.%d.moe.", "gate.weight", "shared_experts.", NULL, DIT_MOE},
-    {"blocks.%d.mlp.", "cluster_centers", "shared_expert.", NULL, DIT_KINDS},
-    {"blocks.%d.mlp.", "gate.weight", "shared_experts.", NULL, DIT_TC},
-    {"blocks.%d.mlp.", "gate_weight", "shared_experts.", "expert_threshold", DIT_DIFFMOE},
-    {"blocks.%d.mlp.", "gate_weight", "shared_experts.", NULL, DIT_EC},
-};
+/* Spellings of the feed-forward parts. */
+static const struct expert_form swiglu = {&expert_swiglu, "gate_proj", "up_proj", "down_proj",
+                                          false};
+static const struct expert_form fc = {&expert_gelu, "fc1", NULL, "fc2", true};
+static const struct expert_form up_down = {&expert_gelu, "up_proj", NULL, "down_proj", true};
+static const struct expert_form net = {&expert_gelu, "net.0.proj", NULL, "net.2", true};
+EXPERT_FORM_ENTRY(swiglu);
+EXPERT_FORM_ENTRY(fc);
+EXPERT_FORM_ENTRY(up_down);
+EXPERT_FORM_ENTRY(net);
 
-const struct expert_form expert_forms[EXPERT_FORMS] = {
-    {&expert_swiglu, "gate_proj", "up_proj", "down_proj", false},
-    {&expert_gelu, "fc1", NULL, "fc2", true},
-    {&expert_gelu, "up_proj", NULL, "down_proj", true},
-    {&expert_gelu, "net.0.proj", NULL, "net.2", true},
-};
+extern const struct expert_form *const forms_begin[] __asm__("__start_ditmoe_expert_forms")
+    __attribute__((visibility("hidden")));
+extern const struct expert_form *const forms_end[] __asm__("__stop_ditmoe_expert_forms")
+    __attribute__((visibility("hidden")));
+
+const struct expert_form *expert_form_at(int index) {
+  return index < forms_end - forms_begin ? forms_begin[index] : NULL;
+}

@@ -19,26 +19,19 @@ struct dialect {
 enum { DIALECT_DIT, DIALECT_FLASH, DIALECT_DIFFUSERS, DIALECTS };
 extern const struct dialect dialects[DIALECTS];
 
-/* A family of mixture layers: prefix under the block, its router and its parts. */
-struct moe_names {
-  const char *prefix; /* "blocks.%d.moe."                              */
-  const char *gate;   /* under the prefix, full name                   */
-  const char *shared; /* prefix of the shared expert                   */
-  const char *second; /* a tensor that tells families of equal gate apart, or NULL */
-  int kind;           /* enum dit_kind; DIT_KINDS: the record must tell */
-};
-
-enum { MOE_FAMILIES = 5 };
-extern const struct moe_names moe_families[MOE_FAMILIES];
-
-/* The forms of an expert or an MLP under its prefix. */
+/* The matrices of an expert or an MLP under its prefix, and what it does with them. */
 struct expert_form {
   const struct expert_kind *kind;
   const char *in, *second, *out; /* second: the up matrix of a SwiGLU, whose gate is `in` */
   bool bias;
 };
 
-enum { EXPERT_FORMS = 4 };
-extern const struct expert_form expert_forms[EXPERT_FORMS];
+/* Makes a form known. */
+#define EXPERT_FORM_ENTRY(form)                                                                    \
+  static const struct expert_form *const entry_##form                                              \
+      __attribute__((section("ditmoe_expert_forms"), used)) = &(form)
+
+/* All that are known; NULL after the last. */
+const struct expert_form *expert_form_at(int index);
 
 #endif

@@ -1,38 +1,30 @@
-/* Packing: the walk that opens a model, with a file in the place of its layers. One layer is in
- * memory at a time; all else is copied from the checkpoint. */
+/* Packing: the table of a model, with a file in the place of its layers. One layer is in memory at
+ * a time; all else is copied from the checkpoint. */
 #include "backend/packed.h"
-#include "dit/weights.h"
+#include "dit/params.h"
 
 #include <stdio.h>
 #include <string.h>
 
 struct packer {
-  struct binder_sink sink;
-  const char *path;
-  struct tensor *layers; /* U8, in the order of the walk; their names are owned */
+  struct exec *ex;
+  struct params *params;
+  struct tensor *layers; /* U8, in the order of the table; their names are owned */
   size_t count;
   bool *in_layers; /* [checkpoint->count] */
   struct packed_output out;
 };
 
-static void mark(const struct packer *p, const struct binder *b, const struct tensor *tensor) {
-  if (tensor) p->in_layers[tensor - b->checkpoint->tensors] = true;
-}
-
-/* The first walk: names and sizes. */
-static enum ditmoe_status list_layer(struct packer *p, struct binder *b,
-                                     const struct linear_names *names,
-                                     const struct linear_source *source) {
-  struct ditmoe_ctx *ctx = b->ex->ctx;
-  const struct linear shape = binder_shape(b, names);
-  const size_t bytes = b->ex->device->ops->packed->bytes(b->ex, &shape);
-  char name[256], *copy;
-  for (int i = 0; i < source->parts; i++) {
-    mark(p, b, source->weight[i]);
-    mark(p, b, source->bias[i]);
-  }
-  if (!bytes) return fail(ctx, DITMOE_NOMEM, "%s: is too large", names->name[0]);
-  snprintf(name, sizeof name, "%s" PACKED_ENDING, names->name[0]);
+/* Names and sizes. */
+static enum ditmoe_status list_layer(struct packer *p, const struct param_group *group) {
+  struct ditmoe_ctx *ctx = p->ex->ctx;
+  const struct linear shape = params_shape(p->params, group, p->ex);
+  const size_t bytes = p->ex->device->ops->packed->bytes(p->ex, &shape);
+  char name[PARAM_NAME], *copy;
+  for (int i = 0; i < group->weights + group->biases; i++)
+    p->in_layers[p->params->row[group->first + (size_t)i].source - p->params->file->tensors] = true;
+  params_packed_name(p->params, group, name);
+  if (!bytes) return fail(ctx, DITMOE_NOMEM, "%s: is too large", name);
   TRY(mem_room(ctx, p->count, sizeof *p->layers, "list of layers", &p->layers));
   TRY(mem_strdup(ctx, name, &copy));
   p->layers[p->count++] = (struct tensor){.name = copy,
@@ -43,22 +35,23 @@ static enum ditmoe_status list_layer(struct packer *p, struct binder *b,
   return DITMOE_OK;
 }
 
-/* The second walk: the layer is made, written and dropped. */
-static enum ditmoe_status put_layer(struct packer *p, struct binder *b,
-                                    const struct linear_source *source) {
+/* The layer is made, written and dropped. */
+static enum ditmoe_status put_layer(struct packer *p, const struct param_group *group) {
+  const struct linear_source source = params_source(p->params, group, p->ex);
   struct linear *made;
-  TRY(b->ex->device->ops->linear_create(b->ex, source, &made));
+  TRY(p->ex->device->ops->linear_create(p->ex, &source, &made));
   packed_put(&p->out, made->data, made->bytes);
-  enum ditmoe_status status = binder_inspect_all(b, source, made->finite);
-  b->ex->device->ops->linear_destroy(b->ex, made);
-  return status;
+  params_inspect(p->params, group, made->finite);
+  p->ex->device->ops->linear_destroy(p->ex, made);
+  return DITMOE_OK;
 }
 
-static enum ditmoe_status take_layer(struct binder_sink *sink, struct binder *b,
-                                     const struct linear_names *names,
-                                     const struct linear_source *source) {
-  struct packer *p = (struct packer *)(void *)sink;
-  return b->create ? put_layer(p, b, source) : list_layer(p, b, names, source);
+static enum ditmoe_status for_layers(struct packer *p,
+                                     enum ditmoe_status (*call)(struct packer *p,
+                                                                const struct param_group *group)) {
+  for (size_t i = 0; i < p->params->group_count; i++)
+    if (param_group_packs(&p->params->group[i])) TRY(call(p, &p->params->group[i]));
+  return DITMOE_OK;
 }
 
 /* Names of the tensors that are not finite, each followed by a newline; mem_free it. */
@@ -79,18 +72,16 @@ static enum ditmoe_status list_suspects(struct ditmoe_ctx *ctx,
   return DITMOE_OK;
 }
 
-/* Between the walks: the header. */
-static enum ditmoe_status begin(struct binder_sink *sink, struct binder *b) {
-  struct packer *p = (struct packer *)(void *)sink;
-  struct ditmoe_ctx *ctx = b->ex->ctx;
+static enum ditmoe_status begin(struct packer *p, const struct dit_record *r, const char *path) {
+  struct ditmoe_ctx *ctx = p->ex->ctx;
+  const struct ditmoe_checkpoint *checkpoint = p->params->file;
   char layout[LAYOUT_SIZE], *record = NULL, *suspects = NULL;
   enum ditmoe_status status;
-  b->ex->device->ops->packed->layout(b->ex, layout);
-  TRY_DONE(record_write_json(ctx, &b->model->config.record, &record));
-  TRY_DONE(list_suspects(ctx, b->checkpoint, &suspects));
-  const struct packed_texts texts = {record, layout, b->ex->device->tier, suspects};
-  status =
-      packed_begin(ctx, p->path, b->checkpoint, &texts, p->layers, p->count, p->in_layers, &p->out);
+  p->ex->device->ops->packed->layout(p->ex, layout);
+  TRY_DONE(record_write_json(ctx, r, &record));
+  TRY_DONE(list_suspects(ctx, checkpoint, &suspects));
+  const struct packed_texts texts = {record, layout, p->ex->device->tier, suspects};
+  status = packed_begin(ctx, path, checkpoint, &texts, p->layers, p->count, p->in_layers, &p->out);
 done:
   mem_free(ctx, record);
   mem_free(ctx, suspects);
@@ -111,15 +102,17 @@ static enum ditmoe_status check(const struct exec *ex, const struct ditmoe_check
 enum ditmoe_status dit_pack(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, const char *path) {
   struct ditmoe_ctx *ctx = ex->ctx;
-  struct packer p = {.sink = {begin, take_layer}, .path = path};
+  struct packer p = {.ex = ex};
   struct dit *model = NULL;
   enum ditmoe_status status;
   TRY(check(ex, checkpoint));
   TRY(mem_zalloc(ctx, checkpoint->count, sizeof *p.in_layers, "list of tensors", &p.in_layers));
   TRY_DONE(mem_zalloc(ctx, 1, sizeof *model, "model", &model));
-  struct binder b = {.ex = ex, .checkpoint = checkpoint, .sink = &p.sink, .model = model};
-  TRY_DONE(config_infer(ctx, &model->config, checkpoint, record));
-  TRY_DONE(weights_bind(&b));
+  TRY_DONE(dit_params(ex, model, checkpoint, NULL, record));
+  p.params = &model->params;
+  TRY_DONE(for_layers(&p, list_layer));
+  TRY_DONE(begin(&p, &model->config.record, path));
+  TRY_DONE(for_layers(&p, put_layer));
   status = packed_finish(ctx, &p.out);
 done:
   packed_abandon(ctx, &p.out);

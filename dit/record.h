@@ -7,16 +7,6 @@
 #include "io/json.h"
 #include "router/router.h"
 
-enum dit_kind {
-  DIT_MOE,
-  DIT_PROMOE_TC,
-  DIT_PROMOE_EC,
-  DIT_TC,
-  DIT_EC,
-  DIT_DIFFMOE,
-  DIT_DENSE,
-  DIT_KINDS
-};
 enum dit_objective { OBJECTIVE_DDPM, OBJECTIVE_RF };
 
 /* Per-layer integers: one value for all layers, or one for each. */
@@ -38,11 +28,8 @@ enum record_field {
   REC_QK_NORM_EPS,
   REC_QK_HALF,
   REC_CFG_CHANNELS,
-  REC_UNCOND_LABEL,
   REC_NULL_LABEL,
   REC_CLASSES_USED,
-  REC_ROUTER_WEIGHT_MODE,
-  REC_CAPACITY,
   REC_ZERO_EXPERTS,
   REC_COPY_EXPERTS,
   REC_SHIFT,
@@ -53,9 +40,15 @@ enum record_field {
   REC_FIELDS
 };
 
+/* The value of a member that a router defines. */
+struct router_value {
+  const struct router_key *key;
+  double value;
+};
+
 struct dit_record {
   uint32_t set; /* bit f: field f has a value */
-  int kind;     /* enum dit_kind              */
+  const struct mixture *kind;
   int heads;
   struct layer_ints top_k;
   int objective; /* enum dit_objective         */
@@ -65,28 +58,27 @@ struct dit_record {
   double norm_eps, norm2_eps, qk_norm_eps;
   int qk_half;      /* q and k are rounded to float16 before attention */
   int cfg_channels; /* 0: all */
-  int uncond_label, null_label, classes_used;
-  int router_weight_mode; /* enum router_weights */
-  double capacity;
+  int null_label, classes_used;
   struct layer_ints zero_experts, copy_experts;
   double shift;
   double latent_scale, latent_shift;
   int class_count;
   char **class_names;
   char *vae; /* path of the decoder, relative to the model */
+  struct router_value *own;
+  int own_count;
 };
 
 static inline bool record_has(const struct dit_record *record, enum record_field field) {
   return record->set >> field & 1;
 }
-const char *dit_kind_name(int kind);
-/* "top_k" for REC_TOP_K: the member of the JSON object. */
-const char *record_name(enum record_field field);
-/* "--top-k" for REC_TOP_K: what a message tells the user to give. */
-const char *record_flag(enum record_field field);
+/* Name, option and meaning of a member. */
+const struct record_key *record_key(enum record_field field);
+/* The value of a router's member, or NULL. */
+const double *record_own(const struct dit_record *record, const char *name);
+enum ditmoe_status record_set_own(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                  const struct router_key *key, double value);
 int layer_int(const struct layer_ints *ints, int layer);
-enum ditmoe_status record_set_ints(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                   enum record_field field, const int *values, int count);
 
 /* Takes from a JSON object the fields that `record` lacks. strict: an unknown member is an error
  * (records of ours); else it is ignored (a config.json of somebody else). A member of the wrong
@@ -94,14 +86,16 @@ enum ditmoe_status record_set_ints(struct ditmoe_ctx *ctx, struct dit_record *re
  * the message. */
 enum ditmoe_status record_read_json(struct ditmoe_ctx *ctx, struct dit_record *record,
                                     const char *origin, const cJSON *object, bool strict);
-/* The record as JSON text; free with mem_free. */
+/* The record as JSON text, of the routers' members, top_k among them, those that its kind has; free
+ * with mem_free. */
 enum ditmoe_status record_write_json(struct ditmoe_ctx *ctx, const struct dit_record *record,
                                      char **text);
 void record_free(struct ditmoe_ctx *ctx, struct dit_record *record);
 
 /* Shapes by which a published model is known. */
 struct known_shape {
-  int kind; /* DIT_KINDS: ProMoE of either kind */
+  const struct mixture *kind; /* NULL: one with the tensors of `family` */
+  const struct mixture *family;
   int width, depth, experts, num_classes;
 };
 /* Fills the missing fields of a published model (heads, top_k, objective, ...). */

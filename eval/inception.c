@@ -12,7 +12,7 @@
  * comes first here, since it leaves the mean fewer channels and has siblings to join. Its sums stay
  * in f32, and relu comes after the mean. */
 #include "eval/network.h"
-#include "layers/parts.h"
+#include "params/params.h"
 
 enum {
   SIDE = 299,
@@ -160,9 +160,9 @@ struct layout { /* of a block's images */
 };
 
 struct inception {
-  struct parts parts;
+  struct params params;
   struct conv *conv[CONVS]; /* in the order of the steps */
-  struct linear *fc;
+  const struct linear *fc;
   struct layout layout[BLOCKS];
   int64_t trunk; /* values of the largest output of a block */
 };
@@ -180,38 +180,38 @@ static struct shape step_shape(const struct block *block, const struct step *ste
 
 /* Names the weights of a block and lays out its images; returns the place after its convolutions.
  */
-static struct conv **block_walk(struct conv **conv, struct parts *parts, const struct block *block,
-                                struct layout *layout, struct shape in) {
+static struct conv **block_walk(struct conv **conv, struct params *params,
+                                const struct block *block, struct layout *layout, struct shape in) {
   struct shape at[PLACES] = {[IN] = in};
-  const size_t length = block->name ? parts_enter(parts, "%s.", block->name) : 0;
+  const size_t length = block->name ? params_enter(params, "%s.", block->name) : 0;
   *layout = (struct layout){.in = in};
   for (const struct step *step = block->steps; step < block->steps + block->count; step++) {
     const struct shape from = at[step->from], to = step_shape(block, step, from);
     if (step->form)
-      parts_conv_normalised(parts, conv++, from.channels, to.channels, step->form, NORM_EPS,
-                            step->name);
+      params_conv_normalised(params, conv++, from.channels, to.channels, step->form, NORM_EPS,
+                             step->name);
     at[step->to] = to;
     if (step->to == OUT)
       layout->out = (struct shape){to.side, layout->out.channels + to.channels};
     else if (values(to) > layout->scratch[step->to])
       layout->scratch[step->to] = values(to);
   }
-  parts_leave(parts, length);
+  params_leave(params, length);
   return conv;
 }
 
 static void walk(struct inception *inception) {
-  struct parts *parts = &inception->parts;
+  struct params *params = &inception->params;
   struct conv **conv = inception->conv;
   struct shape shape = {SIDE, 3};
   for (int i = 0; i < BLOCKS; i++) {
     struct layout *layout = &inception->layout[i];
-    conv = block_walk(conv, parts, &blocks[i], layout, shape);
+    conv = block_walk(conv, params, &blocks[i], layout, shape);
     shape = layout->out;
     if (values(shape) > inception->trunk) inception->trunk = values(shape);
   }
-  parts_linear_exact(parts, &inception->fc, POOL, CLASSES, "fc");
-  parts_unused(parts, "fc", "bias", 1, (int64_t[4]){CLASSES});
+  params_matrix(params, &inception->fc, CLASSES, POOL, false, PARAM_EXACT, "fc");
+  params_unused(params, 1, (int64_t[1]){CLASSES}, "fc.bias");
 }
 
 static enum ditmoe_status inception_open(struct exec *ex, struct network *network,
@@ -219,16 +219,17 @@ static enum ditmoe_status inception_open(struct exec *ex, struct network *networ
   struct inception *inception;
   TRY(mem_zalloc(ex->ctx, 1, sizeof *inception, "the feature network", &inception));
   network->weights = inception;
-  inception->parts.ctx = ex->ctx;
+  inception->params = params_begin(ex->ctx, file);
   walk(inception);
-  return parts_load(&inception->parts, ex, file, network->kind->name, &network->weight_bytes);
+  TRY(params_load(&inception->params, ex, network->kind->name));
+  network->weight_bytes = inception->params.weight_bytes;
+  return DITMOE_OK;
 }
 
 static void inception_close(struct exec *ex, struct network *network) {
   struct inception *inception = network->weights;
   if (!inception) return;
-  inception->parts.ctx = ex->ctx;
-  parts_free(&inception->parts, ex);
+  params_free(&inception->params, ex);
   mem_free(ex->ctx, inception);
 }
 

@@ -1,6 +1,6 @@
 /* A checkpoint: named tensors out of a file of any supported format, told apart by content.
  *
- *   checkpoint_open -> sniff -> torch_zip / torch_legacy -> pickle      (PyTorch)
+ *   ditmoe_checkpoint_open -> sniff -> torch_zip / torch_legacy -> pickle      (PyTorch)
  *                            -> safetensors, one or several shards      (also diffusers folders)
  *
  * Nothing in a file is executed, no name in a file becomes a path outside its folder, and no size

@@ -3,7 +3,9 @@
 
 #include "cli/text.h"
 
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char REPLACEMENT[] = "\xEF\xBF\xBD"; /* U+FFFD */
@@ -19,6 +21,15 @@ static void append(struct html *html, const char *bytes, size_t size) {
 }
 
 void html_raw(struct html *html, const char *markup) { append(html, markup, strlen(markup)); }
+
+void html_format(struct html *html, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  char *markup = text_format_list(format, arguments);
+  va_end(arguments);
+  html_raw(html, markup);
+  free(markup);
+}
 
 /* Length of a character of two to four bytes; 0 if it is not well formed, overlong, a surrogate or
  * a control character. */

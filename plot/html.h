@@ -11,6 +11,7 @@ struct html {
 
 /* Markup of ours, as it is. */
 void html_raw(struct html *html, const char *markup);
+void html_format(struct html *html, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Text of anybody's: what could be markup is escaped, control characters and what is not UTF-8
  * become U+FFFD. */
 void html_text(struct html *html, const char *text);

@@ -4,24 +4,81 @@
  * K = max(1, min(int((T / E) * k), T)) best tokens of an image. */
 #include "router/router.h"
 
-/* Cosines [B * T, E] and what they are weighed as. The softmax runs over what competes: the experts
- * of a token, or the tokens of an expert. */
-static void weigh(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
-                  struct router_trace *trace, bool over_tokens) {
+enum weights { WEIGHTS_IDENTITY, WEIGHTS_SIGMOID, WEIGHTS_SOFTMAX };
+
+struct prototype {
+  struct router_layer layer; /* the gate's rows are the prototypes, of norm 1 */
+  int weights;               /* enum weights: what becomes of the cosines     */
+};
+
+static const struct record_choice weights[] = {{"identity", WEIGHTS_IDENTITY},
+                                               {"sigmoid", WEIGHTS_SIGMOID},
+                                               {"softmax", WEIGHTS_SOFTMAX},
+                                               {NULL, 0}};
+
+static const struct router_key keys[] = {
+    {.key = {"router_weight_mode", NULL, "--router-weight-mode", RECORD_CHOICE,
+             offsetof(struct prototype, weights), 1, 0, weights,
+             "what its router makes of the cosines"}},
+    {.key = {"uncond_label", NULL, "--uncond-label", RECORD_INT,
+             offsetof(struct prototype, layer.uncond_label), 0, 1 << 30, NULL, NULL},
+     .null_label = true},
+};
+
+/* With rows of norm 1 a cosine is a product with a unit token. */
+static void params(struct router_layer *layer, struct params *params, const char *gate, int D) {
+  router_gate(layer, params, gate, D, PARAM_UNIT);
+}
+
+/* What step 2 computes; the softmax runs over what competes: the experts of a token, or the tokens
+ * of an expert. */
+struct weighed {
+  float *unit;   /* [B * T, D] tokens of length 1                    */
+  float *cosine; /* [B * T, E]                                       */
+  float *weight; /* [B * T, E] what is made of it, cosine if nothing */
+};
+
+static struct weighed weigh(struct exec *ex, const struct router_layer *layer,
+                            const struct router_input *in, bool over_tokens) {
   const int E = layer->experts;
   const int64_t rows = (int64_t)in->B * in->T;
-  float *unit = be_floats(ex, rows * in->D), *cosine = be_floats(ex, rows * E);
-  float *weight = layer->weights == WEIGHTS_IDENTITY ? cosine : be_floats(ex, rows * E);
-  be_normalize_rows(ex, unit, in->u, rows, in->D);
-  be_linear(ex, cosine, act_f32(unit), layer->gate, rows);
-  if (layer->weights == WEIGHTS_SIGMOID) be_sigmoid(ex, weight, cosine, rows * E);
-  if (layer->weights == WEIGHTS_SOFTMAX && over_tokens)
-    be_softmax_tokens(ex, weight, cosine, in->B, in->T, E);
-  if (layer->weights == WEIGHTS_SOFTMAX && !over_tokens)
-    be_softmax_rows(ex, weight, cosine, rows, E);
-  trace->rows = rows;
-  trace->cosine = cosine;
-  trace->scores = weight;
+  const int mode = ((const struct prototype *)layer)->weights;
+  struct weighed w = {be_floats(ex, rows * in->D), be_floats(ex, rows * E), NULL};
+  w.weight = mode == WEIGHTS_IDENTITY ? w.cosine : be_floats(ex, rows * E);
+  be_normalize_rows(ex, w.unit, in->u, rows, in->D);
+  be_linear(ex, w.cosine, act_f32(w.unit), layer->gate, rows);
+  if (mode == WEIGHTS_SIGMOID) be_sigmoid(ex, w.weight, w.cosine, rows * E);
+  if (mode == WEIGHTS_SOFTMAX && over_tokens)
+    be_softmax_tokens(ex, w.weight, w.cosine, in->B, in->T, E);
+  if (mode == WEIGHTS_SOFTMAX && !over_tokens) be_softmax_rows(ex, w.weight, w.cosine, rows, E);
+  return w;
+}
+
+static void weigh_bwd(struct exec *ex, const struct router_layer *layer,
+                      const struct router_input *in, const struct dispatch *d,
+                      const struct router_grad *grad, float *du, const float *dweight,
+                      bool over_tokens) {
+  const int E = layer->experts;
+  const int64_t rows = (int64_t)in->B * in->T;
+  const int mode = ((const struct prototype *)layer)->weights;
+  const struct weighed w = weigh(ex, layer, in, over_tokens);
+  float *dcosine = be_floats(ex, rows * E), *dunit = be_floats(ex, rows * in->D);
+  be_gates_bwd(ex, dcosine, dweight, d, E); /* the unconditional expert has no score */
+  if (mode == WEIGHTS_SIGMOID) be_sigmoid_bwd(ex, dcosine, dcosine, w.weight, rows * E);
+  if (mode == WEIGHTS_SOFTMAX && over_tokens)
+    be_softmax_tokens_bwd(ex, dcosine, dcosine, w.weight, in->B, in->T, E);
+  if (mode == WEIGHTS_SOFTMAX && !over_tokens)
+    be_softmax_rows_bwd(ex, dcosine, dcosine, w.weight, rows, E);
+  be_linear_bwd_weight(ex, &grad->gate, dcosine, act_f32(w.unit), layer->gate, rows);
+  be_linear_bwd_input(ex, dunit, dcosine, layer->gate, rows);
+  be_normalize_rows_bwd(ex, du, dunit, in->u, rows, in->D);
+}
+
+static void keep_trace(struct router_trace *trace, const struct router_input *in,
+                       const struct weighed *w) {
+  trace->rows = (int64_t)in->B * in->T;
+  trace->cosine = w->cosine;
+  trace->scores = w->weight;
 }
 
 /* Step 1, last: what step 2 chose for images of the null class is replaced. So the operations of a
@@ -32,6 +89,10 @@ static void assign_null(struct exec *ex, const struct router_layer *layer,
     be_assign_label(ex, d, in->labels, layer->uncond_label, layer->uncond_expert, in->B, in->T);
 }
 
+#define PROMOE_NAMES                                                                               \
+  .prefix = "blocks.%d.mlp.", .gate = "cluster_centers", .shared = "shared_expert.",               \
+  .family = "ProMoE", .unknown = "whether ProMoE's tokens choose experts or experts tokens"
+
 /* Token choice. */
 
 static int64_t tokens_assignments(const struct router_layer *layer, const struct router_input *in) {
@@ -41,14 +102,34 @@ static int64_t tokens_assignments(const struct router_layer *layer, const struct
 static void route_tokens(struct exec *ex, const struct router_layer *layer,
                          const struct router_input *in, struct dispatch *d,
                          struct router_trace *trace) {
-  weigh(ex, layer, in, trace, false);
+  const struct weighed w = weigh(ex, layer, in, false);
+  keep_trace(trace, in, &w);
   be_assign_topk(ex, d, trace->scores, trace->rows, layer->experts, router_top_k(layer, in),
                  router_skip(layer, in));
   assign_null(ex, layer, in, d);
 }
 
-const struct router router_prototype_tokens = {"prototype-token-choice", false, true,
-                                               tokens_assignments, route_tokens};
+static void tokens_bwd(struct exec *ex, const struct router_layer *layer,
+                       const struct router_input *in, const struct dispatch *d,
+                       const struct router_grad *grad, float *du, const float *dweight) {
+  weigh_bwd(ex, layer, in, d, grad, du, dweight, false);
+}
+
+static const struct router token_choice = {.name = "prototype-token-choice",
+                                           .size = sizeof(struct prototype),
+                                           .token_choice = true,
+                                           .needs_top_k = true,
+                                           .unconditional = true,
+                                           .keys = keys,
+                                           .key_count = sizeof keys / sizeof *keys,
+                                           .params = params,
+                                           .assignments = tokens_assignments,
+                                           .route = route_tokens,
+                                           .bwd = tokens_bwd};
+
+static const struct mixture promoe_tc = {
+    .kind = "promoe-tc", .alias = "ProMoE token choice", .router = &token_choice, PROMOE_NAMES};
+MIXTURE_ENTRY(promoe_tc);
 
 /* Expert choice. */
 
@@ -73,11 +154,30 @@ static int64_t experts_assignments(const struct router_layer *layer,
 static void route_experts(struct exec *ex, const struct router_layer *layer,
                           const struct router_input *in, struct dispatch *d,
                           struct router_trace *trace) {
-  weigh(ex, layer, in, trace, true);
+  const struct weighed w = weigh(ex, layer, in, true);
+  keep_trace(trace, in, &w);
   be_assign_tokens(ex, d, trace->scores, in->B, in->T, layer->experts, tokens_per_expert(layer, in),
                    stride(layer, in));
   assign_null(ex, layer, in, d);
 }
 
-const struct router router_prototype_experts = {"prototype-expert-choice", false, false,
-                                                experts_assignments, route_experts};
+static void experts_bwd(struct exec *ex, const struct router_layer *layer,
+                        const struct router_input *in, const struct dispatch *d,
+                        const struct router_grad *grad, float *du, const float *dweight) {
+  weigh_bwd(ex, layer, in, d, grad, du, dweight, true);
+}
+
+static const struct router expert_choice = {.name = "prototype-expert-choice",
+                                            .size = sizeof(struct prototype),
+                                            .needs_top_k = true,
+                                            .unconditional = true,
+                                            .keys = keys,
+                                            .key_count = sizeof keys / sizeof *keys,
+                                            .params = params,
+                                            .assignments = experts_assignments,
+                                            .route = route_experts,
+                                            .bwd = experts_bwd};
+
+static const struct mixture promoe_ec = {
+    .kind = "promoe-ec", .alias = "ProMoE expert choice", .router = &expert_choice, PROMOE_NAMES};
+MIXTURE_ENTRY(promoe_ec);

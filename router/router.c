@@ -1,25 +1,14 @@
-/* The table of routers. */
+/* What several routers do. */
 #include "router/router.h"
 
-#include <string.h>
-
-extern const struct router router_softmax_topk, router_expert_choice, router_diffmoe,
-    router_prototype_tokens, router_prototype_experts;
-
-static const struct router *const routers[] = {
-    &router_softmax_topk,     &router_expert_choice,     &router_diffmoe,
-    &router_prototype_tokens, &router_prototype_experts,
-};
-
-const struct router *router_at(int index) {
-  size_t count = sizeof routers / sizeof *routers;
-  return index >= 0 && (size_t)index < count ? routers[index] : NULL;
+void router_gate(struct router_layer *layer, struct params *params, const char *name, int D,
+                 uint32_t flags) {
+  params_matrix(params, &layer->gate, layer->experts, D, false,
+                flags | PARAM_EXACT | PARAM_BARE | PARAM_PLAIN, name);
 }
 
-const struct router *router_find(const char *name) {
-  for (int i = 0; router_at(i); i++)
-    if (strcmp(router_at(i)->name, name) == 0) return router_at(i);
-  return NULL;
+void router_gate_alone(struct router_layer *layer, struct params *params, const char *gate, int D) {
+  router_gate(layer, params, gate, D, 0);
 }
 
 int router_skip(const struct router_layer *layer, const struct router_input *in) {
@@ -42,4 +31,17 @@ float *router_softmax_scores(struct exec *ex, const struct router_layer *layer,
   trace->rows = tokens;
   trace->scores = scores;
   return scores;
+}
+
+void router_softmax_bwd(struct exec *ex, const struct router_layer *layer,
+                        const struct router_input *in, const struct dispatch *d,
+                        const struct router_grad *grad, float *du, const float *dweight) {
+  const int64_t tokens = (int64_t)in->B * in->T;
+  struct router_trace trace = {0};
+  const float *scores = router_softmax_scores(ex, layer, in, &trace);
+  float *dscores = be_floats(ex, tokens * layer->experts);
+  be_gates_bwd(ex, dscores, dweight, d, layer->experts);
+  be_softmax_rows_bwd(ex, dscores, dscores, scores, tokens, layer->experts);
+  be_linear_bwd_weight(ex, &grad->gate, dscores, act_f32(in->u), layer->gate, tokens);
+  be_linear_bwd_input(ex, du, dscores, layer->gate, tokens);
 }

@@ -14,4 +14,26 @@ static void route(struct exec *ex, const struct router_layer *layer, const struc
                  router_skip(layer, in));
 }
 
-const struct router router_softmax_topk = {"softmax-topk", false, true, assignments, route};
+static const struct router softmax_topk = {.name = "softmax-topk",
+                                           .size = sizeof(struct router_layer),
+                                           .token_choice = true,
+                                           .needs_top_k = true,
+                                           .params = router_gate_alone,
+                                           .assignments = assignments,
+                                           .route = route,
+                                           .bwd = router_softmax_bwd};
+
+static const struct mixture dit_moe = {.kind = "dit-moe",
+                                       .router = &softmax_topk,
+                                       .prefix = "blocks.%d.moe.",
+                                       .gate = "gate.weight",
+                                       .shared = "shared_experts.",
+                                       .unit_time = true};
+MIXTURE_ENTRY(dit_moe);
+
+static const struct mixture tc_dit = {.kind = "tc-dit",
+                                      .router = &softmax_topk,
+                                      .prefix = "blocks.%d.mlp.",
+                                      .gate = "gate.weight",
+                                      .shared = "shared_experts."};
+MIXTURE_ENTRY(tc_dit);

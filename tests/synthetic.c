@@ -199,9 +199,9 @@ void model_predict(struct opened *opened, float *out, int first, int B, uint32_t
                                                : (first + i) % c->record.classes_used;
   }
   const struct dit_input in = {.x = x, .time = time, .labels = labels, .B = B, .routing = routing};
-  assert_ok(test_ctx(),
+  assert_ok(opened->ex.ctx,
             exec_reserve(&opened->ex, dit_predict_bytes(&opened->ex, opened->model, B)));
-  assert_ok(test_ctx(), dit_predict(&opened->ex, opened->model, out, &in));
+  assert_ok(opened->ex.ctx, dit_predict(&opened->ex, opened->model, out, &in));
   free(x);
   free(time);
   free(labels);

@@ -283,7 +283,7 @@ static void signals_end_the_run_cleanly(void **state) {
                  "! ls -A d | grep -q tmp");
   }
   fresh_folder(state);
-  assert_exit(run_and_signal(SIGINT, 1500, 10, LONG "-n 64 -b 64 -o d/"), 128 + SIGINT, "");
+  assert_exit(run_and_signal(SIGINT, 1500, 500, LONG "-n 64 -b 64 -o d/"), 128 + SIGINT, "");
 }
 
 static void classes_are_found(void **state) {

@@ -1,6 +1,7 @@
 /* The model as a whole, on synthetic checkpoints: layers that differ, the promises about bits,
  * planted experts. */
 #include "base/system.h"
+#include "dit/acts.h"
 #include "support.h"
 #include "synthetic.h"
 
@@ -52,11 +53,11 @@ static void test_uneven_layers(void **state) {
   model_open(&opened, temporary_path("synthetic.safetensors"), "ref", NULL, "f32", 1);
   const struct dit_moe *moe = opened.model->blocks[1].moe;
   assert_int_equal(moe->bank.count, 10);
-  assert_int_equal(moe->router.top_k, 4);
+  assert_int_equal(moe->router->top_k, 4);
   assert_int_equal(moe->bank.hidden, 17 + 6 * 9);
   assert_ptr_equal(moe->bank.expert[7].kind, &expert_zero);
   assert_ptr_equal(moe->bank.expert[9].kind, &expert_copy);
-  assert_int_equal(opened.model->blocks[2].moe->router.top_k, 1);
+  assert_int_equal(opened.model->blocks[2].moe->router->top_k, 1);
   model_close(&opened);
   free(ref);
   free(cpu);
@@ -276,10 +277,13 @@ static void test_zero_gate(void **state) {
   const int32_t label = 0;
   const struct dit_input in = {.labels = &label, .B = 1, .tap = &tap};
   assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, 1)));
-  struct act acts = be_narrowed(&o.ex, DT_F32, u, T * D);
-  moe_forward(&o.ex, o.model, 0, y, u, &in);
+  struct dit_block_acts acts = {0};
+  dit_block_carve(&o.ex, o.model, 0, &acts, &in, false);
+  memcpy(acts.u2_exact, u, (size_t)(T * D) * sizeof *u);
+  acts.ffn = y;
+  moe_forward(&o.ex, o.model, 0, &acts, &in);
   for (int e = 0; e < 2; e++) {
-    ffn_forward(&o.ex, &o.model->blocks[0].moe->bank.expert[e], one, acts, T);
+    ffn_forward(&o.ex, &o.model->blocks[0].moe->bank.expert[e], one, acts.h, act_f32(u), T);
     for (int i = 0; i < T * D; i++) mean[i] += (double)one[i] / 2;
   }
   assert_ok(test_ctx(), o.ex.status);

@@ -50,9 +50,10 @@ enum {
   VARIANTS = sizeof variants / sizeof *variants
 };
 
-/* Of the table's slots 19 are no operations and 4 are gradients; norm_modulate_exact, narrow_tiny,
- * attention_sharp, moe, conv2d_3x3 and conv2d_3x3_relu are no slots. */
-_Static_assert(sizeof(struct backend_ops) / sizeof(void *) == OPERATIONS - 6 + 19 + 4,
+/* Of the table's slots 19 are no operations; gradients are tested elsewhere; norm_modulate_exact,
+ * narrow_tiny, attention_sharp, moe, conv2d_3x3 and conv2d_3x3_relu are no slots. */
+_Static_assert((sizeof(struct backend_ops) - sizeof(struct gradient_ops)) / sizeof(void *) ==
+                   OPERATIONS - 6 + 19,
                "an operation of the table is missing in tolerance.def");
 
 struct job {
@@ -119,15 +120,15 @@ static bool has_items(const struct trial *t) {
   return items;
 }
 
-/* Runs items begin .. begin + count - 1 and compares them with `reference`; true if all is well. */
-static bool compare(const struct job *job, int index, struct exec *ex, int64_t begin, int64_t count,
-                    const struct trial *reference, double limit, const char *what) {
-  struct trial t;
-  trial_begin(&t, ex, &cases[index].shape, begin, count);
-  job->operation->run(&t);
-  bool intact = trial_finish(&t);
-  double error = trial_error(&t, reference, begin, limit);
-  trial_free(&t);
+/* Runs a trial and compares its items with those of `reference`; true if all is well. */
+static bool check(const struct job *job, int index, struct trial *t, const struct trial *reference,
+                  double limit, const char *what) {
+  struct exec *ex = t->ex;
+  const int64_t begin = t->begin, count = t->count;
+  job->operation->run(t);
+  bool intact = trial_finish(t);
+  double error = trial_error(t, reference, begin, limit);
+  trial_free(t);
   if (!intact) what = "nothing written around a result";
   bool good = intact && error <= limit && ex->status == DITMOE_OK;
   if (!good)
@@ -138,6 +139,23 @@ static bool compare(const struct job *job, int index, struct exec *ex, int64_t b
   if (ex->status != DITMOE_OK) print_error("  %s\n", ex->ctx->error);
   exec_clear(ex);
   return good;
+}
+
+static bool compare(const struct job *job, int index, struct exec *ex, int64_t begin, int64_t count,
+                    const struct trial *reference, double limit, const char *what) {
+  struct trial t;
+  trial_begin(&t, ex, &cases[index].shape, begin, count);
+  return check(job, index, &t, reference, limit, what);
+}
+
+/* Weights of 16 bits, in the format that they are kept in, are what they are in f32. */
+static bool compare_formats(const struct job *job, int index, struct exec *ex,
+                            const struct trial *whole) {
+  struct trial t;
+  if (cases[index].shape.dtype == DT_F32) return true;
+  trial_begin(&t, ex, &cases[index].shape, 0, cases[index].shape.N);
+  t.widened = true;
+  return check(job, index, &t, whole, 0, "the same bits with weights widened to f32");
 }
 
 /* Parts of a batch of N: the ends, an inner pair, all but one, an odd number in the middle, and as
@@ -171,6 +189,7 @@ static bool run_case(const struct job *job, int index, struct exec *ref, struct 
   trial_finish(&whole);
   for (int i = 1; i < 3 && ex[i].device->threads > 1; i++)
     good = compare(job, index, &ex[i], 0, N, &whole, 0, "the same bits with more threads") && good;
+  good = compare_formats(job, index, &ex[0], &whole) && good;
   if (has_items(&whole)) good = compare_parts(job, index, &ex[0], &whole) && good;
   trial_free(&whole);
   return good;

@@ -65,8 +65,8 @@ static void assert_same_model(const char *plain, const char *packed, const char 
   load(&a, plain, tier, dtype, record);
   load(&b, packed, tier, dtype, NULL);
   const struct dit *x = a.opened.model, *y = b.opened.model;
-  assert_int_equal(x->parameters, y->parameters);
-  assert_int_equal(x->weight_bytes, y->weight_bytes);
+  assert_int_equal(x->params.parameters, y->params.parameters);
+  assert_int_equal(x->params.weight_bytes, y->params.weight_bytes);
   float *expected = predict(&a, &count), *found = predict(&b, &other);
   assert_int_equal(count, other);
   assert_memory_equal(expected, found, count * sizeof *found);
@@ -176,8 +176,8 @@ static void test_other_tier(void **state) {
     assert_fails(ctx, DITMOE_MISMATCH, packed, ditmoe_model_open(ctx, packed, &avx2, &model));
     assert_fails(
         ctx, DITMOE_MISMATCH,
-        "packed for tier generic (cpu-1 bf16 8 4 2 2 256, f32 8 4 1 1 256), this run is of "
-        "backend cpu, tier avx2 (cpu-1 bf16 16 8 2 2 256, f32 16 8 1 1 256); pack it "
+        "packed for tier generic (cpu-2 bf16 8 4 2 2 256, f32 8 4 1 1 256), this run is of "
+        "backend cpu, tier avx2 (cpu-2 bf16 16 8 2 2 256, f32 16 8 1 1 256); pack it "
         "again",
         ditmoe_model_open(ctx, packed, &avx2, &model));
   }
@@ -250,7 +250,7 @@ static void test_edited(void **state) {
       {PACKED_TENSORS, NULL, METADATA, DITMOE_FORMAT, "without ditmoe.tensors"},
       {PACKED_TIER, NULL, METADATA, DITMOE_FORMAT, "without ditmoe.tier"},
       {PACKED_LAYOUT, "", METADATA, DITMOE_MISMATCH, "packed for tier"},
-      {PACKED_LAYOUT, "cpu-1 bf16\n\x1b[31m 32", METADATA, DITMOE_MISMATCH, "packed for tier"},
+      {PACKED_LAYOUT, "cpu-2 bf16\n\x1b[31m 32", METADATA, DITMOE_MISMATCH, "packed for tier"},
       {PACKED_LAYOUT, NULL, METADATA, DITMOE_MISMATCH, "not a diffusion transformer"},
       {PACKED_TENSORS, "", METADATA, DITMOE_FORMAT, "bad list of tensors"},
       {PACKED_TENSORS, "{}", METADATA, DITMOE_MISMATCH, "no tensors"},
@@ -361,16 +361,19 @@ static void test_suspects(void **state) {
   pack_file(temporary_path("plain.safetensors"), temporary_path("packed"), NULL, "bf16", 2);
   load(&plain, temporary_path("plain.safetensors"), NULL, "bf16", NULL);
   load(&packed, temporary_path("packed"), NULL, "bf16", NULL);
-  const struct dit *a = plain.opened.model, *b = packed.opened.model;
-  assert_int_equal(a->suspect_count, 4);
-  assert_int_equal(b->suspect_count, 4);
-  for (size_t i = 0; i < a->suspect_count; i++) {
-    assert_string_equal(a->suspects[i].name, b->suspects[i].name);
-    assert_int_equal(a->suspects[i].layer, b->suspects[i].layer);
-    assert_int_equal(a->suspects[i].expert, b->suspects[i].expert);
+  const struct params *a = &plain.opened.model->params, *b = &packed.opened.model->params;
+  int suspects = 0;
+  assert_int_equal(a->count, b->count);
+  for (size_t i = 0; i < a->count; i++) {
+    assert_string_equal(a->row[i].name, b->row[i].name);
+    assert_int_equal(a->row[i].suspect, b->row[i].suspect);
+    suspects += a->row[i].suspect;
+    if (strcmp(a->row[i].name, "blocks.1.mlp.experts.2.up_proj.weight") != 0) continue;
+    assert_true(a->row[i].suspect);
+    assert_int_equal(a->row[i].layer, 1);
+    assert_int_equal(a->row[i].expert, 2);
   }
-  assert_string_equal(a->suspects[3].name, "blocks.1.mlp.experts.2.up_proj.weight");
-  assert_int_equal(a->suspects[3].expert, 2);
+  assert_int_equal(suspects, 4);
   assert_non_null(strstr(test_warning(), "packed: tensor blocks.1.mlp.experts.2.up_proj.weight"));
   unload(&plain);
   unload(&packed);
@@ -405,7 +408,7 @@ static void test_allocations(void **state) {
 static void test_programs(void **state) {
   (void)state;
   assert_exit(run("@convert -q @source/assets/default/model.pth -o p.st --pack --tier generic "
-                  "--dtype bf16 && @info p.st | grep -q '^packed: cpu-1 bf16 8 4 2 2 256, '"),
+                  "--dtype bf16 && @info p.st | grep -q '^packed: cpu-2 bf16 8 4 2 2 256, '"),
               0, "");
   assert_exit(run("@info p.st | grep -qx 'packed_for: generic' && "
                   "@info p.st | grep -qx 'parameters: 5762320'"),

@@ -1,5 +1,5 @@
 /* Packed weights of the CPU backend, against a lookup that follows the description of the layout
- * (backend/cpu/linear.c) value by value: every tier, type and kind of layer. */
+ * (backend/cpu/panels.c) value by value: every tier, type and kind of layer. */
 #include "backend/cpu/state.h"
 #include "backend/packed.h"
 #include "tests/support.h"
@@ -9,22 +9,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the text of a layout says of a type. */
+/* What the text of a layout says of a type of inputs, and the format of the layer's values. */
 struct layout {
-  char type[8];
   int columns, lanes, group, unit, depth;
+  enum dtype format;
 };
 
 static struct layout layout_of(const struct exec *ex, bool exact) {
   struct layout l;
-  char text[LAYOUT_SIZE];
+  char text[LAYOUT_SIZE], type[8];
   int version;
   ex->device->ops->packed->layout(ex, text);
   const char *at = exact && strchr(text, ',') ? strchr(text, ',') + 2 : strchr(text, ' ') + 1;
   assert_int_equal(sscanf(text, "cpu-%d", &version), 1);
   assert_int_equal(
-      sscanf(at, "%7s %d %d %d %d %d", l.type, &l.columns, &l.lanes, &l.group, &l.unit, &l.depth),
-      6);
+      sscanf(at, "%7s %d %d %d %d %d", type, &l.columns, &l.lanes, &l.group, &l.unit, &l.depth), 6);
+  l.format = strcmp(type, "bf16") == 0 ? DT_BF16 : DT_F32;
   return l;
 }
 
@@ -79,10 +79,12 @@ static const struct tensor *make(struct source *s, int at, enum dtype dtype, int
   return t;
 }
 
-static void make_source(struct source *s, int kind, int in, enum dtype dtype) {
+/* Matrices of a type, the last one of another. */
+static void make_source(struct source *s, int kind, int in, enum dtype dtype, enum dtype last) {
   *s = (struct source){.linear = {.parts = kinds[kind].parts, .paired = kinds[kind].paired}};
   for (int i = 0; i < s->linear.parts; i++) {
-    s->linear.weight[i] = make(s, i, dtype, 2, kinds[kind].out[i], in);
+    enum dtype own = i + 1 < s->linear.parts ? dtype : last;
+    s->linear.weight[i] = make(s, i, own, 2, kinds[kind].out[i], in);
     if (kinds[kind].bias) s->linear.bias[i] = make(s, 3 + i, dtype, 1, kinds[kind].out[i], 1);
   }
 }
@@ -95,10 +97,11 @@ static void free_source(struct source *s) {
 static uint32_t bits_of(const struct layout *l, float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
-  return strcmp(l->type, "bf16") == 0 ? bf16_from_f32(value) : bits;
+  if (l->format == DT_F16) return f16_from_f32(value);
+  return l->format == DT_BF16 ? bf16_from_f32(value) : bits;
 }
 
-static size_t size_of(const struct layout *l) { return strcmp(l->type, "bf16") == 0 ? 2 : 4; }
+static size_t size_of(const struct layout *l) { return dtype_size(l->format); }
 
 static uint32_t stored(const struct layout *l, const void *data, int64_t at) {
   uint32_t bits = 0;
@@ -185,16 +188,42 @@ static bool start(struct exec *ex, const char *tier, const char *dtype) {
   return true;
 }
 
-static void check_source(struct exec *ex, int kind, int in, enum dtype dtype, bool exact) {
+/* Made again of other values, f32 that are rounded where they are kept in 16 bits. */
+static void check_update(struct exec *ex, const struct layout *l, int kind, struct linear *w) {
+  struct source s;
+  const int64_t total = (int64_t)w->out << w->paired;
+  float *weight = malloc((size_t)(total * w->in) * sizeof *weight);
+  float *bias = malloc((size_t)total * sizeof *bias);
+  assert_non_null(weight);
+  assert_non_null(bias);
+  make_source(&s, kind, w->in, DT_F32, DT_F32);
+  linear_source_read(&s.linear, weight, bias);
+  be_linear_update(ex, w, weight, kinds[kind].bias ? bias : NULL);
+  assert_ok(ex->ctx, ex->status);
+  check_layer(ex, l, &s, w);
+  weight[0] = NAN;
+  be_linear_update(ex, w, weight, bias);
+  assert_false(w->finite);
+  free_source(&s);
+  free(weight);
+  free(bias);
+}
+
+static void check_source(struct exec *ex, int kind, int in, enum dtype dtype, enum dtype last,
+                         bool exact) {
   struct source s;
   struct linear *w;
-  const struct layout l = layout_of(ex, exact);
-  make_source(&s, kind, in, dtype);
+  struct layout l = layout_of(ex, exact);
+  const bool one = dtype == last || kinds[kind].parts == 1;
+  if (l.format == DT_F32 && one && dtype_size(last) == 2) l.format = last;
+  make_source(&s, kind, in, dtype, last);
   s.linear.input = exact ? DT_F32 : ex->compute;
   assert_ok(ex->ctx, ex->device->ops->linear_create(ex, &s.linear, &w));
   assert_int_equal(w->in, in);
   assert_true(w->finite);
+  assert_int_equal(w->format, l.format);
   check_layer(ex, &l, &s, w);
+  check_update(ex, &l, kind, w);
   ex->device->ops->linear_destroy(ex, w);
   free_source(&s);
 }
@@ -208,7 +237,9 @@ static void test_panels(void **state) {
     if (!start(&ex, tiers[t / 2], t % 2 ? "bf16" : "f32")) continue;
     for (int kind = 0; kind < KINDS; kind++)
       for (int i = 0; i < 5; i++)
-        for (int d = 0; d < 4; d++) check_source(&ex, kind, inputs[i], types[d], i % 2);
+        for (int d = 0; d < 4; d++)
+          for (int last = kind == 3 || kind == 5 ? 0 : d; last <= d; last++)
+            check_source(&ex, kind, inputs[i], types[d], types[last], i % 2);
     exec_close(&ex);
   }
 }
@@ -226,7 +257,7 @@ static void test_finite(void **state) {
     for (int at = 0; at < 4; at++) { /* first and last weight, a row's end, last bias */
       struct source s;
       struct linear *w;
-      make_source(&s, 5, 71, dtype);
+      make_source(&s, 5, 71, dtype, dtype);
       s.linear.input = ex.compute;
       const int64_t index[4] = {0, 33 * 71 - 1, 70, 32};
       put_value(s.memory[at == 3 ? 4 : 1] + 1 + (size_t)index[at] * dtype_size(dtype), dtype,
@@ -251,6 +282,7 @@ static void test_adopted(void **state) {
     if (!start(&ex, tiers[t / 2], t % 2 ? "bf16" : "f32")) continue;
     const struct packed_ops *ops = ex.device->ops->packed;
     shape.input = ex.compute;
+    shape.format = ex.compute == DT_BF16 ? DT_BF16 : DT_F16;
     const size_t bytes = ops->bytes(&ex, &shape);
     uint8_t *memory = aligned_alloc(PACKED_ALIGN, bytes + PACKED_ALIGN);
     assert_non_null(memory);
@@ -258,6 +290,9 @@ static void test_adopted(void **state) {
     struct tensor stored = {"layer.packed", DT_U8, 1, {0}, (int64_t)bytes, memory};
     assert_ok(ex.ctx, ops->adopt(&ex, &shape, &stored, &w));
     assert_ptr_equal(w->data, memory);
+    be_linear_update(&ex, w, NULL, NULL);
+    assert_fails(ex.ctx, DITMOE_FAILED, "packed", ex.status);
+    exec_clear(&ex);
     ex.device->ops->linear_destroy(&ex, w);
     for (int wrong = 0; wrong < 4; wrong++) {
       struct tensor other = stored;

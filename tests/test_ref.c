@@ -75,10 +75,14 @@ static void test_softmax(void **state) {
 
 static void test_attention(void **state) {
   /* [T 2][q, k, v][H 2][d 1]: logits of head 0: (0, 1), (0, 0); of head 1 all equal. */
-  float qkv[12] = {1, 0, 0, 5, 10, 1, 0, 0, 1, 5, 20, 3}, o[4];
+  float qkv[12] = {1, 0, 0, 5, 10, 1, 0, 0, 1, 5, 20, 3}, o[4], lse[4];
   double p = 0.7310585786300049;
-  be_attention(*state, act_f32(o), qkv, 1, 2, 2, 1);
+  be_attention(*state, act_f32(o), lse, qkv, 1, 2, 2, 1);
   assert_near(o, (double[]){10 + 10 * p, 2, 15, 2}, 4, 1e-5);
+  assert_near(
+      lse,
+      (double[]){1.3132616875182228, 0.6931471805599453, 0.6931471805599453, 0.6931471805599453}, 4,
+      1e-6);
 }
 
 static void test_patches(void **state) {

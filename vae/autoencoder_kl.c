@@ -44,65 +44,66 @@ static int up_channels(const struct kl_config *config, int i) {
   return config->channels[config->levels - 1 - i];
 }
 
-static void resblocks_walk(struct resblock *block, struct parts *parts, int in, int out, int count,
-                           int groups) {
+static void resblocks_walk(struct resblock *block, struct params *params, int in, int out,
+                           int count, int groups) {
   for (int r = 0; r < count; r++) {
-    const size_t length = parts_enter(parts, "resnets.%d.", r);
-    resblock_walk(&block[r], parts, r ? out : in, out, groups);
-    parts_leave(parts, length);
+    const size_t length = params_enter(params, "resnets.%d.", r);
+    resblock_walk(&block[r], params, r ? out : in, out, groups);
+    params_leave(params, length);
   }
 }
 
-static void mid_walk(struct mid *mid, struct parts *parts, const struct kl_config *config,
+static void mid_walk(struct mid *mid, struct params *params, const struct kl_config *config,
                      bool old_names) {
   const int C = deepest(config);
-  const size_t length = parts_enter(parts, "mid_block.");
-  resblocks_walk(mid->block, parts, C, C, 2, config->groups);
-  parts_enter(parts, "attentions.0.");
-  if (config->attention) attention_walk(&mid->attention, parts, C, config->groups, old_names);
-  parts_leave(parts, length);
+  const size_t length = params_enter(params, "mid_block.");
+  resblocks_walk(mid->block, params, C, C, 2, config->groups);
+  params_enter(params, "attentions.0.");
+  if (config->attention) attention_walk(&mid->attention, params, C, config->groups, old_names);
+  params_leave(params, length);
 }
 
-static void encoder_walk(struct half *half, struct parts *parts, const struct kl_config *config,
+static void encoder_walk(struct half *half, struct params *params, const struct kl_config *config,
                          bool old_names) {
   const int M = 2 * config->latent_channels, last = config->levels - 1;
-  const size_t outside = parts_enter(parts, "encoder.");
-  parts_conv(parts, &half->conv_in, 3, config->channels[0], &conv_3x3, "conv_in");
+  const size_t outside = params_enter(params, "encoder.");
+  params_conv(params, &half->conv_in, 3, config->channels[0], &conv_3x3, "conv_in");
   for (int i = 0; i <= last; i++) {
     struct level *level = &half->level[i];
     const int in = config->channels[i ? i - 1 : 0], out = config->channels[i];
-    const size_t inside = parts_enter(parts, "down_blocks.%d.", i);
+    const size_t inside = params_enter(params, "down_blocks.%d.", i);
     level->channels = out;
-    resblocks_walk(level->block, parts, in, out, config->layers, config->groups);
-    if (i < last) parts_conv(parts, &level->resample, out, out, &conv_halve, "downsamplers.0.conv");
-    parts_leave(parts, inside);
+    resblocks_walk(level->block, params, in, out, config->layers, config->groups);
+    if (i < last)
+      params_conv(params, &level->resample, out, out, &conv_halve, "downsamplers.0.conv");
+    params_leave(params, inside);
   }
-  mid_walk(&half->mid, parts, config, old_names);
-  parts_norm(parts, &half->norm_out, deepest(config), "conv_norm_out");
-  parts_conv(parts, &half->conv_out, deepest(config), M, &conv_3x3, "conv_out");
-  parts_leave(parts, outside);
-  if (config->quant) parts_conv(parts, &half->quant, M, M, &conv_1x1, "quant_conv");
+  mid_walk(&half->mid, params, config, old_names);
+  params_norm(params, &half->norm_out, deepest(config), "conv_norm_out");
+  params_conv(params, &half->conv_out, deepest(config), M, &conv_3x3, "conv_out");
+  params_leave(params, outside);
+  if (config->quant) params_conv(params, &half->quant, M, M, &conv_1x1, "quant_conv");
 }
 
-static void decoder_walk(struct half *half, struct parts *parts, const struct kl_config *config,
+static void decoder_walk(struct half *half, struct params *params, const struct kl_config *config,
                          bool old_names) {
   const int C = config->latent_channels, last = config->levels - 1;
-  if (config->post_quant) parts_conv(parts, &half->quant, C, C, &conv_1x1, "post_quant_conv");
-  const size_t outside = parts_enter(parts, "decoder.");
-  parts_conv(parts, &half->conv_in, C, deepest(config), &conv_3x3, "conv_in");
-  mid_walk(&half->mid, parts, config, old_names);
+  if (config->post_quant) params_conv(params, &half->quant, C, C, &conv_1x1, "post_quant_conv");
+  const size_t outside = params_enter(params, "decoder.");
+  params_conv(params, &half->conv_in, C, deepest(config), &conv_3x3, "conv_in");
+  mid_walk(&half->mid, params, config, old_names);
   for (int i = 0; i <= last; i++) {
     struct level *level = &half->level[i];
     const int in = up_channels(config, i ? i - 1 : 0), out = up_channels(config, i);
-    const size_t inside = parts_enter(parts, "up_blocks.%d.", i);
+    const size_t inside = params_enter(params, "up_blocks.%d.", i);
     level->channels = out;
-    resblocks_walk(level->block, parts, in, out, config->layers + 1, config->groups);
-    if (i < last) parts_conv(parts, &level->resample, out, out, &conv_3x3, "upsamplers.0.conv");
-    parts_leave(parts, inside);
+    resblocks_walk(level->block, params, in, out, config->layers + 1, config->groups);
+    if (i < last) params_conv(params, &level->resample, out, out, &conv_3x3, "upsamplers.0.conv");
+    params_leave(params, inside);
   }
-  parts_norm(parts, &half->norm_out, config->channels[0], "conv_norm_out");
-  parts_conv(parts, &half->conv_out, config->channels[0], 3, &conv_3x3, "conv_out");
-  parts_leave(parts, outside);
+  params_norm(params, &half->norm_out, config->channels[0], "conv_norm_out");
+  params_conv(params, &half->conv_out, config->channels[0], 3, &conv_3x3, "conv_out");
+  params_leave(params, outside);
 }
 
 /* x [height, width, C] in place. */
@@ -270,7 +271,7 @@ static void describe(struct vae *vae, const struct kl_config *config) {
 enum ditmoe_status kl_open(struct exec *ex, struct vae *vae, const char *config_path,
                            const struct ditmoe_checkpoint *file) {
   struct kl_config config;
-  struct parts *parts = &vae->parts[0];
+  struct params *params = &vae->params[0];
   if (has_prefix(file, "decoder.mid.") || has_prefix(file, "encoder.mid.") ||
       has_prefix(file, "first_stage_model."))
     return fail(
@@ -289,13 +290,14 @@ enum ditmoe_status kl_open(struct exec *ex, struct vae *vae, const char *config_
   describe(vae, &config);
   vae->info.can_encode = has_prefix(file, "encoder.");
   vae->info.can_decode = has_prefix(file, "decoder.");
-  *parts = (struct parts){.ctx = ex->ctx};
+  *params = params_begin(ex->ctx, file);
   if (vae->info.can_encode)
-    encoder_walk(&vae->kl->encoder, parts, &config,
+    encoder_walk(&vae->kl->encoder, params, &config,
                  checkpoint_find(file, "encoder.mid_block.attentions.0.query.weight") != NULL);
   if (vae->info.can_decode)
-    decoder_walk(&vae->kl->decoder, parts, &config,
+    decoder_walk(&vae->kl->decoder, params, &config,
                  checkpoint_find(file, "decoder.mid_block.attentions.0.query.weight") != NULL);
-  return parts_load(parts, ex, file, "autoencoder-kl (by its config.json)",
-                    &vae->info.weight_bytes);
+  TRY(params_load(params, ex, "autoencoder-kl (by its config.json)"));
+  vae->info.weight_bytes = params->weight_bytes;
+  return DITMOE_OK;
 }

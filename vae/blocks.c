@@ -26,13 +26,13 @@ void norm_forward(struct exec *ex, struct act y, const float *x, const struct no
   }
 }
 
-void resblock_walk(struct resblock *block, struct parts *parts, int in, int out, int groups) {
+void resblock_walk(struct resblock *block, struct params *params, int in, int out, int groups) {
   *block = (struct resblock){.in = in, .out = out, .groups = groups};
-  parts_norm(parts, &block->norm1, in, "norm1");
-  parts_conv(parts, &block->conv1, in, out, &conv_3x3, "conv1");
-  parts_norm(parts, &block->norm2, out, "norm2");
-  parts_conv(parts, &block->conv2, out, out, &conv_3x3, "conv2");
-  if (in != out) parts_conv(parts, &block->shortcut, in, out, &conv_1x1, "conv_shortcut");
+  params_norm(params, &block->norm1, in, "norm1");
+  params_conv(params, &block->conv1, in, out, &conv_3x3, "conv1");
+  params_norm(params, &block->norm2, out, "norm2");
+  params_conv(params, &block->conv2, out, out, &conv_3x3, "conv2");
+  if (in != out) params_conv(params, &block->shortcut, in, out, &conv_1x1, "conv_shortcut");
 }
 
 void resblock_forward(struct exec *ex, const struct resblock *block, float *y, const float *x,
@@ -67,14 +67,20 @@ void double_forward(struct exec *ex, const struct conv *conv, float *y, const fl
   arena_reset(&ex->arena, mark);
 }
 
-void attention_walk(struct attention_block *block, struct parts *parts, int channels, int groups,
+void attention_walk(struct attention_block *block, struct params *params, int channels, int groups,
                     bool old_names) {
   static const char *const names[2][4] = {{"to_q", "to_k", "to_v", "to_out.0"},
                                           {"query", "key", "value", "proj_attn"}};
+  const char *const *name = names[old_names];
   *block = (struct attention_block){.channels = channels, .groups = groups};
-  parts_norm(parts, &block->norm, channels, "group_norm");
-  parts_linear(parts, &block->qkv, channels, channels, names[old_names], 3);
-  parts_linear(parts, &block->out, channels, channels, names[old_names] + 3, 1);
+  params_norm(params, &block->norm, channels, "group_norm");
+  params_linear(params, &block->qkv,
+                &(struct linear_form){.parts = 3,
+                                      .in = channels,
+                                      .out = {channels, channels, channels},
+                                      .name = {name[0], name[1], name[2]},
+                                      .bias = true});
+  params_matrix(params, &block->out, channels, channels, true, 0, name[3]);
 }
 
 void attention_forward(struct exec *ex, const struct attention_block *block, float *x, int height,
@@ -88,7 +94,7 @@ void attention_forward(struct exec *ex, const struct attention_block *block, flo
 
   norm_forward(ex, a, x, &block->norm, block->groups, height, width, false, NULL);
   be_linear(ex, qkv, a, block->qkv, T);
-  be_attention(ex, o, qkv, 1, T, 1, C);
+  be_attention(ex, o, NULL, qkv, 1, T, 1, C);
   be_linear(ex, y, o, block->out, T);
   be_add(ex, x, x, y, (int64_t)T * C);
   arena_reset(&ex->arena, mark);

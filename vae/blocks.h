@@ -3,7 +3,7 @@
 #ifndef VAE_BLOCKS_H
 #define VAE_BLOCKS_H
 
-#include "layers/parts.h"
+#include "params/params.h"
 
 enum { VAE_GROUPS = 256 }; /* most groups of a norm */
 
@@ -38,7 +38,7 @@ struct resblock {
 };
 enum { RESBLOCK_NORMS = 2, RESBLOCK_CONVS = 2 };
 
-void resblock_walk(struct resblock *block, struct parts *parts, int in, int out, int groups);
+void resblock_walk(struct resblock *block, struct params *params, int in, int out, int groups);
 /* y [height, width, out] of x [height, width, in]; y may be x where in = out. */
 void resblock_forward(struct exec *ex, const struct resblock *block, float *y, const float *x,
                       int height, int width, struct tile *tile);
@@ -51,11 +51,11 @@ void double_forward(struct exec *ex, const struct conv *conv, float *y, const fl
 struct attention_block {
   int channels, groups;
   struct norm norm;
-  struct linear *qkv, *out;
+  const struct linear *qkv, *out;
 };
 
 /* old_names: query, key, value, proj_attn instead of to_q, to_k, to_v, to_out.0. */
-void attention_walk(struct attention_block *block, struct parts *parts, int channels, int groups,
+void attention_walk(struct attention_block *block, struct params *params, int channels, int groups,
                     bool old_names);
 void attention_forward(struct exec *ex, const struct attention_block *block, float *x, int height,
                        int width);

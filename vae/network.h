@@ -35,9 +35,9 @@ struct vae {
   vae_encoder *encode;
   int head_scale, stages, groups; /* groups of each norm */
   struct vae_stage stage[VAE_STAGES];
-  bool log_variance;     /* encode gives mean and log variance */
-  struct parts parts[2]; /* one table per weights file         */
-  struct kl *kl;         /* the layers: one of these           */
+  bool log_variance;       /* encode gives mean and log variance */
+  struct params params[2]; /* one table per weights file         */
+  struct kl *kl;           /* the layers: one of these           */
   struct taesd *taesd;
 };
 

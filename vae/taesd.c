@@ -33,20 +33,20 @@ static const struct layout encoder_layout = {{0, 2, 6, 10}, {1, 3, 7, 11}, {1, 3
 static const struct conv_form conv_plain = {.kernel = {3, 3}, .window = {1, {1, 1}, {1, 1}}};
 static const struct conv_form conv_halve = {.kernel = {3, 3}, .window = {2, {1, 1}, {1, 1}}};
 
-static void chain_walk(struct chain *chain, struct parts *parts, const struct layout *layout,
+static void chain_walk(struct chain *chain, struct params *params, const struct layout *layout,
                        int in, int out, const struct conv_form *resample) {
   char name[16];
   for (int s = 0; s < STEPS; s++) {
     struct step *step = &chain->step[s];
     snprintf(name, sizeof name, "%d", layout->conv[s]);
-    parts_conv(parts, &step->conv, s ? WIDTH : in, WIDTH, s ? resample : &conv_3x3, name);
+    params_conv(params, &step->conv, s ? WIDTH : in, WIDTH, s ? resample : &conv_3x3, name);
     for (int c = 0; c < 3 * layout->blocks[s]; c++) {
       snprintf(name, sizeof name, "%d.conv.%d", layout->first[s] + c / 3, 2 * (c % 3));
-      parts_conv(parts, &step->block[c / 3][c % 3], WIDTH, WIDTH, &conv_3x3, name);
+      params_conv(params, &step->block[c / 3][c % 3], WIDTH, WIDTH, &conv_3x3, name);
     }
   }
   snprintf(name, sizeof name, "%d", layout->out);
-  parts_conv(parts, &chain->out, WIDTH, out, &conv_3x3, name);
+  params_conv(params, &chain->out, WIDTH, out, &conv_3x3, name);
 }
 
 /* x [height, width, WIDTH] in place. */
@@ -169,14 +169,16 @@ enum ditmoe_status taesd_open(struct exec *ex, struct vae *vae,
   describe(vae, C);
   vae->info.can_encode = encoder != NULL;
   vae->info.can_decode = decoder != NULL;
-  for (int i = 0; i < 2; i++) vae->parts[i] = (struct parts){.ctx = ex->ctx};
   if (decoder) {
-    chain_walk(&vae->taesd->decoder, &vae->parts[0], &decoder_layout, C, 3, &conv_plain);
-    TRY(parts_load(&vae->parts[0], ex, decoder, "taesd decoder", &vae->info.weight_bytes));
+    vae->params[0] = params_begin(ex->ctx, decoder);
+    chain_walk(&vae->taesd->decoder, &vae->params[0], &decoder_layout, C, 3, &conv_plain);
+    TRY(params_load(&vae->params[0], ex, "taesd decoder"));
   }
   if (encoder) {
-    chain_walk(&vae->taesd->encoder, &vae->parts[1], &encoder_layout, 3, C, &conv_halve);
-    TRY(parts_load(&vae->parts[1], ex, encoder, "taesd encoder", &vae->info.weight_bytes));
+    vae->params[1] = params_begin(ex->ctx, encoder);
+    chain_walk(&vae->taesd->encoder, &vae->params[1], &encoder_layout, 3, C, &conv_halve);
+    TRY(params_load(&vae->params[1], ex, "taesd encoder"));
   }
+  vae->info.weight_bytes = vae->params[0].weight_bytes + vae->params[1].weight_bytes;
   return DITMOE_OK;
 }

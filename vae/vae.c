@@ -102,7 +102,7 @@ enum ditmoe_status vae_open(struct exec *ex, const char *path, struct vae **out)
 
 void vae_close(struct exec *ex, struct vae *vae) {
   if (!vae) return;
-  for (int i = 0; i < 2; i++) parts_free(&vae->parts[i], ex);
+  for (int i = 0; i < 2; i++) params_free(&vae->params[i], ex);
   mem_free(ex->ctx, vae->kl);
   mem_free(ex->ctx, vae->taesd);
   mem_free(ex->ctx, vae);

@@ -58,6 +58,10 @@ static void attention_f32(struct attention_scratch *s, const struct cpu_kernels 
                     least(columns, count - p * columns), d);
 }
 
+static void write_lse(float *lse, const float *max, const float *sum, int count) {
+  for (int i = 0; i < count; i++) lse[i] = max[i] + logf(sum[i]);
+}
+
 static struct cpu_head head_of(struct act o, const float *qkv, int64_t index, int T, int H, int d) {
   int64_t D = (int64_t)H * d, b = index / H, h = index % H;
   const float *q = qkv + b * T * 3 * D + h * d;
@@ -74,10 +78,11 @@ static int queries_of(const struct exec *ex, int64_t heads, int T, int d) {
   return queries;
 }
 
-void cpu_attention(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d) {
+void cpu_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T, int H,
+                   int d) {
   const struct cpu_kernels *kernels = cpu_kernels(ex);
   if (d > CPU_HEAD_MAX) { /* wider than the working memory; no known model is */
-    backend_ref.attention(ex, o, qkv, B, T, H, d);
+    backend_ref.attention(ex, o, lse, qkv, B, T, H, d);
     return;
   }
   int queries = queries_of(ex, (int64_t)B * H, T, d), blocks = (T + queries - 1) / queries;
@@ -87,9 +92,14 @@ void cpu_attention(struct exec *ex, struct act o, const float *qkv, int B, int T
     union thread_scratch *scratch = &cpu_scratch(ex)->thread[omp_get_thread_num()];
     struct cpu_head h = head_of(o, qkv, i / blocks, T, H, d);
     int first = (int)(i % blocks) * queries, count = least(queries, T - first);
-    if (o.type == DT_BF16 && kernels->attention_bf16)
+    const bool bf16 = o.type == DT_BF16 && kernels->attention_bf16;
+    if (bf16)
       kernels->attention_bf16(&scratch->attention_bf16, kernels->gemm[CPU_BF16], &h, first, count);
     else
       attention_f32(&scratch->attention, kernels, cpu_type(o.type), &h, first, count);
+    if (lse)
+      write_lse(lse + i / blocks * T + first,
+                bf16 ? scratch->attention_bf16.max : scratch->attention.max,
+                bf16 ? scratch->attention_bf16.sum : scratch->attention.sum, count);
   }
 }

@@ -17,8 +17,9 @@ static void make_operations(void) {
   CPU_OPS(CPU_ENTRY)
 #undef CPU_ENTRY
   operations.packed = &cpu_packed;
-  operations.linear_bwd = NULL; /* these two read the reference backend's weights */
-  operations.experts_bwd = NULL;
+  operations.bwd.linear_bwd_input = NULL; /* those that read the reference backend's weights */
+  operations.bwd.hidden_bwd = NULL;
+  operations.bwd.experts_bwd = NULL;
 }
 
 const struct backend_ops backend_cpu = {.name = "cpu", .init = cpu_init, .fini = cpu_fini};

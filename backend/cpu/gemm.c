@@ -1,4 +1,4 @@
-/* Matrix products y = finish(x W^T + b), many of them at a time, cut into tasks for threads.
+/* Matrix products, cut into tasks for threads.
  *
  * A task is a block of rows times a block of columns of one product. For every block of inputs it
  * takes strips of x (a tile's rows), in the first-level cache, through all its panels, which stay
@@ -6,13 +6,13 @@
  *
  *   for block of inputs:  for strip of rows:  for panel:  tile += strip panel
  *
- * A strip is copied, but where it is windows over an image that a tile can read where they are.
+ * A strip is copied, but where a tile can read its rows where they are.
  *
  * Each element is the sum, in ascending order, of one partial sum per block of inputs: neither the
  * cut into tasks nor the other rows matter. */
+#include "backend/cpu/gemm.h"
 #include "backend/cpu/grid.h"
-#include "backend/cpu/linear.h"
-#include "backend/cpu/state.h"
+#include "backend/cpu/panels.h"
 
 #include <omp.h>
 #include <string.h>
@@ -60,10 +60,21 @@ static int64_t tasks_in(const struct cpu_kernels *cpu, const struct gemm_list *l
   return tasks;
 }
 
-/* The largest blocks that still keep all threads busy. */
+static bool any_widened(const struct gemm_list *list) {
+  bool any = false;
+  for (int i = 0; i < list->count; i++) {
+    struct gemm g = list->at(list->source, i);
+    any = any || (g.rows > 0 && linear_is_widened(g.w));
+  }
+  return any;
+}
+
+/* The largest blocks that still keep all threads busy. Every block of rows widens its panels anew:
+ * then it has more rows, and fewer columns. */
 static struct cut choose_cut(const struct cpu_kernels *cpu, const struct gemm_list *list,
                              int threads) {
   struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK, list->count == 1 ? threads : 1};
+  if (any_widened(list)) cut.rows *= 2, cut.columns /= 2;
   int64_t enough = threads > 1 ? 4 * (int64_t)threads : 1;
   while (cut.rows > CPU_TILE_ROWS_MAX && tasks_in(cpu, list, cut) < enough) cut.rows /= 2;
   while (cut.columns > CPU_COLUMN_LEAST && tasks_in(cpu, list, cut) < enough) cut.columns /= 2;
@@ -84,17 +95,33 @@ static const void *input_row(const struct gemm *g, int64_t row) {
   return (const char *)g->x + at * g->ldx * (int64_t)dtype_size(g->w->input);
 }
 
-/* These inputs of `rows` rows, then zeros up to `padded`. */
-static void load_strip(char *strip, const struct gemm *g, const struct gemm_kernels *k, int64_t row,
-                       int rows, struct inputs inputs, int padded) {
+static void load_rows(char *strip, const struct gemm *g, const struct gemm_kernels *k, int64_t row,
+                      int rows, struct inputs inputs) {
   const int64_t skip = inputs.begin * (int64_t)dtype_size(g->w->input);
-  if (g->window) window_read(strip, k, g, row, rows, inputs);
-  for (int i = 0; i < rows; i++, strip += k->stride) {
-    if (!g->window) k->load(strip, (const char *)input_row(g, row + i) + skip, inputs.count);
-    if (padded > inputs.count)
-      memset(strip + inputs.count * k->element, 0,
-             (size_t)(padded - inputs.count) * (size_t)k->element);
+  for (int i = 0; i < rows; i++, strip += k->stride)
+    k->load(strip, (const char *)input_row(g, row + i) + skip, inputs.count);
+}
+
+/* Rows lie apart in memory, where the processor does not foresee them. */
+static void prefetch_rows(const struct gemm *g, int64_t row, int rows, struct inputs inputs) {
+  enum { LINE = 64 };
+  const int64_t element = (int64_t)dtype_size(g->w->input), bytes = inputs.count * element;
+  for (int i = 0; i < rows; i++) {
+    const char *x = (const char *)input_row(g, row + i) + inputs.begin * element;
+    for (int64_t at = 0; at < bytes; at += LINE) __builtin_prefetch(x + at, 0, 2);
   }
+}
+
+static const struct row_source *source_of(const struct gemm *g) {
+  static const struct row_source in_memory = {.load = load_rows, .prefetch = prefetch_rows};
+  return g->source ? g->source : &in_memory;
+}
+
+/* Zeros behind the `count` inputs of a strip's rows, up to `padded`. */
+static void pad_strip(char *strip, const struct gemm_kernels *k, int rows, int count, int padded) {
+  const size_t bytes = (size_t)(padded - count) * (size_t)k->element;
+  strip += count * k->element;
+  for (int i = 0; i < rows && bytes > 0; i++, strip += k->stride) memset(strip, 0, bytes);
 }
 
 /* The panels of a task that belong to one product, from the product's panel `first` on. */
@@ -103,12 +130,15 @@ struct share {
   const float *bias; /* of its first panel */
   int64_t first;
   int panels;
+  void (*widen)(float *panel, const void *kept, int n); /* NULL: panels are as they are kept */
 };
 
 /* A task under way. */
 struct work {
   const struct gemm *g;
+  const struct row_source *source;
   const struct gemm_kernels *k;
+  const struct pack_kernels *pack;
   const struct task *t;
   struct gemm_scratch *s;
   struct share share[GEMM_BESIDE]; /* the products beside g included */
@@ -122,7 +152,7 @@ struct work {
 struct block {
   struct inputs inputs;
   const char *panels[GEMM_BESIDE];
-  int64_t panel; /* bytes of one */
+  int panel; /* values of one */
 };
 
 /* Rows row .. row + rows - 1 of the task, inputs begin .. begin + depth - 1; 0 rows: none. */
@@ -130,12 +160,12 @@ struct strip {
   int row, rows, begin, depth;
 };
 
-/* Whether a tile can read windows where they are. Pixels whose addresses differ by a multiple of
- * SETS fall into few sets of the first-level cache, and a copy is faster. */
+/* Whether a tile can read rows where they are. Those whose addresses differ by a multiple of SETS
+ * fall into few sets of the first-level cache, and a copy is faster. */
 static bool can_stay(const struct gemm *g, const struct gemm_kernels *k) {
   enum { SETS = 2048 };
   const int64_t element = (int64_t)dtype_size(g->w->input);
-  return g->window && k->tile_segments && g->ldx % k->group == 0 &&
+  return source_of(g)->segments && k->tile_segments && g->ldx % k->group == 0 &&
          (uintptr_t)g->x % (uintptr_t)(k->group * element) == 0 && g->ldx * element % SETS != 0;
 }
 
@@ -150,15 +180,15 @@ static void find_shares(struct work *w) {
           (struct share){.g = g,
                          .bias = linear_bias(g->w, w->k) + (first - begin) * w->k->columns,
                          .first = first - begin,
-                         .panels = (int)(last - first)};
+                         .panels = (int)(last - first),
+                         .widen = linear_is_widened(g->w) ? w->pack->widen[g->w->format] : NULL};
     begin += panels;
   }
 }
 
 static struct block block_at(const struct work *w, int begin) {
   const int depth = linear_depth(w->g->w, w->k, begin), padded = linear_padded(depth, w->k);
-  struct block block = {.inputs = {begin, depth},
-                        .panel = (int64_t)padded * w->k->columns * w->element};
+  struct block block = {.inputs = {begin, depth}, .panel = padded * w->k->columns};
   for (int i = 0; i < w->shares; i++)
     block.panels[i] = linear_panel(w->share[i].g->w, w->k, begin, w->share[i].first);
   return block;
@@ -176,19 +206,12 @@ static struct strip strip_after(const struct work *w, const struct strip *strip)
   return begin < w->g->w->in ? strip_at(w, 0, begin) : (struct strip){0};
 }
 
-/* Brings part `part` of `parts` of a strip nearer before it is copied: its rows lie apart in
- * memory, where the processor does not foresee them. The rows of a window overlap and are near
- * already. */
+/* Part `part` of `parts` of a strip, before it is copied. */
 static void prefetch_strip(const struct work *w, const struct strip *strip, int part, int parts) {
-  enum { LINE = 64 };
-  const struct gemm *g = w->g;
-  if (g->window) return;
-  const int64_t bytes = strip->depth * w->element;
-  for (int i = strip->rows * part / parts; i < strip->rows * (part + 1) / parts; i++) {
-    const char *row = (const char *)input_row(g, w->t->row + strip->row + i);
-    for (int64_t at = 0; at < bytes; at += LINE)
-      __builtin_prefetch(row + strip->begin * w->element + at, 0, 2);
-  }
+  const int first = strip->rows * part / parts, end = strip->rows * (part + 1) / parts;
+  if (w->source->prefetch)
+    w->source->prefetch(w->g, w->t->row + strip->row + first, end - first,
+                        (struct inputs){strip->begin, strip->depth});
 }
 
 /* Sums of one strip and panel. */
@@ -203,19 +226,17 @@ static void finish_tile(const struct work *w, const struct strip *strip, const s
   if (!made->share) return;
   const struct gemm *g = made->share->g;
   const struct gemm_kernels *k = w->k;
-  const struct window *window = w->g->window;
   const int outputs = linear_outputs(g->w, k);
   const int64_t first = (made->share->first + made->panel) * outputs, left = g->w->out - first;
   const int64_t size = g->finish == FINISH_PLAIN ? (int64_t)sizeof(float) : w->element;
-  const int64_t apart = window && window->down ? window->columns : 1;
-  for (int r = 0, rows; r < strip->rows; r += rows) {
-    int64_t row = w->t->row + strip->row + r;
-    rows = strip->rows - r;
-    if (window) row = window_place(window, row, &rows);
-    char *y = (char *)g->y + (row * g->ldy + first) * size;
-    k->finish[g->finish](y, apart * g->ldy * size, made->tile + r * k->columns,
-                         made->share->bias + made->panel * k->columns, rows,
+  for (int r = 0; r < strip->rows;) {
+    struct places at = {w->t->row + strip->row + r, 1, strip->rows - r};
+    if (w->source->places) at = w->source->places(w->g, at.row, at.rows);
+    char *y = (char *)g->y + (at.row * g->ldy + first) * size;
+    k->finish[g->finish](y, at.apart * g->ldy * size, made->tile + r * k->columns,
+                         made->share->bias + made->panel * k->columns, at.rows,
                          left < outputs ? (int)left : outputs);
+    r += at.rows;
   }
 }
 
@@ -233,12 +254,34 @@ static void make_ready(struct ready *ready, const struct work *w, const struct b
   const int64_t row = w->t->row + strip->row;
   const int rows = strip->rows;
   struct inputs inputs = b->inputs;
-  if (g->window) inputs = window_inputs(g, w->k, row, rows, inputs);
+  if (w->source->needed) inputs = w->source->needed(g, w->k, row, rows, inputs);
   ready->padded = linear_padded(inputs.count, w->k);
   ready->skip = (int64_t)(inputs.begin - b->inputs.begin) * w->k->columns * w->element;
   ready->in_place = w->in_place && inputs.count > 0 && ready->padded == inputs.count &&
-                    window_segments(&ready->segments, g, row, rows, inputs);
-  if (!ready->in_place) load_strip(w->s->strip, g, w->k, row, rows, inputs, ready->padded);
+                    w->source->segments(&ready->segments, g, row, rows, inputs);
+  if (ready->in_place) return;
+  w->source->load(w->s->strip, g, w->k, row, rows, inputs);
+  pad_strip(w->s->strip, w->k, rows, inputs.count, ready->padded);
+}
+
+/* A kept panel, widened. The one behind it is needed soon. */
+static void widen_panel(const struct share *share, float *panel, const char *kept, int values) {
+  enum { LINE = 64 };
+  const int64_t bytes = values * linear_element(share->g->w);
+  share->widen(panel, kept, values);
+  for (int64_t at = bytes; at < 2 * bytes; at += LINE) __builtin_prefetch(kept + at, 0, 2);
+}
+
+/* Panel p of a share, number `at` of the task, for a product. Of 16 bits it is widened when its
+ * first strip comes, and stays in the second-level cache for the others. */
+static const char *panel_for(const struct work *w, const struct block *b, int i, int p, int at,
+                             bool first) {
+  const struct share *share = &w->share[i];
+  const char *kept = b->panels[i] + (int64_t)p * b->panel * linear_element(share->g->w);
+  if (!share->widen) return kept;
+  float *panel = w->s->panels + (int64_t)at * b->panel;
+  if (first) widen_panel(share, panel, kept, b->panel);
+  return (const char *)panel;
 }
 
 /* Takes a strip through the panels of its inputs. After the last inputs a tile is finished while
@@ -256,7 +299,7 @@ static void run_strip(const struct work *w, const struct block *b, const struct 
   make_ready(&ready, w, b, strip);
   for (int i = 0, at = 0; i < w->shares; i++)
     for (int p = 0; p < w->share[i].panels; p++, at++) {
-      const char *panel = b->panels[i] + p * b->panel + ready.skip;
+      const char *panel = panel_for(w, b, i, p, at, r == 0) + ready.skip;
       float *tile = w->s->tiles + (kept ? at * w->t->rows + r : at % 2 * k->rows) * k->columns;
       prefetch_strip(w, next, at, w->t->panels);
       if (ready.in_place)
@@ -270,9 +313,11 @@ static void run_strip(const struct work *w, const struct block *b, const struct 
 }
 
 static void run_task(struct gemm_scratch *s, const struct gemm *g, const struct gemm_kernels *k,
-                     const struct task *t) {
+                     const struct pack_kernels *pack, const struct task *t) {
   struct work w = {.g = g,
+                   .source = source_of(g),
                    .k = k,
+                   .pack = pack,
                    .t = t,
                    .s = s,
                    .element = (int64_t)dtype_size(g->w->input),
@@ -311,7 +356,7 @@ static void run_share(const struct exec *ex, const struct gemm_list *list, struc
     int64_t end = begin + tasks_of(&g, k, cut);
     for (; index < end; index = take(next)) {
       struct task t = task_at(&g, k, cut, index - begin);
-      run_task(scratch, &g, k, &t);
+      run_task(scratch, &g, k, cpu_kernels(ex)->pack, &t);
     }
     begin = end;
   }

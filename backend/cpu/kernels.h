@@ -155,7 +155,7 @@ struct row_kernels {
                             const float *bias, int n, bool silu);
 };
 
-/* Weights on their way into panels, see linear.c. */
+/* Weights on their way into panels, see panels.c. */
 struct pack_kernels {
   /* y = n values of x, of a compute type and of a source type: F32, F16, BF16, F64 as in enum
    * dtype. x needs no alignment. Returns whether all values of x are finite in f32. */
@@ -163,6 +163,10 @@ struct pack_kernels {
   /* panel [count][columns] = words^T, words [columns][stride] with stride >= count rounded up to
    * a multiple of `lanes`. A word is an input of f32 or a pair of bf16. */
   void (*transpose)(uint32_t *panel, const uint32_t *words, int stride, int count);
+  /* y = n values of x, n a multiple of `lanes`, from f32 to the storage formats F16 and BF16 of
+   * enum dtype, to nearest even, and exactly from there. */
+  void (*narrow[3])(void *y, const float *x, int n);
+  void (*widen[3])(float *y, const void *x, int n);
 };
 
 struct cpu_kernels {

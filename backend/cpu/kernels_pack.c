@@ -1,6 +1,8 @@
-/* Weights on their way into panels: rows are converted, then many of them transposed. */
+/* Weights on their way into panels: rows are converted, then many of them transposed. And panels of
+ * 16 bits on their way into products. */
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/transpose.h"
+#include "base/tensor.h"
 
 /* A vector of a source type, from any address. */
 
@@ -21,14 +23,19 @@ VEC_INLINE vec load_bf16(const uint8_t *p) {
 #endif
 }
 
-/* f32_from_f16 */
 VEC_INLINE vec load_f16(const uint8_t *p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#elif defined(__AVX2__)
+  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+#else /* f32_from_f16 */
   vec_bits bits = (vec_bits)load_bf16(p), sign = bits & 0x80000000;
   vec_bits exponent = bits & 0x7c000000, magnitude = (bits & 0x7fff0000) >> 3;
   vec_bits small = (vec_bits)((vec)(magnitude + 0x38800000) - vec_set1(0x1p-14f));
   vec_bits is_small = (vec_bits)(exponent == 0), is_special = (vec_bits)(exponent == 0x7c000000);
   vec_bits normal = magnitude + 0x38000000 + (is_special & 0x38000000);
   return (vec)(sign | (is_small & small) | (~is_small & normal));
+#endif
 }
 
 VEC_INLINE vec load_f64(const uint8_t *p) {
@@ -119,8 +126,32 @@ static void transpose(uint32_t *panel, const uint32_t *words, int stride, int co
     }
 }
 
+VEC_INLINE void store_f16(uint16_t *p, vec v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+  _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+#else
+  for (int i = 0; i < VEC_LANES; i++) p[i] = f16_from_f32(v[i]);
+#endif
+}
+
+#define STORAGE(format)                                                                            \
+  static void narrow_##format(void *y, const float *x, int n) {                                    \
+    for (int i = 0; i < n; i += VEC_LANES) store_##format((uint16_t *)y + i, vec_load(x + i));     \
+  }                                                                                                \
+  static void widen_##format(float *y, const void *x, int n) {                                     \
+    for (int i = 0; i < n; i += VEC_LANES)                                                         \
+      vec_store(y + i, load_##format((const uint8_t *)x + 2 * (int64_t)i));                        \
+  }
+#define store_bf16 vec_store_bf16
+STORAGE(f16)
+STORAGE(bf16)
+
 const struct pack_kernels CPU_TIERED(pack_kernels) = {
     .read = {{f32_of_f32, f32_of_f16, f32_of_bf16, f32_of_f64},
              {bf16_of_f32, bf16_of_f16, bf16_of_bf16, bf16_of_f64}},
     .transpose = transpose,
+    .narrow = {[DT_F16] = narrow_f16, [DT_BF16] = narrow_bf16},
+    .widen = {[DT_F16] = widen_f16, [DT_BF16] = widen_bf16},
 };

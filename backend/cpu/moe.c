@@ -1,5 +1,5 @@
 /* The grouped products of a mixture-of-experts layer, and the steps that move rows. */
-#include "backend/cpu/state.h"
+#include "backend/cpu/gemm.h"
 
 #include <string.h>
 

@@ -1,5 +1,4 @@
-/* Private to the CPU backend: its working memory, its operations, and the driver of matrix
- * products. */
+/* Private to the CPU backend: its working memory, and its operations. */
 #ifndef BACKEND_CPU_STATE_H
 #define BACKEND_CPU_STATE_H
 
@@ -14,7 +13,6 @@ enum {
   CPU_QUERY_VALUES = 1 << 14,      /* and their values, so fewer if heads are wide   */
   CPU_GROUPS_MAX = 64,             /* GroupNorm                                      */
   CPU_GROUP_PIECES = 256,          /* of an image, each with sums of its own         */
-  GEMM_BESIDE = CONV_BRANCHES,     /* products of one x, see struct gemm             */
   WINOGRAD_INPUTS_MAX = 2048,      /* of a convolution by winograd.c,                */
   WINOGRAD_TILES = 96,             /* tiles of its tasks,                            */
   WINOGRAD_SCRATCH = 1792 << 10,   /* and bytes that their inputs take               */
@@ -23,6 +21,7 @@ enum {
 struct gemm_scratch {
   _Alignas(64) char strip[CPU_STRIP_MAX];
   float tiles[CPU_ROW_BLOCK * CPU_COLUMN_BLOCK];
+  _Alignas(64) float panels[CPU_COLUMN_BLOCK * CPU_DEPTH_BLOCK]; /* that were widened */
 };
 
 struct attention_scratch {
@@ -79,80 +78,6 @@ static inline enum cpu_type cpu_type(enum dtype type) {
 /* Element `at` of activations. */
 static inline void *act_at(struct act x, int64_t at) { return act_from(x, at).data; }
 
-/* Weights of a convolution: one matrix over windows, conv.c, or WINOGRAD_PLACES over tiles,
- * winograd.c. */
-struct cpu_conv {
-  int count;
-  struct linear *matrix[WINOGRAD_PLACES];
-};
-
-/* The images that a convolution runs over, and what it makes of each: rows times columns pixels.
- * Strips take them column by column where the kernel lies in one row: then those that see padding
- * are together. */
-struct window {
-  const struct conv *conv;
-  int64_t size; /* bytes of a value */
-  int height, width, rows, columns;
-  bool down; /* column by column */
-};
-
-/* y [rows, out] = finish(x [rows, in] W^T + b); ldx and ldy elements between rows. With an index,
- * row i of x is row index[i]. With a window it is what output pixel i, of all images,
- * sees of x, and ldx is that of x's pixels.
- *
- * `beside` is a product of the same x, of which w, finish, y and ldy count, and so on, up to
- * GEMM_BESIDE in all: strips are then copied once for all of them. */
-struct gemm {
-  const struct linear *w;
-  enum cpu_finish finish;
-  const void *x;
-  const int32_t *index;
-  const struct window *window;
-  void *y;
-  int64_t ldx, ldy, rows;
-  const struct gemm *beside;
-};
-
-/* Inputs begin .. begin + count - 1. */
-struct inputs {
-  int begin, count;
-};
-
-/* Of these inputs, those that are not padding for each of the rows `pixel` .. pixel + rows - 1: all
- * that a product of finite weights needs. Begins and, but for the last of all, ends at a multiple
- * of k->unit from the first. */
-struct inputs window_inputs(const struct gemm *g, const struct gemm_kernels *k, int64_t pixel,
-                            int rows, struct inputs all);
-
-/* Inputs of these rows to those of a strip. */
-void window_read(char *strip, const struct gemm_kernels *k, const struct gemm *g, int64_t pixel,
-                 int rows, struct inputs inputs);
-
-/* The same rows where they are, if that takes few enough segments; padding is zeros elsewhere. */
-bool window_segments(struct cpu_segments *out, const struct gemm *g, int64_t pixel, int rows,
-                     struct inputs inputs);
-
-/* The row of y that `pixel` belongs to. Cuts *rows to those whose distance is the same: 1, or where
- * pixels go down, `columns`. */
-int64_t window_place(const struct window *v, int64_t pixel, int *rows);
-
-/* A list of independent products, made on demand: product i is at(source, i). */
-struct gemm_list {
-  int count;
-  struct gemm (*at)(const void *source, int i);
-  const void *source;
-};
-
-/* What follows the first product of an expert. */
-static inline enum cpu_finish finish_of(enum activation activation) {
-  return activation == ACTIVATION_SWIGLU ? FINISH_SWIGLU
-         : activation == ACTIVATION_GELU ? FINISH_GELU
-                                         : FINISH_RELU;
-}
-
-void gemm_run(struct exec *ex, const struct gemm_list *list);
-void gemm_run_one(struct exec *ex, const struct gemm *g);
-
 /* Before a loop whose iterations are independent and touch `values` floats in all. */
 #define CPU_PRAGMA(text) _Pragma(#text)
 #define CPU_PARALLEL_FOR(ex, values)                                                               \
@@ -167,7 +92,7 @@ enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
 /* clang-format off */
 #define CPU_OPS(X)                                                                                 \
   X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(linear_create) X(linear_destroy)       \
-  X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add)  \
+  X(linear_update) X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add)  \
   X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_round_f16) X(attention) X(gather_rows) \
   X(normalize_rows) X(softmax_rows) X(experts_in) X(experts_out) X(combine_rows) X(conv2d)         \
   X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels) X(group_norm) X(group_moments)        \

@@ -16,7 +16,7 @@
  * Every output is made from its own pixels alone in one order, whatever the cut. */
 #include "backend/cpu/winograd.h"
 #include "backend/cpu/grid.h"
-#include "backend/cpu/linear.h"
+#include "backend/cpu/panels.h"
 
 #include <omp.h>
 
@@ -67,8 +67,8 @@ void winograd_weights(float *out, int64_t apart, const float *weight, int in) {
 
 /* Running. */
 
-/* A convolution as it is cut: tiles of 2 x 2 outputs, `down` times `across` of an image. */
-struct cut {
+/* How a convolution is cut: tiles of 2 x 2 outputs, `down` times `across` of an image. */
+struct plan {
   const struct gemm *g;
   const struct gemm_kernels *k;
   struct linear *const *matrix;
@@ -81,11 +81,11 @@ struct cut {
 
 /* Strips whose inputs stay in the second-level cache, at least two, so that weights are not read
  * for one strip alone. */
-static int64_t strips_at_a_time(const struct cut *cut) {
+static int64_t strips_at_a_time(const struct plan *plan) {
   enum { CACHED = 512 << 10, LEAST = 2 };
-  const struct gemm_kernels *k = cut->k;
-  const int64_t strip = (int64_t)PLACES * k->rows * cut->g->w->in * k->element;
-  const int64_t room = WINOGRAD_SCRATCH / (PLACES * cut->slot), sums = WINOGRAD_TILES / k->rows;
+  const struct gemm_kernels *k = plan->k;
+  const int64_t strip = (int64_t)PLACES * k->rows * plan->g->w->in * k->element;
+  const int64_t room = WINOGRAD_SCRATCH / (PLACES * plan->slot), sums = WINOGRAD_TILES / k->rows;
   const int64_t most = room < sums ? room : sums, cached = CACHED / strip;
   const int64_t strips = cached > LEAST ? cached : LEAST;
   return strips < most ? strips : most;
@@ -93,139 +93,139 @@ static int64_t strips_at_a_time(const struct cut *cut) {
 
 /* Into as many blocks of tiles as the threads can share evenly. Only where these are too few are
  * the outputs cut too, as every task transforms its tiles anew. */
-static void choose_tasks(struct cut *cut) {
-  struct grid *grid = &cut->grid;
-  const int64_t blocks = ceil_div(grid->strips, strips_at_a_time(cut));
-  const int64_t even = ceil_div(blocks, cut->threads) * cut->threads;
+static void choose_tasks(struct plan *plan) {
+  struct grid *grid = &plan->grid;
+  const int64_t blocks = ceil_div(grid->strips, strips_at_a_time(plan));
+  const int64_t even = ceil_div(blocks, plan->threads) * plan->threads;
   grid->row_blocks = even < grid->strips ? even : grid->strips;
-  const int64_t columns = ceil_div(cut->threads, grid->row_blocks);
+  const int64_t columns = ceil_div(plan->threads, grid->row_blocks);
   grid->column_blocks = columns < grid->panels ? columns : grid->panels;
-  cut->place = ceil_div(grid->strips, grid->row_blocks) * cut->slot;
+  plan->place = ceil_div(grid->strips, grid->row_blocks) * plan->slot;
 }
 
-static struct cut cut_for(const struct exec *ex, const struct gemm *g) {
-  const struct window *v = g->window;
+static struct plan plan_for(const struct exec *ex, const struct gemm *g) {
+  const struct window *v = g->view;
   const struct cpu_conv *weights = v->conv->data;
   const struct gemm_kernels *k = linear_kernels(g->w, cpu_kernels(ex));
-  struct cut cut = {.g = g,
-                    .k = k,
-                    .matrix = weights->matrix,
-                    .down = (v->rows + 1) / 2,
-                    .across = (v->columns + 1) / 2,
-                    .block = linear_block(g->w, k),
-                    .slot = slot_bytes(g->w, k)};
-  cut.tiles = g->rows / ((int64_t)v->rows * v->columns) * cut.down * cut.across;
-  cut.grid =
-      (struct grid){.strips = ceil_div(cut.tiles, k->rows), .panels = linear_panels(g->w, k)};
-  const double products = (double)PLACES * (double)cut.tiles * g->w->in * g->w->out;
-  cut.threads = products > CPU_PARALLEL_PRODUCTS ? ex->device->threads : 1;
-  choose_tasks(&cut);
-  return cut;
+  struct plan plan = {.g = g,
+                      .k = k,
+                      .matrix = weights->matrix,
+                      .down = (v->rows + 1) / 2,
+                      .across = (v->columns + 1) / 2,
+                      .block = linear_block(g->w, k),
+                      .slot = slot_bytes(g->w, k)};
+  plan.tiles = g->rows / ((int64_t)v->rows * v->columns) * plan.down * plan.across;
+  plan.grid =
+      (struct grid){.strips = ceil_div(plan.tiles, k->rows), .panels = linear_panels(g->w, k)};
+  const double products = (double)PLACES * (double)plan.tiles * g->w->in * g->w->out;
+  plan.threads = products > CPU_PARALLEL_PRODUCTS ? ex->device->threads : 1;
+  choose_tasks(&plan);
+  return plan;
 }
 
 /* A tile: its image, and the row and the column of its first output. */
-struct site {
+struct spot {
   int64_t image;
   int row, column;
 };
 
-static struct site site_of(const struct cut *cut, int64_t tile) {
-  const int64_t each = (int64_t)cut->down * cut->across;
+static struct spot spot_of(const struct plan *plan, int64_t tile) {
+  const int64_t each = (int64_t)plan->down * plan->across;
   const int rest = (int)(tile % each);
-  return (struct site){tile / each, rest / cut->across * 2, rest % cut->across * 2};
+  return (struct spot){tile / each, rest / plan->across * 2, rest % plan->across * 2};
 }
 
 /* Where the pixels are that a tile sees; padding is zeros. */
-static void find_pixels(const void *x[PLACES], const struct cut *cut, const struct site *site) {
+static void tile_pixels(const void *x[PLACES], const struct plan *plan, const struct spot *spot) {
   static const float zeros[WINOGRAD_INPUTS_MAX];
-  const struct window *v = cut->g->window;
+  const struct window *v = plan->g->view;
   const struct conv *w = v->conv;
-  const int top = site->row - w->before[0], left = site->column - w->before[1];
+  const int top = spot->row - w->before[0], left = spot->column - w->before[1];
   for (int i = 0; i < PLACES; i++) {
     const int row = top + i / SIDE, column = left + i % SIDE;
     const bool inside = row >= 0 && row < v->height && column >= 0 && column < v->width;
-    const int64_t pixel = (site->image * v->height + row) * v->width + column;
-    x[i] = inside ? (const char *)cut->g->x + pixel * w->in * v->size : (const char *)zeros;
+    const int64_t pixel = (spot->image * v->height + row) * v->width + column;
+    x[i] = inside ? (const char *)plan->g->x + pixel * w->in * v->size : (const char *)zeros;
   }
 }
 
 /* Where outputs of a tile go to, from output `first` on; NULL: beyond the image. */
-static void find_outputs(void *y[OUTPUTS], const struct cut *cut, const struct site *site,
+static void tile_outputs(void *y[OUTPUTS], const struct plan *plan, const struct spot *spot,
                          int64_t first) {
-  const struct window *v = cut->g->window;
-  const struct gemm *g = cut->g;
+  const struct window *v = plan->g->view;
+  const struct gemm *g = plan->g;
   const int64_t size = g->finish == FINISH_PLAIN ? (int64_t)sizeof(float) : v->size;
   for (int i = 0; i < OUTPUTS; i++) {
-    const int row = site->row + i / 2, column = site->column + i % 2;
-    const int64_t pixel = (site->image * v->rows + row) * v->columns + column;
+    const int row = spot->row + i / 2, column = spot->column + i % 2;
+    const int64_t pixel = (spot->image * v->rows + row) * v->columns + column;
     const bool inside = row < v->rows && column < v->columns;
     y[i] = inside ? (char *)g->y + (pixel * g->ldy + first) * size : NULL;
   }
 }
 
-static void transform_tiles(const struct cut *cut, const struct task *t, char *scratch) {
-  const struct gemm_kernels *k = cut->k;
-  const int in = cut->g->w->in;
+static void transform_tiles(const struct plan *plan, const struct task *t, char *scratch) {
+  const struct gemm_kernels *k = plan->k;
+  const int in = plan->g->w->in;
   const void *x[PLACES];
   for (int i = 0; i < t->rows; i++) {
-    const struct site site = site_of(cut, t->row + i);
-    find_pixels(x, cut, &site);
-    char *v = scratch + i / k->rows * cut->slot + i % k->rows * k->stride;
-    for (int c = 0; c < in; c += cut->block, v += (int64_t)k->rows * k->stride)
-      k->winograd_load(v, cut->place, x, c, in - c < cut->block ? in - c : cut->block);
+    const struct spot spot = spot_of(plan, t->row + i);
+    tile_pixels(x, plan, &spot);
+    char *v = scratch + i / k->rows * plan->slot + i % k->rows * k->stride;
+    for (int c = 0; c < in; c += plan->block, v += (int64_t)k->rows * k->stride)
+      k->winograd_load(v, plan->place, x, c, in - c < plan->block ? in - c : plan->block);
   }
 }
 
 /* sums [tiles, columns] of one panel at one place */
-static void multiply(const struct cut *cut, const struct task *t, int64_t panel, int place,
+static void multiply(const struct plan *plan, const struct task *t, int64_t panel, int place,
                      const char *values, float *sums) {
-  const struct gemm_kernels *k = cut->k;
-  const struct linear *w = cut->matrix[place];
+  const struct gemm_kernels *k = plan->k;
+  const struct linear *w = plan->matrix[place];
   for (int r = 0; r < t->rows; r += k->rows, sums += k->rows * k->columns) {
     const int rows = t->rows - r < k->rows ? t->rows - r : k->rows;
-    const char *v = values + place * cut->place + r / k->rows * cut->slot;
-    for (int b = 0; b < w->in; b += cut->block, v += (int64_t)k->rows * k->stride)
+    const char *v = values + place * plan->place + r / k->rows * plan->slot;
+    for (int b = 0; b < w->in; b += plan->block, v += (int64_t)k->rows * k->stride)
       k->tile(sums, v, linear_panel(w, k, b, panel), rows, linear_depth(w, k, b), b > 0);
   }
 }
 
-static void put_outputs(const struct cut *cut, const struct task *t, int64_t panel,
+static void put_outputs(const struct plan *plan, const struct task *t, int64_t panel,
                         const struct winograd_scratch *s) {
-  const struct gemm_kernels *k = cut->k;
-  const float *bias = linear_bias(cut->g->w, k) + panel * k->columns;
-  const int64_t first = panel * k->columns, left = cut->g->w->out - first;
+  const struct gemm_kernels *k = plan->k;
+  const float *bias = linear_bias(plan->g->w, k) + panel * k->columns;
+  const int64_t first = panel * k->columns, left = plan->g->w->out - first;
   const int count = left < k->columns ? (int)left : k->columns;
   void *y[OUTPUTS];
   for (int i = 0; i < t->rows; i++) {
-    const struct site site = site_of(cut, t->row + i);
-    find_outputs(y, cut, &site, first);
-    k->winograd_finish[cut->g->finish == FINISH_RELU](y, s->sums + (int64_t)i * k->columns,
-                                                      (int64_t)t->rows * k->columns, bias, count);
+    const struct spot spot = spot_of(plan, t->row + i);
+    tile_outputs(y, plan, &spot, first);
+    k->winograd_finish[plan->g->finish == FINISH_RELU](y, s->sums + (int64_t)i * k->columns,
+                                                       (int64_t)t->rows * k->columns, bias, count);
   }
 }
 
-static void run_task(const struct cut *cut, const struct task *t, struct winograd_scratch *s) {
-  transform_tiles(cut, t, s->values);
+static void run_tiles(const struct plan *plan, const struct task *t, struct winograd_scratch *s) {
+  transform_tiles(plan, t, s->values);
   for (int64_t panel = t->panel; panel < t->panel + t->panels; panel++) {
     for (int place = 0; place < PLACES; place++)
-      multiply(cut, t, panel, place, s->values,
-               s->sums + (int64_t)place * t->rows * cut->k->columns);
-    put_outputs(cut, t, panel, s);
+      multiply(plan, t, panel, place, s->values,
+               s->sums + (int64_t)place * t->rows * plan->k->columns);
+    put_outputs(plan, t, panel, s);
   }
 }
 
 void winograd_run(struct exec *ex, const struct gemm *g) {
-  const struct cut cut = cut_for(ex, g);
-  const int64_t tasks = cut.grid.row_blocks * cut.grid.column_blocks;
-#pragma omp parallel num_threads(cut.threads)
+  const struct plan plan = plan_for(ex, g);
+  const int64_t tasks = plan.grid.row_blocks * plan.grid.column_blocks;
+#pragma omp parallel num_threads(plan.threads)
   {
     struct winograd_scratch *scratch = &cpu_scratch(ex)->thread[omp_get_thread_num()].winograd;
-    if (cut.k->enter) cut.k->enter();
+    if (plan.k->enter) plan.k->enter();
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tasks; i++) {
-      const struct task task = grid_task(&cut.grid, cut.tiles, cut.k->rows, i);
-      run_task(&cut, &task, scratch);
+      const struct task task = grid_task(&plan.grid, plan.tiles, plan.k->rows, i);
+      run_tiles(&plan, &task, scratch);
     }
-    if (cut.k->leave) cut.k->leave();
+    if (plan.k->leave) plan.k->leave();
   }
 }

@@ -4,7 +4,8 @@
 #include <string.h>
 
 #define REF_ENTRY(op) .op = ref_##op,
-const struct backend_ops backend_ref = {.name = "ref", REF_OPS(REF_ENTRY)};
+const struct backend_ops backend_ref = {
+    .name = "ref", .bwd = {REF_BWD_OPS(REF_ENTRY)}, REF_OPS(REF_ENTRY)};
 
 enum dtype ref_best_dtype(const struct device *device) {
   (void)device;

@@ -25,9 +25,9 @@ static double largest_logit(const struct head *a, int64_t i) {
   return max;
 }
 
-/* o[at ...] = the output of query i */
-static void attend(struct act o, int64_t at, const struct head *a, int64_t i) {
-  double max = largest_logit(a, i);
+/* o[at ...] = the output of query i; the logarithm of its sum of exponentials. */
+static double attend(struct act o, int64_t at, const struct head *a, int64_t i) {
+  double max = largest_logit(a, i), lse = max;
   for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
     double sum = 0, acc[REF_CHUNK] = {0};
     int64_t c1 = chunk_end(c0, a->d);
@@ -37,36 +37,36 @@ static void attend(struct act o, int64_t at, const struct head *a, int64_t i) {
       for (int64_t c = c0; c < c1; c++) acc[c - c0] += p * a->v[j * a->stride + c];
     }
     for (int64_t c = c0; c < c1; c++) act_set(o, at + c, acc[c - c0] / sum);
+    lse = max + log(sum);
   }
+  return lse;
 }
 
-void ref_attention(struct exec *ex, struct act o, const float *qkv, int B, int T, int H, int d) {
+void ref_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T, int H,
+                   int d) {
   (void)ex;
   for (int64_t b = 0; b < B; b++)
     for (int64_t h = 0; h < H; h++) {
       struct head a = head_of(qkv, b, h, T, H, d);
-      for (int64_t t = 0; t < T; t++) attend(o, ((b * T + t) * H + h) * d, &a, t);
+      for (int64_t t = 0; t < T; t++) {
+        double sum = attend(o, ((b * T + t) * H + h) * d, &a, t);
+        if (lse) lse[(b * H + h) * T + t] = (float)sum;
+      }
     }
 }
 
-/* Query i, with p its probabilities, dp_j = do . v_j and ds_j = p_j (dp_j - sum_j p_j dp_j):
- * adds its shares to dk and dv, and writes dq. */
-static void attend_bwd(float *dq, float *dk, float *dv, const float *d_o, const struct head *a,
-                       int64_t i) {
+/* Query i with the gradient d_o of its output: adds its shares to dk and dv, and writes dq. along =
+ * d_o . o, which is the mean of d_o . v_j under its probabilities. */
+static void attend_bwd(float *dq, float *dk, float *dv, const float *d_o, double along, double lse,
+                       const struct head *a, int64_t i) {
   const float *q = a->q + i * a->stride;
-  double max = largest_logit(a, i), sum = 0, mean = 0;
-  for (int64_t j = 0; j < a->T; j++) {
-    double p = exp(logit(a, i, j) - max);
-    sum += p;
-    mean += p * dot(d_o, a->v + j * a->stride, a->d);
-  }
   for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
     double acc[REF_CHUNK] = {0};
     int64_t c1 = chunk_end(c0, a->d);
     for (int64_t j = 0; j < a->T; j++) {
       int64_t row = j * a->stride;
-      double p = exp(logit(a, i, j) - max) / sum;
-      double ds = p * (dot(d_o, a->v + row, a->d) - mean / sum) * a->scale;
+      double p = exp(logit(a, i, j) - lse);
+      double ds = p * (dot(d_o, a->v + row, a->d) - along) * a->scale;
       for (int64_t c = c0; c < c1; c++) {
         acc[c - c0] += ds * a->k[row + c];
         dk[row + c] = (float)(dk[row + c] + ds * q[c]);
@@ -77,8 +77,8 @@ static void attend_bwd(float *dq, float *dk, float *dv, const float *d_o, const 
   }
 }
 
-void ref_attention_bwd(struct exec *ex, float *dqkv, const float *d_o, const float *qkv, int B,
-                       int T, int H, int d) {
+void ref_attention_bwd(struct exec *ex, float *dqkv, const float *d_o, const float *qkv,
+                       struct act o, const float *lse, int B, int T, int H, int d) {
   (void)ex;
   int64_t D = (int64_t)H * d;
   for (int64_t i = 0; i < B * (int64_t)T * 3 * D; i++) dqkv[i] = 0;
@@ -86,7 +86,10 @@ void ref_attention_bwd(struct exec *ex, float *dqkv, const float *d_o, const flo
     for (int64_t h = 0; h < H; h++) {
       struct head a = head_of(qkv, b, h, T, H, d);
       float *dq = dqkv + (a.q - qkv);
-      for (int64_t t = 0; t < T; t++)
-        attend_bwd(dq, dq + D, dq + 2 * D, d_o + ((b * T + t) * H + h) * d, &a, t);
+      for (int64_t t = 0; t < T; t++) {
+        const int64_t at = ((b * T + t) * H + h) * d;
+        attend_bwd(dq, dq + D, dq + 2 * D, d_o + at, dot_at(o, at, d_o + at, d),
+                   lse[(b * H + h) * T + t], &a, t);
+      }
     }
 }

@@ -1,20 +1,31 @@
-/* Gradients of linear layers, modulated LayerNorm and experts. A hidden activation is computed
- * again where it is needed: nothing of the forward pass is kept but its inputs. */
+/* Gradients of linear layers and experts. The sums before an activation are computed again where
+ * they are needed. */
 #include "backend/ref/ref_ops.h"
 
-/* A layer whose outputs go through an activation: its weights, `count` rows of inputs, and the
- * gradient of the loss by the outputs: dy itself [count, width], or dy [count, width] through the
- * matrix `out` that follows. */
+/* A layer and what follows it: `count` rows of inputs, in f32 or bf16, and the gradient of the loss
+ * by what becomes of its sums, dy [count, width], directly or through the matrix `out`. */
 struct layer {
   const struct linear *w, *out;
-  enum { LINEAR, GELU, SWIGLU } activation;
-  const float *x, *dy;
+  const struct expert_kind *kind; /* whose activation takes the sums; NULL: dy is of them */
+  struct act x;
+  const int32_t *index; /* row r of x is index[r]; NULL: r */
+  int64_t ldx;          /* between rows of x */
+  const float *dy;
   int64_t count, width;
 };
 
-/* Of one hidden unit and row: its value, and the gradients of the loss by its one or two sums. */
+static bool is_paired(const struct layer *l) { return l->kind && l->w->paired; }
+
+/* Sums that have a gradient of their own: with an activation, hidden units. */
+static int64_t units(const struct layer *l) { return l->kind ? l->w->out : linear_total(l->w); }
+
+static int64_t row_of(const struct layer *l, int64_t r) {
+  return (l->index ? l->index[r] : r) * l->ldx;
+}
+
+/* Gradients of the loss by the one or two sums of a unit. */
 struct unit {
-  double value, d_sum[2];
+  double d_sum[2];
 };
 
 static double unit_gradient(const struct layer *l, int64_t row, int64_t o) {
@@ -26,26 +37,34 @@ static double unit_gradient(const struct layer *l, int64_t row, int64_t o) {
 }
 
 static struct unit unit_at(const struct layer *l, int64_t row, int64_t o) {
-  const float *x = l->x + row * l->w->in;
-  double dy = unit_gradient(l, row, o);
-  if (l->activation == LINEAR) return (struct unit){0, {dy, 0}};
-  double a = ref_linear_at(l->w, o, act_f32(x), 0);
-  if (l->activation == GELU) return (struct unit){gelu_of(a), {dy * gelu_slope(a), 0}};
-  double up = ref_linear_at(l->w, l->w->out + o, act_f32(x), 0);
-  return (struct unit){silu_of(a) * up, {dy * up * silu_slope(a), dy * silu_of(a)}};
+  const int64_t x = row_of(l, row);
+  const double dy = unit_gradient(l, row, o);
+  if (!l->kind) return (struct unit){{dy, 0}};
+  const double a = ref_linear_at(l->w, o, l->x, x);
+  switch (l->kind->activation) {
+  case ACTIVATION_GELU:
+    return (struct unit){{dy * gelu_slope(a), 0}};
+  case ACTIVATION_SWIGLU: {
+    const double up = ref_linear_at(l->w, l->w->out + o, l->x, x);
+    return (struct unit){{dy * up * silu_slope(a), dy * silu_of(a)}};
+  }
+  case ACTIVATION_RELU:
+    break;
+  }
+  return (struct unit){{a > 0 ? dy : 0, 0}};
 }
 
 /* dx [count, in] = the gradients of the sums times the weights. */
 static void input_bwd(float *dx, const struct layer *l) {
-  int64_t in = l->w->in;
+  const int64_t in = l->w->in;
   for (int64_t r = 0; r < l->count; r++)
     for (int64_t c0 = 0; c0 < in; c0 += REF_CHUNK) {
       double acc[REF_CHUNK] = {0};
-      int64_t c1 = chunk_end(c0, in);
-      for (int64_t o = 0; o < l->w->out; o++) {
-        struct unit u = unit_at(l, r, o);
-        for (int half = 0; half <= l->w->paired; half++) {
-          const float *w = linear_row(l->w, half * (int64_t)l->w->out + o);
+      const int64_t c1 = chunk_end(c0, in);
+      for (int64_t o = 0; o < units(l); o++) {
+        const struct unit u = unit_at(l, r, o);
+        for (int half = 0; half <= is_paired(l); half++) {
+          const float *w = linear_row(l->w, half * units(l) + o);
           for (int64_t c = c0; c < c1; c++) acc[c - c0] += u.d_sum[half] * w[c];
         }
       }
@@ -53,134 +72,98 @@ static void input_bwd(float *dx, const struct layer *l) {
     }
 }
 
-/* dw [out, in] += gradients of the sums `half` times the inputs; db [out] += their sum. */
-static void weight_bwd(float *dw, float *db, const struct layer *l, int half) {
-  int64_t in = l->w->in;
-  for (int64_t o = 0; o < l->w->out; o++) {
-    for (int64_t c0 = 0; dw && c0 < in; c0 += REF_CHUNK) {
-      double acc[REF_CHUNK] = {0};
-      int64_t c1 = chunk_end(c0, in);
-      for (int64_t r = 0; r < l->count; r++) {
-        double d_sum = unit_at(l, r, o).d_sum[half];
-        for (int64_t c = c0; c < c1; c++) acc[c - c0] += d_sum * l->x[r * in + c];
-      }
-      for (int64_t c = c0; c < c1; c++) dw[o * in + c] = (float)(dw[o * in + c] + acc[c - c0]);
+/* dw [in] += gradients of the sums `half` of unit o times the inputs. */
+static void weight_row_bwd(float *dw, const struct layer *l, int64_t o, int half) {
+  for (int64_t c0 = 0; c0 < l->w->in; c0 += REF_CHUNK) {
+    double acc[REF_CHUNK] = {0};
+    const int64_t c1 = chunk_end(c0, l->w->in);
+    for (int64_t r = 0; r < l->count; r++) {
+      const double d_sum = unit_at(l, r, o).d_sum[half];
+      for (int64_t c = c0; c < c1; c++) acc[c - c0] += d_sum * act_at(l->x, row_of(l, r) + c);
     }
-    double sum = 0;
-    for (int64_t r = 0; db && r < l->count; r++) sum += unit_at(l, r, o).d_sum[half];
-    if (db) db[o] = (float)(db[o] + sum);
+    for (int64_t c = c0; c < c1; c++) dw[c] = (float)(dw[c] + acc[c - c0]);
   }
 }
 
-static float *offset_by(float *p, int64_t n) { return p ? p + n : NULL; }
+static void weight_bwd(const struct linear_grad *grad, const struct layer *l) {
+  for (int half = 0; half <= is_paired(l); half++)
+    for (int64_t o = 0; o < units(l); o++) {
+      const int64_t row = half * units(l) + o;
+      double sum = 0;
+      if (grad->weight) weight_row_bwd(grad->weight + row * l->w->in, l, o, half);
+      for (int64_t r = 0; grad->bias && r < l->count; r++) sum += unit_at(l, r, o).d_sum[half];
+      if (grad->bias) grad->bias[row] = (float)(grad->bias[row] + sum);
+    }
+}
 
-void ref_linear_bwd(struct exec *ex, float *dx, float *dw, float *db, const float *dy,
-                    const float *x, const struct linear *w, int64_t rows) {
+void ref_linear_bwd_input(struct exec *ex, float *dx, const float *dy, const struct linear *w,
+                          int64_t rows) {
   (void)ex;
-  struct layer l = {w, NULL, w->paired ? SWIGLU : LINEAR, x, dy, rows, w->out};
-  if (dx) input_bwd(dx, &l);
-  for (int half = 0; half <= w->paired; half++)
-    weight_bwd(offset_by(dw, half * (int64_t)w->out * w->in), offset_by(db, half * (int64_t)w->out),
-               &l, half);
+  input_bwd(dx, &(struct layer){.w = w, .dy = dy, .count = rows, .width = linear_total(w)});
 }
 
-/* down [width, F] += dy^T h */
-static void down_bwd(float *down, const struct layer *l) {
-  int64_t F = l->w->out;
-  for (int64_t f = 0; f < F; f++)
-    for (int64_t c0 = 0; c0 < l->width; c0 += REF_CHUNK) {
-      double acc[REF_CHUNK] = {0};
-      int64_t c1 = chunk_end(c0, l->width);
-      for (int64_t r = 0; r < l->count; r++) {
-        double h = unit_at(l, r, f).value;
-        for (int64_t c = c0; c < c1; c++) acc[c - c0] += h * l->dy[r * l->width + c];
-      }
-      for (int64_t c = c0; c < c1; c++) down[c * F + f] = (float)(down[c * F + f] + acc[c - c0]);
-    }
-}
-
-static void sum_rows(float *sum, const float *dy, int64_t rows, int64_t width) {
-  for (int64_t c = 0; c < width; c++) {
-    double acc = 0;
-    for (int64_t r = 0; r < rows; r++) acc += dy[r * width + c];
-    sum[c] = (float)(sum[c] + acc);
-  }
-}
-
-void ref_experts_bwd(struct exec *ex, float *drows, const struct expert_grad *grads,
-                     const float *dy, const float *rows, const struct dispatch *d,
-                     const struct expert_bank *bank) {
+void ref_linear_bwd_weight(struct exec *ex, const struct linear_grad *grad, const float *dy,
+                           struct act x, const struct linear *w, int64_t rows) {
   (void)ex;
-  const int D = bank->width;
-  for (int e = 0; e < d->experts; e++) {
-    const struct expert *expert = &bank->expert[e];
-    int64_t first = (int64_t)d->offset[e] * D, count = d->offset[e + 1] - d->offset[e];
-    if (!expert_has_weights(expert)) {
-      for (int64_t i = first; drows && i < first + count * D; i++)
-        drows[i] = expert->kind->rows == ROWS_COPY ? dy[i] : 0;
-      continue;
-    }
-    struct layer l = {expert->in,
-                      expert->out,
-                      expert->kind->activation == ACTIVATION_GELU ? GELU : SWIGLU,
-                      rows + first,
-                      dy + first,
-                      count,
-                      D};
-    const struct expert_grad *g = &grads[e];
-    if (drows) input_bwd(drows + first, &l);
-    weight_bwd(g->gate, g->in_bias, &l, 0);
-    if (l.activation == SWIGLU) weight_bwd(g->up, offset_by(g->in_bias, expert->hidden), &l, 1);
-    if (g->down) down_bwd(g->down, &l);
-    if (g->out_bias) sum_rows(g->out_bias, l.dy, count, D);
-  }
+  weight_bwd(grad,
+             &(struct layer){
+                 .w = w, .x = x, .ldx = w->in, .dy = dy, .count = rows, .width = linear_total(w)});
 }
 
-/* With n = (x - mean) / sigma and g = dy (1 + scale): dx = (g - mean(g) - n mean(g n)) / sigma. */
-static void norm_row_bwd(float *dx, const float *dy, const float *x, const float *scale, int D,
-                         double eps) {
-  struct moments m = ref_moments(x, 1, 0, D, eps);
-  double mean = 0, along = 0;
-  for (int i = 0; i < D; i++) {
-    double g = dy[i] * (1 + (double)scale[i]);
-    mean += g / D;
-    along += g * (x[i] - m.mean) * m.scale / D;
-  }
-  for (int i = 0; i < D; i++) {
-    double g = dy[i] * (1 + (double)scale[i]);
-    dx[i] = (float)((g - mean - (x[i] - m.mean) * m.scale * along) * m.scale);
-  }
-}
-
-/* dshift = sum over tokens of dy, dscale = sum of dy n; of one image. */
-static void modulation_bwd(float *dshift, float *dscale, const float *dy, const float *x, int T,
-                           int D, double eps) {
-  for (int64_t c0 = 0; c0 < D; c0 += REF_CHUNK) {
-    double shift[REF_CHUNK] = {0}, scale[REF_CHUNK] = {0};
-    int64_t c1 = chunk_end(c0, D);
-    for (int64_t t = 0; t < T; t++) {
-      struct moments m = ref_moments(x + t * D, 1, 0, D, eps);
-      for (int64_t c = c0; c < c1; c++) {
-        shift[c - c0] += dy[t * D + c];
-        scale[c - c0] += dy[t * D + c] * (x[t * D + c] - m.mean) * m.scale;
-      }
-    }
-    for (int64_t c = c0; c < c1; c++) {
-      if (dshift) dshift[c] = (float)shift[c - c0];
-      if (dscale) dscale[c] = (float)scale[c - c0];
-    }
-  }
-}
-
-void ref_norm_modulate_bwd(struct exec *ex, float *dx, float *dshift, float *dscale,
-                           const float *dy, const float *x, const float *scale, int64_t stride,
-                           int B, int T, int D, float eps) {
+void ref_hidden_bwd(struct exec *ex, float *dsums, const float *dh, struct act x,
+                    const struct expert *expert, int64_t rows) {
   (void)ex;
-  for (int64_t b = 0; b < B; b++) {
-    const float *image = x + b * T * D, *grad = dy + b * T * D;
-    modulation_bwd(offset_by(dshift, b * stride), offset_by(dscale, b * stride), grad, image, T, D,
-                   eps);
-    for (int64_t t = 0; dx && t < T; t++)
-      norm_row_bwd(dx + (b * T + t) * D, grad + t * D, image + t * D, scale + b * stride, D, eps);
+  const struct layer l = {.w = expert->in,
+                          .kind = expert->kind,
+                          .x = x,
+                          .ldx = expert->in->in,
+                          .dy = dh,
+                          .count = rows,
+                          .width = expert->hidden};
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t f = 0; f < units(&l); f++)
+      for (int half = 0; half <= is_paired(&l); half++)
+        dsums[r * linear_total(l.w) + half * units(&l) + f] = (float)unit_at(&l, r, f).d_sum[half];
+}
+
+/* Rows first .. first + count - 1, those of one expert; h in rows of F. */
+static void expert_bwd(float *dx, const struct expert_grad *grad, const struct expert *expert,
+                       struct act h, int64_t F, const struct layer *given) {
+  struct layer in = *given;
+  in.w = expert->in;
+  in.out = expert->out;
+  in.kind = expert->kind;
+  struct layer out = {.w = expert->out,
+                      .x = h,
+                      .ldx = F,
+                      .dy = given->dy,
+                      .count = given->count,
+                      .width = given->width};
+  input_bwd(dx, &in);
+  weight_bwd(&grad->in, &in);
+  weight_bwd(&grad->out, &out);
+}
+
+void ref_experts_bwd(struct exec *ex, float *dx, const struct expert_grad *grads,
+                     const float *drows, struct act x, struct act h, const struct dispatch *d,
+                     const struct expert_wave *wave) {
+  (void)ex;
+  const struct expert_bank *bank = wave->bank;
+  const int64_t D = bank->width, F = bank->hidden;
+  for (int i = 0; i < wave->count; i++) {
+    const int e = wave_index(wave, i);
+    const struct expert *expert = wave_expert(wave, i);
+    const int64_t first = d->offset[e], count = d->offset[e + 1] - first;
+    const struct layer rows = {.x = x,
+                               .index = d->token + first,
+                               .ldx = D,
+                               .dy = drows + first * D,
+                               .count = count,
+                               .width = D};
+    if (expert_has_weights(expert))
+      expert_bwd(dx + first * D, &grads[e], expert, act_from(h, first * F), F, &rows);
+    else
+      for (int64_t c = first * D; c < (first + count) * D; c++)
+        dx[c] = expert->kind->rows == ROWS_COPY ? drows[c] : 0;
   }
 }

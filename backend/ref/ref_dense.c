@@ -1,10 +1,12 @@
 /* Linear layers, y = x W^T + b, and the operations on single values. */
 #include "backend/ref/ref_ops.h"
 
+#include <string.h>
+
 enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source *source,
                                      struct linear **out) {
-  struct linear shape = {.paired = source->paired, .input = source->input}, *w;
-  TRY(linear_source_shape(ex->ctx, source, &shape.in, &shape.out));
+  struct linear shape, *w;
+  TRY(linear_source_shape(ex->ctx, source, &shape));
   size_t rows = (size_t)linear_total(&shape);
   TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a linear layer", &w));
   enum ditmoe_status status = mem_alloc(ex->ctx, rows * ((size_t)shape.in + 1), sizeof(float),
@@ -15,7 +17,7 @@ enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source
   }
   shape.bytes = rows * ((size_t)shape.in + 1) * sizeof(float);
   linear_source_read(source, shape.data, (float *)shape.data + rows * (size_t)shape.in);
-  ref_round(shape.data, shape.input, (int64_t)rows * shape.in);
+  ref_round(shape.data, shape.format, (int64_t)rows * shape.in);
   *w = shape;
   *out = w;
   return DITMOE_OK;
@@ -26,9 +28,21 @@ void ref_linear_destroy(struct exec *ex, struct linear *linear) {
   mem_free(ex->ctx, linear);
 }
 
+void ref_linear_update(struct exec *ex, struct linear *w, const float *weight, const float *bias) {
+  const size_t rows = (size_t)linear_total(w), values = rows * (size_t)w->in;
+  float *own = w->data;
+  (void)ex;
+  memcpy(own, weight, values * sizeof *own);
+  ref_round(own, w->format, (int64_t)values);
+  if (bias) memcpy(own + values, bias, rows * sizeof *own);
+  if (!bias) memset(own + values, 0, rows * sizeof *own);
+}
+
 void ref_round(float *weights, enum dtype type, int64_t n) {
   for (int64_t i = 0; type == DT_BF16 && i < n; i++)
     weights[i] = f32_from_bf16(bf16_from_f32(weights[i]));
+  for (int64_t i = 0; type == DT_F16 && i < n; i++)
+    weights[i] = f32_from_f16(f16_from_f32(weights[i]));
 }
 
 double ref_linear_at(const struct linear *w, int64_t o, struct act x, int64_t first) {

@@ -23,6 +23,17 @@ void run_linear(struct trial *t) {
   be_linear(t->ex, y, x, w, t->count);
 }
 
+void run_linear_update(struct trial *t) {
+  const struct shape *s = t->s;
+  struct linear *w = trial_linear(t, s->in, s->out, 1, false, true);
+  float *weight = trial_values(t, (int64_t)s->out * s->in, 1.0F / 16, 0);
+  float *bias = s->bias ? trial_values(t, s->out, 1, 0) : NULL;
+  float *y = trial_results(t, s->out);
+  struct act x = s->exact ? act_f32(trial_items(t, s->in)) : trial_acts(t, s->in);
+  be_linear_update(t->ex, w, weight, bias);
+  be_linear(t->ex, y, x, w, t->count);
+}
+
 void run_hidden(struct trial *t) {
   const struct shape *s = t->s;
   bool gelu = s->kinds == KINDS_GELU;
@@ -106,7 +117,9 @@ void run_attention(struct trial *t) {
   const struct shape *s = t->s;
   int64_t item = (int64_t)s->T * s->H * s->d;
   float *qkv = trial_items(t, 3 * item);
-  be_attention(t->ex, trial_act_results(t, item), qkv, (int)t->count, s->T, s->H, s->d);
+  struct act o = trial_act_results(t, item);
+  float *lse = trial_results(t, (int64_t)s->H * s->T);
+  be_attention(t->ex, o, lse, qkv, (int)t->count, s->T, s->H, s->d);
 }
 
 void run_attention_sharp(struct trial *t) { run_attention(t); }

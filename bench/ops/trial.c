@@ -180,15 +180,20 @@ struct act trial_act_scratch(struct trial *t, int64_t n) {
   return (struct act){add_block(t, n, t->ex->compute, BLOCK_SCRATCH), t->ex->compute};
 }
 
-/* Random weights of the shape's type, as bytes to be freed. */
+static enum dtype weight_type(const struct trial *t) { return t->widened ? DT_F32 : t->s->dtype; }
+
+/* Random weights of that type, with the values of the shape's, as bytes to be freed. */
 static void *random_weights(struct trial *t, int64_t n, float scale) {
   float *values = random_values(t, n, t->poisoned ? NAN : scale, 0);
+  const bool f16 = t->s->dtype == DT_F16;
   if (t->s->dtype == DT_F32) return values;
   uint16_t *half = make(n, sizeof *half);
-  for (int64_t i = 0; i < n; i++)
-    half[i] = t->s->dtype == DT_F16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
-  free(values);
-  return half;
+  for (int64_t i = 0; i < n; i++) {
+    half[i] = f16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
+    values[i] = f16 ? f32_from_f16(half[i]) : f32_from_bf16(half[i]);
+  }
+  free(t->widened ? (void *)half : values);
+  return t->widened ? (void *)values : half;
 }
 
 static float unit_scale(int64_t fan_in) { return 1.0F / sqrtf((float)fan_in); }
@@ -200,9 +205,9 @@ struct linear *trial_linear(struct trial *t, int in, int out, int parts, bool pa
                                  .paired = paired,
                                  .input = t->s->exact ? DT_F32 : t->ex->compute};
   for (int i = 0; i < source.parts; i++) {
-    weight[i] = (struct tensor){"weight", t->s->dtype, 2, {out, in}, (int64_t)out * in, NULL};
+    weight[i] = (struct tensor){"weight", weight_type(t), 2, {out, in}, (int64_t)out * in, NULL};
     weight[i].data = random_weights(t, weight[i].elements, unit_scale(in));
-    biases[i] = (struct tensor){"bias", t->s->dtype, 1, {out}, out, NULL};
+    biases[i] = (struct tensor){"bias", weight_type(t), 1, {out}, out, NULL};
     biases[i].data = random_weights(t, out, 0.5F);
     source.weight[i] = &weight[i];
     source.bias[i] = bias && i != 1 ? &biases[i] : NULL; /* the second part has none */
@@ -225,9 +230,9 @@ struct conv *trial_conv(struct trial *t) {
                                      {s->before, s->kernel_x ? s->before_x : s->before},
                                      {s->after, s->kernel_x ? s->after_x : s->after}};
   const int64_t fan_in = (int64_t)s->C * s->kernel * across;
-  struct tensor weight = {"weight",        s->dtype, 4, {s->out, s->C, s->kernel, across},
-                          s->out * fan_in, NULL};
-  struct tensor bias = {"bias", s->dtype, 1, {s->out}, s->out, NULL};
+  struct tensor weight = {
+      "weight", weight_type(t), 4, {s->out, s->C, s->kernel, across}, s->out * fan_in, NULL};
+  struct tensor bias = {"bias", weight_type(t), 1, {s->out}, s->out, NULL};
   weight.data = random_weights(t, weight.elements, unit_scale(fan_in));
   bias.data = random_weights(t, s->out, 0.5F);
   struct conv **conv = &t->conv[t->convs++];

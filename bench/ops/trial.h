@@ -50,6 +50,7 @@ struct trial {
   int64_t begin, count;
   uint64_t draws;
   bool poisoned; /* weights made now are NaN */
+  bool widened;  /* weights of 16 bits come as f32 of the same values */
   bool again;    /* all that is asked for is there already */
   int blocks, linears, convs;
   struct trial_block block[TRIAL_BLOCKS];

@@ -1,8 +1,8 @@
 /* ditmoe-convert: any checkpoint to safetensors, with its record inside. */
+#include "cli/json.h"
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/text.h"
-#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -95,24 +95,13 @@ static bool may_open(const struct ditmoe_checkpoint *checkpoint) {
   return bytes < 0.5 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 }
 
-/* The text of --record, or NULL; cJSON_free it. */
-static enum ditmoe_status read_record(const struct settings *settings, char **text) {
-  cJSON *given = NULL;
-  *text = NULL;
-  if (!settings->record) return DITMOE_OK;
-  TRY(json_file_read("--record", settings->record, &given));
-  *text = cJSON_PrintUnformatted(given);
-  cJSON_Delete(given);
-  return DITMOE_OK;
-}
-
 /* The record of the opened model, else the given one, else the one already in the file, else NULL.
  * A given record that does not fit is an error. */
 static enum ditmoe_status choose_record(struct ditmoe_ctx *ctx, const char *path,
                                         const struct settings *settings,
                                         const struct ditmoe_checkpoint *checkpoint, char **out) {
   char *text;
-  TRY(read_record(settings, &text));
+  TRY(json_file_text("--record", settings->record, &text));
   const char *held = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
   const struct ditmoe_model_options options = {.key = settings->key, .record = text};
   struct ditmoe_model *model = NULL;
@@ -130,19 +119,19 @@ static enum ditmoe_status choose_record(struct ditmoe_ctx *ctx, const char *path
                                                ? "the model is too large to be opened here"
                                                : ditmoe_errmsg(ctx));
   ditmoe_model_close(model);
-  cJSON_free(text);
+  free(text);
   return wrong ? status : DITMOE_OK;
 }
 
 static enum ditmoe_status pack(struct ditmoe_ctx *ctx, const char *path,
                                const struct settings *settings) {
   char *text;
-  TRY(read_record(settings, &text));
+  TRY(json_file_text("--record", settings->record, &text));
   const struct ditmoe_model_options options = {
       .tier = settings->tier, .dtype = settings->dtype, .key = settings->key, .record = text};
   enum ditmoe_status status =
       report_call(ctx, ditmoe_model_pack(ctx, path, &options, settings->output));
-  cJSON_free(text);
+  free(text);
   return status;
 }
 
@@ -175,9 +164,7 @@ static enum ditmoe_status report_output(struct ditmoe_ctx *ctx, const struct set
   cJSON_AddNumberToObject(object, "tensors", (double)ditmoe_checkpoint_count(written));
   if (layout) cJSON_AddStringToObject(object, "packed", layout);
   cJSON_AddItemToObject(object, "record", record ? cJSON_Parse(record) : cJSON_CreateNull());
-  char *text = cJSON_Print(object);
-  puts(text);
-  cJSON_free(text);
+  json_put(object);
   cJSON_Delete(object);
   ditmoe_checkpoint_close(written);
   return DITMOE_OK;

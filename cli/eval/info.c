@@ -1,5 +1,6 @@
 /* --info: what an operand is, and whether it is sound. */
 #include "cli/eval/eval.h"
+#include "cli/json.h"
 #include "cli/text.h"
 
 #include <stdio.h>
@@ -64,7 +65,7 @@ static cJSON *info_json(const struct eval_side *side) {
 }
 
 static void print_item(const char *name, const cJSON *item) {
-  char *value = cJSON_IsString(item) ? text_copy(item->valuestring) : cJSON_PrintUnformatted(item);
+  char *value = json_value_text(item);
   char *line = text_format("%s: %s", name, value);
   report_result(line);
   free(line);
@@ -72,13 +73,13 @@ static void print_item(const char *name, const cJSON *item) {
 }
 
 static void print_array(const cJSON *array) {
-  char *shape = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(array, "shape"));
+  char *shape = json_text(cJSON_GetObjectItemCaseSensitive(array, "shape"), false);
   char *line = text_format("%-8s %-4s %-20s %s",
                            cJSON_GetObjectItemCaseSensitive(array, "name")->valuestring,
                            cJSON_GetObjectItemCaseSensitive(array, "type")->valuestring, shape,
                            cJSON_GetObjectItemCaseSensitive(array, "meaning")->valuestring);
   report_result(line);
-  cJSON_free(shape);
+  free(shape);
   free(line);
 }
 
@@ -99,9 +100,7 @@ enum ditmoe_status eval_info(struct eval *eval) {
   if (eval->settings.common.json && object) {
     cJSON_AddItemToObject(object, "arrays", arrays);
     arrays = NULL;
-    char *text = cJSON_Print(object);
-    puts(text);
-    cJSON_free(text);
+    json_put(object);
   } else if (!eval->settings.common.json) {
     print_text(object, arrays);
   }

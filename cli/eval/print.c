@@ -1,5 +1,6 @@
 /* Numbers and protocol as text, ADM's lines first, or as JSON. */
 #include "cli/eval/eval.h"
+#include "cli/json.h"
 #include "cli/text.h"
 
 #include <stdio.h>
@@ -107,9 +108,7 @@ static void print_json(const struct eval *eval) {
       object, "warnings",
       cJSON_CreateStringArray((const char *const *)eval->warnings, (int)eval->warning_count));
   add_run(eval, object);
-  char *text = cJSON_Print(object);
-  puts(text);
-  cJSON_free(text);
+  json_put(object);
   cJSON_Delete(object);
 }
 

@@ -1,5 +1,6 @@
 /* The report: one HTML file that needs no network and no script. */
 #include "cli/eval/eval.h"
+#include "cli/json.h"
 #include "cli/text.h"
 #include "plot/html.h"
 
@@ -101,8 +102,7 @@ static void add_settings(struct html *html, const cJSON *object, const char *pre
       add_settings(html, item, inner, depth + 1);
       free(inner);
     } else {
-      char *value =
-          cJSON_IsString(item) ? text_copy(item->valuestring) : cJSON_PrintUnformatted(item);
+      char *value = json_value_text(item);
       char *shown =
           text_format("%.*s%s", VALUE_MAX, value, strlen(value) > VALUE_MAX ? " ..." : "");
       add_row(html, name, shown);

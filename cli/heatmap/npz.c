@@ -1,6 +1,7 @@
 /* The view as arrays: info (JSON: axes, labels, panels, units), then [panels, rows, columns] each.
  * Panels of fewer experts than others are filled up with NaN. */
 #include "cli/heatmap/heatmap.h"
+#include "cli/json.h"
 #include "cli/text.h"
 
 #include <math.h>
@@ -61,14 +62,14 @@ static cJSON *info_json(const struct heatmap *heatmap, const struct view *view) 
 
 static enum ditmoe_status write_info(const struct heatmap *heatmap, struct output *out) {
   cJSON *object = info_json(heatmap, out->view);
-  char *text = cJSON_PrintUnformatted(object);
+  char *text = json_text(object, false);
   cJSON_Delete(object);
   const int64_t size = (int64_t)strlen(text);
   enum ditmoe_status status =
       report_call(out->ctx, ditmoe_npz_array(out->ctx, out->npz, "info", "u1", 1, &size));
   if (status == DITMOE_OK)
     status = report_call(out->ctx, ditmoe_npz_write(out->ctx, out->npz, text, (size_t)size));
-  cJSON_free(text);
+  free(text);
   return status;
 }
 

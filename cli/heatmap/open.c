@@ -1,7 +1,7 @@
 /* Inputs: dumps, traces, the second run, the model; and what is selected of them. */
 #include "cli/heatmap/heatmap.h"
+#include "cli/json.h"
 #include "cli/text.h"
-#include "cli/text_file.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -251,15 +251,13 @@ static enum ditmoe_status check_digest(const struct heatmap *heatmap) {
 
 static enum ditmoe_status measure(struct heatmap *heatmap) {
   const struct heatmap_settings *s = &heatmap->settings;
-  cJSON *record = NULL;
-  if (s->record) TRY(json_file_read("--record", s->record, &record));
-  char *text = record ? cJSON_PrintUnformatted(record) : NULL;
-  const struct ditmoe_model_options options = {.record = text};
+  char *record;
+  TRY(json_file_text("--record", s->record, &record));
+  const struct ditmoe_model_options options = {.record = record};
   enum ditmoe_status status =
       report_call(heatmap->ctx, ditmoe_similarity_measure(heatmap->ctx, s->model, &options, 0,
                                                           &heatmap->similarity));
-  cJSON_free(text);
-  cJSON_Delete(record);
+  free(record);
   return status;
 }
 

@@ -1,5 +1,6 @@
 /* The HTML page: one file with everything in it, that needs no network. */
 #include "cli/heatmap/page.h"
+#include "cli/json.h"
 #include "cli/text.h"
 #include "plot/plot.h"
 
@@ -15,12 +16,6 @@ enum {
   ANCHORS = 33,        /* colours of a map, between which the page interpolates     */
   LEVELS = 65535       /* of mean weights, if there is room */
 };
-
-static void add_format(struct html *html, const char *format, double value) {
-  char text[96];
-  snprintf(text, sizeof text, format, value);
-  html_raw(html, text);
-}
 
 /* The runs. */
 
@@ -46,8 +41,8 @@ static int used_labels(const struct heatmap *heatmap, int **labels) {
 static void add_steps(struct html *html, const struct ditmoe_routing_info *info, int merge) {
   html_raw(html, ",\"binStep\":[");
   for (int bin = 0; bin < page_bins(info, merge); bin++)
-    add_format(html, "%.0f,", info->bin_step[page_bin(info, merge, bin)]);
-  add_format(html, "%.0f],\"time\":", info->steps);
+    html_format(html, "%d,", info->bin_step[page_bin(info, merge, bin)]);
+  html_format(html, "%d],\"time\":", info->steps);
   for (int step = 0; step < info->steps; step++) {
     html_raw(html, step ? "," : "[");
     page_rounded(html, info->time[step]);
@@ -60,14 +55,11 @@ static void add_shape(struct html *html, const struct ditmoe_routing_info *info,
   page_integers(html, info->layer, info->layers);
   html_raw(html, ",\"layerExperts\":");
   page_integers(html, info->layer_experts, info->layers);
-  add_format(html, ",\"tokens\":%.0f", info->tokens);
-  add_format(html, ",\"side\":%.0f", info->side);
-  add_format(html, ",\"experts\":%.0f", info->experts);
-  add_format(html, ",\"topK\":%.0f", info->top_k);
-  add_format(html, ",\"uncondExpert\":%.0f", info->uncond_expert);
-  add_format(html, ",\"nullLabel\":%.0f", info->null_label);
-  add_format(html, ",\"images\":%.0f", (double)info->images);
-  add_format(html, ",\"steps\":%.0f", info->steps);
+  html_format(html,
+              ",\"tokens\":%d,\"side\":%d,\"experts\":%d,\"topK\":%d,\"uncondExpert\":%d,"
+              "\"nullLabel\":%d,\"images\":%lld,\"steps\":%d",
+              info->tokens, info->side, info->experts, info->top_k, info->uncond_expert,
+              info->null_label, (long long)info->images, info->steps);
   html_raw(html, info->mass ? ",\"mass\":true" : ",\"mass\":false");
   add_steps(html, info, merge);
 }
@@ -101,18 +93,19 @@ static void add_image_run(struct html *html, const struct ditmoe_routing *routin
 
 static void add_run(struct html *html, const struct heatmap_run *run,
                     const struct page_detail *detail, const int *labels, int count) {
-  char *name = heatmap_run_title(run), *meta = cJSON_PrintUnformatted(run->meta);
+  char *name = heatmap_run_title(run),
+       *meta = run->meta ? json_text(run->meta, false) : text_copy("{}");
   html_raw(html, "{\"name\":");
   page_text(html, name);
   html_raw(html, ",\"meta\":");
-  page_text(html, meta ? meta : "{}");
+  page_text(html, meta);
   html_raw(html, ",\"labels\":");
   page_integers(html, labels, count);
   html_raw(html, ",");
   add_shape(html, &run->info, detail->merge);
   add_halves(html, run, detail, labels, count);
   html_raw(html, "}");
-  cJSON_free(meta);
+  free(meta);
   free(name);
 }
 
@@ -130,7 +123,7 @@ static void add_runs(struct html *html, const struct heatmap *heatmap,
   for (int i = 0, named = 0; i < count; i++) {
     const char *name = heatmap->class_names[labels[i]];
     if (!name) continue;
-    add_format(html, named++ ? ",[%.0f," : "[%.0f,", labels[i]);
+    html_format(html, "%s[%d,", named++ ? "," : "", labels[i]);
     page_text(html, name);
     html_raw(html, "]");
   }
@@ -175,8 +168,8 @@ static void add_matrices(struct html *html, const char *member, const float *val
 static void add_similarity(struct html *html, const struct ditmoe_similarity *s) {
   if (!s) return;
   const int count = s->layers * s->experts * s->experts;
-  add_format(html, ",\n\"similarity\":{\"experts\":%.0f", s->experts);
-  add_format(html, ",\"rank\":%.0f,\"layer\":", s->rank);
+  html_format(html, ",\n\"similarity\":{\"experts\":%d,\"rank\":%d,\"layer\":", s->experts,
+              s->rank);
   page_integers(html, s->layer, s->layers);
   add_matrices(html, ",\"weights\":", s->weights, count);
   add_matrices(html, ",\"subspace\":", s->subspace, count);
@@ -187,9 +180,7 @@ static void add_similarity(struct html *html, const struct ditmoe_similarity *s)
 /* Colours, the same as in the pictures. */
 
 static void add_color(struct html *html, const color rgb) {
-  char text[16];
-  snprintf(text, sizeof text, "\"%02x%02x%02x\"", rgb[0], rgb[1], rgb[2]);
-  html_raw(html, text);
+  html_format(html, "\"%02x%02x%02x\"", rgb[0], rgb[1], rgb[2]);
 }
 
 static void add_map(struct html *html, const char *name) {
@@ -245,10 +236,9 @@ static void add_initial(struct html *html, const struct heatmap *heatmap, int me
   page_text(html, s->colormap ? s->colormap : colormap_names[0]);
   html_raw(html, s->weighted ? ",\"what\":\"mass\"" : ",\"what\":\"counts\"");
   const int only = overlay_layer(heatmap);
-  add_format(html, ",\"layers\":[%.0f,", only < 0 ? heatmap->first_layer : only);
-  add_format(html, "%.0f],\"bins\":[", only < 0 ? heatmap->last_layer - 1 : only);
-  add_format(html, "%.0f,", heatmap->first_bin / merge);
-  add_format(html, "%.0f]}", (heatmap->last_bin - 1) / merge);
+  html_format(html, ",\"layers\":[%d,%d],\"bins\":[%d,%d]}", only < 0 ? heatmap->first_layer : only,
+              only < 0 ? heatmap->last_layer - 1 : only, heatmap->first_bin / merge,
+              (heatmap->last_bin - 1) / merge);
 }
 
 /* What the page leaves out, for its reader. */

@@ -23,14 +23,12 @@ struct subject {
 };
 
 static void add_subject(struct checker *checker, const char *type, const struct subject *subject) {
-  char text[512];
-  snprintf(text, sizeof text,
-           "%s{\"type\":\"%s\",\"selection\":{\"run\":\"%s\",\"half\":\"%s\",\"view\":\"%s\","
-           "\"what\":\"%s\",\"normalize\":\"%s\",\"layers\":[%d,%d],\"bins\":[%d,%d]}",
-           checker->count++ ? ",\n" : "", type, subject->run, subject->half, subject->view,
-           subject->what, subject->normalize, subject->layer, subject->last_layer,
-           subject->first_bin, subject->last_bin);
-  html_raw(checker->html, text);
+  html_format(checker->html,
+              "%s{\"type\":\"%s\",\"selection\":{\"run\":\"%s\",\"half\":\"%s\",\"view\":\"%s\","
+              "\"what\":\"%s\",\"normalize\":\"%s\",\"layers\":[%d,%d],\"bins\":[%d,%d]}",
+              checker->count++ ? ",\n" : "", type, subject->run, subject->half, subject->view,
+              subject->what, subject->normalize, subject->layer, subject->last_layer,
+              subject->first_bin, subject->last_bin);
 }
 
 static void add_value(struct checker *checker, double value, double tolerance) {
@@ -101,12 +99,10 @@ static void add_cells(struct checker *checker, const struct subject *subject,
   for (int i = 0; i < CELLS && i < count; i++) {
     /* spread over the panel, elsewhere in each view */
     const size_t at = (size_t)((checker->count * 7919 + i * count / CELLS) % count);
-    char text[64];
     add_subject(checker, "cell", subject);
-    snprintf(text, sizeof text, ",\"row\":%d,\"column\":%d",
-             panel->rows.number[at / (size_t)panel->columns.count],
-             panel->columns.number[at % (size_t)panel->columns.count]);
-    html_raw(checker->html, text);
+    html_format(checker->html, ",\"row\":%d,\"column\":%d",
+                panel->rows.number[at / (size_t)panel->columns.count],
+                panel->columns.number[at % (size_t)panel->columns.count]);
     if (mass) {
       html_raw(checker->html, ",\"steps\":");
       page_rounded(checker->html, steps_of(panel, at));

@@ -12,12 +12,6 @@
 
 enum { DEFLATE_LEVEL = 6 };
 
-static void add_format(struct html *html, const char *format, double value) {
-  char text[64];
-  snprintf(text, sizeof text, format, value);
-  html_raw(html, text);
-}
-
 /* {"z": ... , without the closing brace. */
 static void add_deflated(struct html *html, const uint8_t *bytes, size_t size) {
   uLongf packed = compressBound(size);
@@ -43,7 +37,7 @@ static void add_planes(struct html *html, const uint64_t *values, size_t count) 
   for (int p = 0; p < planes; p++)
     for (size_t i = 0; i < count; i++) bytes[(size_t)p * count + i] = (uint8_t)(values[i] >> 8 * p);
   add_deflated(html, bytes, (size_t)planes * count);
-  add_format(html, ",\"planes\":%.0f", planes);
+  html_format(html, ",\"planes\":%d", planes);
   free(bytes);
 }
 
@@ -138,7 +132,7 @@ static void add_counts(struct html *html, const char *member, const struct table
   take_differences(&table);
   html_raw(html, member);
   add_planes(html, table.values, table.size);
-  add_format(html, ",\"unit\":%.0f}", (double)unit);
+  html_format(html, ",\"unit\":%.0f}", (double)unit);
   free(table.values);
 }
 
@@ -171,8 +165,7 @@ static void add_mass(struct html *html, const char *member, const struct table *
   take_differences(&table);
   html_raw(html, member);
   add_planes(html, table.values, table.size);
-  add_format(html, ",\"low\":%.17g", low);
-  add_format(html, ",\"step\":%.17g}", step);
+  html_format(html, ",\"low\":%.17g,\"step\":%.17g}", low, step);
   free(table.values);
 }
 
@@ -213,7 +206,6 @@ void page_pixels(struct html *html, const uint8_t *pixels, int width, int height
   for (size_t i = 0; i < size; i++)
     bytes[i] = (uint8_t)(pixels[i] - (i % row < 3 ? 0 : pixels[i - 3]));
   add_deflated(html, bytes, size);
-  add_format(html, ",\"width\":%.0f", width);
-  add_format(html, ",\"height\":%.0f}", height);
+  html_format(html, ",\"width\":%d,\"height\":%d}", width, height);
   free(bytes);
 }

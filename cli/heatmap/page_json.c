@@ -74,9 +74,7 @@ void page_rounded(struct html *html, double value) {
 
 void page_integers(struct html *html, const int32_t *values, int count) {
   for (int i = 0; i < count; i++) {
-    char text[16];
-    snprintf(text, sizeof text, "%s%d", i ? "," : "[", values[i]);
-    html_raw(html, text);
+    html_format(html, "%s%d", i ? "," : "[", values[i]);
   }
   html_raw(html, count ? "]" : "[]");
 }

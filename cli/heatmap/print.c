@@ -1,5 +1,6 @@
 /* The numbers as text: a table of the layers, then the findings. */
 #include "cli/heatmap/numbers.h"
+#include "cli/json.h"
 #include "cli/text.h"
 
 #include <math.h>
@@ -185,9 +186,7 @@ enum ditmoe_status heatmap_print_numbers(const struct heatmap *heatmap) {
     return DITMOE_OK;
   }
   cJSON *object = heatmap_numbers_json(heatmap);
-  char *text = cJSON_Print(object);
+  json_put(object);
   cJSON_Delete(object);
-  puts(text);
-  cJSON_free(text);
   return DITMOE_OK;
 }

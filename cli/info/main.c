@@ -1,8 +1,8 @@
 /* ditmoe-info: what is in a checkpoint file. */
+#include "cli/json.h"
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/text.h"
-#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -47,12 +47,6 @@ static const struct program program = {
     .count = sizeof table / sizeof table[0],
     .settings_size = sizeof(struct settings),
 };
-
-static void add_whole(cJSON *object, const char *name, uint64_t value) {
-  char *text = text_format("%llu", (unsigned long long)value);
-  cJSON_AddRawToObject(object, name, text);
-  free(text);
-}
 
 static cJSON *tensor_json(const struct ditmoe_tensor_info *info) {
   cJSON *tensor = cJSON_CreateObject(), *shape;
@@ -101,10 +95,10 @@ static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *
   cJSON_AddStringToObject(object, "file", path);
   cJSON_AddStringToObject(object, "format", ditmoe_checkpoint_format(checkpoint));
   if (key) cJSON_AddStringToObject(object, "key", key);
-  add_whole(object, "tensors", ditmoe_checkpoint_count(checkpoint));
+  json_add_whole(object, "tensors", ditmoe_checkpoint_count(checkpoint));
   if (layout) elements = list ? listed_values(list) : 0;
-  add_whole(object, "parameters", elements);
-  add_whole(object, "bytes", bytes);
+  json_add_whole(object, "parameters", elements);
+  json_add_whole(object, "bytes", bytes);
   if (layout) cJSON_AddStringToObject(object, "packed", layout);
   if (layout && tier) cJSON_AddStringToObject(object, "packed_for", tier);
   if (record) cJSON_AddStringToObject(object, "stored_record", record);
@@ -139,7 +133,7 @@ static cJSON *model_json(const struct ditmoe_model *model) {
     cJSON_AddNumberToObject(object, numbers[i].name, numbers[i].value);
   cJSON_AddBoolToObject(object, "learned_variance", info.learned_variance);
   cJSON_AddBoolToObject(object, "batch_coupled", info.batch_coupled);
-  add_whole(object, "weight_bytes", info.weight_bytes);
+  json_add_whole(object, "weight_bytes", info.weight_bytes);
   cJSON_AddItemToObject(object, "record", cJSON_Parse(ditmoe_model_record(model)));
   return object;
 }
@@ -147,15 +141,13 @@ static cJSON *model_json(const struct ditmoe_model *model) {
 static enum ditmoe_status add_model(struct ditmoe_ctx *ctx, cJSON *object, const char *path,
                                     const struct settings *settings) {
   struct ditmoe_model *model = NULL;
-  cJSON *record = NULL;
-  if (settings->record) TRY(json_file_read("--record", settings->record, &record));
-  char *text = record ? cJSON_PrintUnformatted(record) : NULL;
-  const struct ditmoe_model_options options = {.key = settings->key, .record = text};
+  char *record;
+  TRY(json_file_text("--record", settings->record, &record));
+  const struct ditmoe_model_options options = {.key = settings->key, .record = record};
   enum ditmoe_status status = report_call(ctx, ditmoe_model_open(ctx, path, &options, &model));
   if (status == DITMOE_OK) cJSON_AddItemToObject(object, "model", model_json(model));
   ditmoe_model_close(model);
-  cJSON_free(text);
-  cJSON_Delete(record);
+  free(record);
   return status;
 }
 
@@ -164,8 +156,7 @@ static void print_lines(const cJSON *object, const char *prefix) {
   const cJSON *item;
   cJSON_ArrayForEach(item, object) {
     char *name = text_format("%s%s", prefix, item->string);
-    char *value =
-        cJSON_IsString(item) ? text_copy(item->valuestring) : cJSON_PrintUnformatted(item);
+    char *value = json_value_text(item);
     char *line = text_format("%s: %s", name, value);
     char *inner = text_format("%s.", name);
     if (cJSON_IsObject(item))
@@ -182,7 +173,7 @@ static void print_lines(const cJSON *object, const char *prefix) {
 static void print_tensors(const cJSON *list) {
   const cJSON *item;
   cJSON_ArrayForEach(item, list) {
-    char *shape = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(item, "shape"));
+    char *shape = json_text(cJSON_GetObjectItemCaseSensitive(item, "shape"), false);
     char *line =
         text_format("%-5s %-24s %s", cJSON_GetObjectItemCaseSensitive(item, "dtype")->valuestring,
                     shape, cJSON_GetObjectItemCaseSensitive(item, "name")->valuestring);
@@ -202,9 +193,7 @@ static enum ditmoe_status describe(struct ditmoe_ctx *ctx, const char *path,
   ditmoe_checkpoint_close(checkpoint);
   enum ditmoe_status status = settings->model ? add_model(ctx, object, path, settings) : DITMOE_OK;
   if (settings->common.json) {
-    char *text = cJSON_Print(object);
-    puts(text);
-    cJSON_free(text);
+    json_put(object);
   } else {
     cJSON *tensors = cJSON_DetachItemFromObjectCaseSensitive(object, "tensor_list");
     print_lines(object, "");

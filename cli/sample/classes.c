@@ -2,6 +2,7 @@
 #include "cli/sample/classes.h"
 
 #include "base/edit_distance.h"
+#include "cli/json.h"
 #include "cli/report.h"
 #include "cli/text.h"
 
@@ -245,9 +246,7 @@ enum ditmoe_status classes_print(const struct classes *classes, const char *rege
     free(line);
   }
   regfree(&pattern);
-  char *text = json ? cJSON_Print(list) : NULL;
-  if (text) puts(text);
-  cJSON_free(text);
+  if (json) json_put(list);
   cJSON_Delete(list);
   return DITMOE_OK;
 }

@@ -35,7 +35,7 @@ static void add_outcome(const struct sample *run, cJSON *object, const char *out
   sample_time(now);
   cJSON_AddStringToObject(object, "status", outcome);
   cJSON_AddStringToObject(object, "started", run->started);
-  sample_add_whole(object, "resumes", (uint64_t)run->state.resumes);
+  json_add_whole(object, "resumes", (uint64_t)run->state.resumes);
   if (strcmp(outcome, "running") == 0) return;
   cJSON_AddNumberToObject(object, "exit", stop_exit_code(status));
   if (status != DITMOE_OK) cJSON_AddStringToObject(object, "error", report_last_error());
@@ -67,15 +67,15 @@ static void add_plan(const struct sample *run, cJSON *object) {
   cJSON_AddNumberToObject(out, "batch", plan->batch);
   cJSON_AddNumberToObject(out, "block", plan->block);
   cJSON_AddNumberToObject(out, "side", run->side);
-  sample_add_whole(out, "weight_bytes", plan->weight_bytes);
-  sample_add_whole(out, "activation_bytes", plan->activation_bytes);
+  json_add_whole(out, "weight_bytes", plan->weight_bytes);
+  json_add_whole(out, "activation_bytes", plan->activation_bytes);
 }
 
 static void add_image(const struct sample *run, cJSON *images, int64_t index) {
   char *file = run->names.npz ? NULL : sample_file_name(&run->names, index);
   cJSON *image = cJSON_CreateObject();
   if (file) cJSON_AddStringToObject(image, "file", file);
-  sample_add_whole(image, "index", (uint64_t)index);
+  json_add_whole(image, "index", (uint64_t)index);
   sample_add_class(run, image, sample_label(run, index));
   cJSON_AddItemToArray(images, image);
   free(file);
@@ -86,9 +86,9 @@ static void add_images(const struct sample *run, cJSON *object) {
   const struct made *made = &run->state.made;
   int64_t end = labels->first + labels->count;
   cJSON *count = cJSON_AddObjectToObject(object, "count");
-  sample_add_whole(count, "run", (uint64_t)labels->total);
-  sample_add_whole(count, "part", (uint64_t)sample_selected_count(run));
-  sample_add_whole(count, "made", (uint64_t)made_count(made, labels->first, end));
+  json_add_whole(count, "run", (uint64_t)labels->total);
+  json_add_whole(count, "part", (uint64_t)sample_selected_count(run));
+  json_add_whole(count, "made", (uint64_t)made_count(made, labels->first, end));
   if (labels->count > MAX_LISTED) return;
   cJSON *images = cJSON_AddArrayToObject(object, "images");
   for (int64_t i = labels->first; (i = made_find(made, i, end, true)) < end; i++)
@@ -114,7 +114,7 @@ static void add_outputs(const struct sample *run, cJSON *object) {
     snprintf(crc, sizeof crc, "%08x", state->npz_crc);
     cJSON *npz = cJSON_AddObjectToObject(object, "npz");
     cJSON_AddStringToObject(npz, "file", run->names.npz);
-    sample_add_whole(npz, "bytes", (uint64_t)state->npz_bytes);
+    json_add_whole(npz, "bytes", (uint64_t)state->npz_bytes);
     cJSON_AddStringToObject(npz, "crc32", crc);
   }
   sample_add_routing(run, object);
@@ -128,12 +128,12 @@ static void add_settings(const struct sample *run, cJSON *object) {
                         cJSON_CreateStringArray((const char *const *)run->argv, run->argc));
   cJSON_AddItemToObject(object, "options", sample_options_json(run, 0));
   cJSON_AddItemToObject(object, "sources", sources_json(run));
-  sample_add_whole(object, "seed", s->seed);
+  json_add_whole(object, "seed", s->seed);
   sample_add_model(run, object);
   cJSON_AddRawToObject(object, "record", ditmoe_model_record(run->model));
   sample_add_execution(run, object);
-  sample_add_whole(object, "threads",
-                   (uint64_t)(s->threads ? s->threads : sysconf(_SC_NPROCESSORS_ONLN)));
+  json_add_whole(object, "threads",
+                 (uint64_t)(s->threads ? s->threads : sysconf(_SC_NPROCESSORS_ONLN)));
   cJSON_AddItemToObject(object, "identity", sample_identity(run));
 }
 
@@ -148,8 +148,9 @@ char *sample_manifest(const struct sample *run, const char *outcome, enum ditmoe
   add_images(run, object);
   add_failures(run, object);
   add_outputs(run, object);
-  char *json = sample_print_json(object, true), *text = text_format("%s\n", json);
-  cJSON_free(json);
+  char *json = json_text(object, true), *text = text_format("%s\n", json);
+  cJSON_Delete(object);
+  free(json);
   return text;
 }
 

@@ -8,19 +8,6 @@
 
 static const char PIXEL_FORMULA[] = "trunc(clamp(127.5 x + 128, 0, 255))";
 
-char *sample_print_json(cJSON *json, bool pretty) {
-  char *text = pretty ? cJSON_Print(json) : cJSON_PrintUnformatted(json);
-  cJSON_Delete(json);
-  if (!text) exit((int)report_error(DITMOE_NOMEM, "not enough memory"));
-  return text;
-}
-
-void sample_add_whole(cJSON *object, const char *name, uint64_t value) {
-  char *text = text_format("%llu", (unsigned long long)value);
-  cJSON_AddRawToObject(object, name, text);
-  free(text);
-}
-
 cJSON *sample_options_json(const struct sample *run, unsigned traits) {
   const struct option *option;
   cJSON *object = cJSON_CreateObject();
@@ -94,20 +81,22 @@ static char *image_json(const struct sample *run, int64_t index) {
   cJSON *object = cJSON_CreateObject();
   sample_add_program(object);
   if (index >= 0) {
-    sample_add_whole(object, "index", (uint64_t)index);
+    json_add_whole(object, "index", (uint64_t)index);
     sample_add_class(run, object, sample_label(run, index));
   }
-  sample_add_whole(object, "seed", run->settings.seed);
+  json_add_whole(object, "seed", run->settings.seed);
   cJSON_AddItemToObject(object, "options", sample_options_json(run, OPTION_DECIDES));
   if (run->record) cJSON_AddRawToObject(object, "record", run->record);
   cJSON_AddBoolToObject(object, "force", is_forced(run));
   cJSON *out = cJSON_AddObjectToObject(object, "unit");
-  sample_add_whole(out, "first", (uint64_t)first);
+  json_add_whole(out, "first", (uint64_t)first);
   cJSON_AddItemToObject(out, "labels", cJSON_CreateIntArray(labels, (int)count));
   free(labels);
   sample_add_model(run, object);
   sample_add_execution(run, object);
-  return sample_print_json(object, false);
+  char *text = json_text(object, false);
+  cJSON_Delete(object);
+  return text;
 }
 
 /* The form that programs for web interfaces read: a line of prompt, then "Name: value" pairs. */

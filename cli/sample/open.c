@@ -2,7 +2,6 @@
 #include "cli/outputs.h"
 #include "cli/sample/sample.h"
 #include "cli/text.h"
-#include "cli/text_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,12 +35,8 @@ static enum ditmoe_status make_record(struct sample *run) {
     if (value) add_to_record(record, option, value);
     free(value);
   }
-  if (record) {
-    char *text = cJSON_PrintUnformatted(record);
-    run->record = text_copy(text);
-    cJSON_free(text);
-    cJSON_Delete(record);
-  }
+  if (record) run->record = json_text(record, false);
+  cJSON_Delete(record);
   return DITMOE_OK;
 }
 
@@ -97,18 +92,16 @@ static enum ditmoe_status find_vae(struct sample *run) {
 
 /* Opening. */
 
-/* Options about what this model and its decoder do not have. */
+/* Options about what this model, by its complete record, and its decoder do not have. */
 static enum ditmoe_status refuse_needless(const struct sample *run) {
   const struct sample_settings *s = &run->settings;
-  const char *kind = run->info.kind;
-  const bool promoe = strncmp(kind, "promoe-", 7) == 0;
-  const bool top_k = promoe || strcmp(kind, "dit-moe") == 0 || strcmp(kind, "tc-dit") == 0;
-  char *why = text_format("on a model of kind %s", kind);
+  cJSON *record = cJSON_Parse(ditmoe_model_record(run->model));
+  char *why = text_format("on a model of kind %s", run->info.kind);
   const struct option_use uses[] = {
-      {&s->top_k, top_k, why},
-      {&s->capacity, strcmp(kind, "ec-dit") == 0, why},
-      {&s->uncond_label, promoe, why},
-      {&s->router_weight_mode, promoe, why},
+      {&s->top_k, cJSON_HasObjectItem(record, "top_k"), why},
+      {&s->capacity, cJSON_HasObjectItem(record, "capacity"), why},
+      {&s->uncond_label, cJSON_HasObjectItem(record, "uncond_label"), why},
+      {&s->router_weight_mode, cJSON_HasObjectItem(record, "router_weight_mode"), why},
       {&s->qk_norm_eps, run->info.qk_norm, "on a model without norms of q and k"},
       {&s->latent_scale, run->vae_path, "with --vae none"},
       {&s->latent_shift, run->vae_path, "with --vae none"},
@@ -116,6 +109,7 @@ static enum ditmoe_status refuse_needless(const struct sample *run) {
   enum ditmoe_status status =
       options_refuse_needless(&run->options, uses, sizeof uses / sizeof *uses);
   free(why);
+  cJSON_Delete(record);
   return status;
 }
 

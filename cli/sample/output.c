@@ -26,7 +26,7 @@ enum ditmoe_status sample_write_picture(struct sample *run, const char *path, in
   enum ditmoe_status status = report_call(
       run->ctx, ditmoe_image_write(run->ctx, path, pixels, width, height, with_text ? text : NULL));
   free(parameters);
-  cJSON_free(json);
+  free(json);
   if (status != DITMOE_OK) return status;
   if (!run->settings.common.json) report_file(path);
   if (run->settings.show && (index < 0 || !run->settings.grid)) draw(run, pixels, width, height);

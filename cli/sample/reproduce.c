@@ -86,11 +86,7 @@ static enum ditmoe_status read_members(struct sample *run, const cJSON *object) 
   if (index && !get_whole(index, 1e15, &origin->index)) return malformed(run, "index");
   int64_t at = origin->index - origin->unit.first;
   if (index && (at < 0 || at >= origin->unit.count)) return malformed(run, "index");
-  if (record) {
-    char *text = cJSON_PrintUnformatted(record);
-    origin->record = text_copy(text);
-    cJSON_free(text);
-  }
+  if (record) origin->record = json_text(record, false);
   return DITMOE_OK;
 }
 

@@ -60,10 +60,12 @@ static char *description(const struct sample *run) {
   cJSON_AddStringToObject(object, "sampler", run->plan.sampler);
   cJSON_AddNumberToObject(object, "steps", run->plan.steps);
   cJSON_AddNumberToObject(object, "cfg_scale", run->settings.cfg_scale);
-  sample_add_whole(object, "seed", run->settings.seed);
-  sample_add_whole(object, "samples", (uint64_t)run->labels.total);
+  json_add_whole(object, "seed", run->settings.seed);
+  json_add_whole(object, "samples", (uint64_t)run->labels.total);
   add_class_names(run, object);
-  return sample_print_json(object, false);
+  char *text = json_text(object, false);
+  cJSON_Delete(object);
+  return text;
 }
 
 /* Before anything is written. It needs the hash of the model, which is still being made while the
@@ -75,7 +77,7 @@ static enum ditmoe_status describe(struct sample *run) {
   char *meta = description(run);
   enum ditmoe_status status =
       report_call(run->ctx, ditmoe_routing_describe(run->ctx, r->tables, meta));
-  cJSON_free(meta);
+  free(meta);
   r->described = status == DITMOE_OK;
   return status;
 }
@@ -489,7 +491,7 @@ static void add_file(cJSON *object, const char *name, const char *path,
   snprintf(crc, sizeof crc, "%08x", file->crc);
   cJSON *out = cJSON_AddObjectToObject(object, name);
   cJSON_AddStringToObject(out, "file", path);
-  sample_add_whole(out, "bytes", (uint64_t)file->bytes);
+  json_add_whole(out, "bytes", (uint64_t)file->bytes);
   cJSON_AddStringToObject(out, "crc32", crc);
 }
 

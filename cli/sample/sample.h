@@ -22,6 +22,7 @@
 #ifndef CLI_SAMPLE_SAMPLE_H
 #define CLI_SAMPLE_SAMPLE_H
 
+#include "cli/json.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/report.h"
@@ -30,7 +31,6 @@
 #include "cli/sample/made.h"
 #include "cli/sample/routing.h"
 
-#include <cjson/cJSON.h>
 #include <pthread.h>
 
 struct sample_settings {

@@ -65,10 +65,9 @@ enum ditmoe_status sample_write_grid(struct sample *run);
 enum ditmoe_status sample_finish(struct sample *run, enum ditmoe_status status);
 
 /* metadata.c */
-/* The text entries of an image; index -1 is the grid. free() and cJSON_free(). */
+/* The text entries of an image; index -1 is the grid. free(). */
 void sample_metadata(const struct sample *run, int64_t index, char **parameters, char **json);
 void sample_add_program(cJSON *object);
-void sample_add_whole(cJSON *object, const char *name, uint64_t value);
 void sample_add_class(const struct sample *run, cJSON *object, int32_t label);
 void sample_add_model(const struct sample *run, cJSON *object);
 void sample_add_execution(const struct sample *run, cJSON *object);
@@ -76,8 +75,6 @@ void sample_add_execution(const struct sample *run, cJSON *object);
 cJSON *sample_identity(const struct sample *run);
 /* Options with any of these traits (0: all) that have a value, as text. */
 cJSON *sample_options_json(const struct sample *run, unsigned traits);
-/* free() with cJSON_free; deletes json. */
-char *sample_print_json(cJSON *json, bool pretty);
 
 /* manifest.c */
 /* NULL-terminated text of run.json; outcome "running" and so on; free(). */

@@ -3,6 +3,17 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* A router of which the record alone knows: its members are of every type. */
+static const struct record_choice modes[] = {{"identity", 0}, {"softmax", 1}, {NULL, 0}};
+static const struct router_key keys[] = {
+    {.key = {.name = "capacity", .type = RECORD_NUMBER, .high = 4096}},
+    {.key = {.name = "uncond_label", .type = RECORD_INT, .high = 1 << 30}},
+    {.key = {.name = "router_weight_mode", .type = RECORD_CHOICE, .low = 1, .choices = modes}},
+};
+static const struct router router = {.name = "fuzz", .keys = keys, .key_count = 3};
+static const struct mixture mixture = {.kind = "promoe-tc", .alias = "fuzz", .router = &router};
+MIXTURE_ENTRY(mixture);
+
 static void read_record(struct ditmoe_ctx *ctx, const cJSON *tree, bool strict) {
   struct dit_record record = {0};
   char *text = NULL;

@@ -1,6 +1,6 @@
 /* The golden checker: one folder of fixtures against the library.
  *
- *   golden_check.c -> kind of the manifest -> golden_model, or a module of tests/cases.h
+ *   tests/golden_check.c -> kind of the manifest -> golden_model, or a module of tests/cases.h
  *     golden_model -> check_calls (calls.c) -> recording (taps) -> check_routing
  *                  -> check_runs  (runs.c)  -> the samplers over dit_predict
  *   -> check_coverage: every output tensor was reported

@@ -51,7 +51,7 @@ static enum ditmoe_status keep_plan(struct recording *r, struct exec *ex,
                                     const struct dit_tap_data *data) {
   const struct dispatch *d = data->dispatch;
   const struct router_trace *trace = data->trace;
-  const struct router_layer *router = &r->model->blocks[data->layer].moe->router;
+  const struct router_layer *router = r->model->blocks[data->layer].moe->router;
   const int64_t scored = trace->rows * router->experts;
   TRY(mem_room(r->ctx, r->plan_count, sizeof *r->plans, "recording", &r->plans));
   struct layer_plan *plan = &r->plans[r->plan_count++];
@@ -65,7 +65,7 @@ static enum ditmoe_status keep_plan(struct recording *r, struct exec *ex,
   TRY(copy(ex, r->ctx, &plan->scores, trace->scores, scored));
   TRY(copy(ex, r->ctx, &plan->cosine, trace->cosine, scored));
   TRY(copy(ex, r->ctx, &plan->capacity, trace->capacity, scored));
-  TRY(copy(ex, r->ctx, &plan->threshold, router->threshold, router->experts));
+  TRY(copy(ex, r->ctx, &plan->threshold, trace->threshold, router->experts));
   TRY(copy(ex, r->ctx, &plan->offset, d->offset, d->experts + 1));
   TRY(copy(ex, r->ctx, &plan->first, d->first, d->tokens + 1));
   const int64_t rows = plan->offset[d->experts];

@@ -1,6 +1,6 @@
-/* The layout of packed weights; see linear.c. */
-#ifndef BACKEND_CPU_LINEAR_H
-#define BACKEND_CPU_LINEAR_H
+/* The layout of packed weights; see panels.c. */
+#ifndef BACKEND_CPU_PANELS_H
+#define BACKEND_CPU_PANELS_H
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels.h"
@@ -10,6 +10,14 @@ static inline const struct gemm_kernels *linear_kernels(const struct linear *w,
                                                         const struct cpu_kernels *kernels) {
   return kernels->gemm[w->input == DT_BF16 ? CPU_BF16 : CPU_F32];
 }
+
+/* Bytes of a weight. */
+static inline int64_t linear_element(const struct linear *w) {
+  return (int64_t)dtype_size(w->format);
+}
+
+/* Whether panels are kept in a type that products do not take. */
+static inline bool linear_is_widened(const struct linear *w) { return w->format != w->input; }
 
 /* Outputs that one panel makes. */
 static inline int linear_outputs(const struct linear *w, const struct gemm_kernels *k) {
@@ -42,12 +50,12 @@ static inline void *linear_panel(const struct linear *w, const struct gemm_kerne
   int64_t columns = linear_panels(w, k) * k->columns;
   int64_t depth = linear_padded(linear_depth(w, k, begin), k);
   int64_t element = begin * columns + panel * depth * k->columns;
-  return (char *)w->data + element * (int64_t)dtype_size(w->input);
+  return (char *)w->data + element * linear_element(w);
 }
 
 static inline float *linear_bias(const struct linear *w, const struct gemm_kernels *k) {
   int64_t elements = linear_padded(w->in, k) * linear_panels(w, k) * k->columns;
-  return (float *)(void *)((char *)w->data + elements * (int64_t)dtype_size(w->input));
+  return (float *)(void *)((char *)w->data + elements * linear_element(w));
 }
 
 #endif

@@ -1,0 +1,145 @@
+/* Gradients of normalisations, softmax, residual additions and single values. */
+#include "backend/ref/ref_ops.h"
+
+static float *offset_by(float *p, int64_t n) { return p ? p + n : NULL; }
+
+void ref_silu_bwd(struct exec *ex, float *dx, const float *dy, const float *x, int64_t n) {
+  (void)ex;
+  for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * silu_slope(x[i]));
+}
+
+void ref_sigmoid_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int64_t n) {
+  (void)ex;
+  for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * (double)y[i] * (1 - (double)y[i]));
+}
+
+void ref_add_rows_bwd(struct exec *ex, float *drow, const float *dx, int64_t rows, int64_t n) {
+  (void)ex;
+  for (int64_t i = 0; i < n; i++) {
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++) sum += dx[r * n + i];
+    drow[i] = (float)(drow[i] + sum);
+  }
+}
+
+void ref_gated_add_bwd(struct exec *ex, float *dgate, float *dy, const float *dout,
+                       const float *gate, int64_t stride, const float *y, int B, int T, int D) {
+  (void)ex;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t i = 0; i < D; i++) {
+      double sum = 0;
+      for (int64_t at = b * T * D + i; at < (b + 1) * T * D; at += D) {
+        sum += (double)dout[at] * y[at];
+        dy[at] = dout[at] * gate[b * stride + i];
+      }
+      dgate[b * stride + i] = (float)sum;
+    }
+}
+
+/* With n = (x - mean) / sigma and g = dy (plus + scale): dx = (g - mean(g) - n mean(g n)) / sigma.
+ */
+static void norm_row_bwd(float *dx, const float *dy, const float *x, const float *scale,
+                         double plus, int D, double eps) {
+  struct moments m = ref_moments(x, 1, 0, D, eps);
+  double mean = 0, along = 0;
+  for (int i = 0; i < D; i++) {
+    double g = dy[i] * (plus + scale[i]);
+    mean += g / D;
+    along += g * (x[i] - m.mean) * m.scale / D;
+  }
+  for (int i = 0; i < D; i++) {
+    double g = dy[i] * (plus + scale[i]);
+    dx[i] = (float)((g - mean - (x[i] - m.mean) * m.scale * along) * m.scale);
+  }
+}
+
+/* dshift = sum over tokens of dy, dscale = sum of dy n; of one image. */
+static void modulation_bwd(float *dshift, float *dscale, const float *dy, const float *x, int T,
+                           int D, double eps) {
+  for (int64_t c0 = 0; c0 < D; c0 += REF_CHUNK) {
+    double shift[REF_CHUNK] = {0}, scale[REF_CHUNK] = {0};
+    int64_t c1 = chunk_end(c0, D);
+    for (int64_t t = 0; t < T; t++) {
+      struct moments m = ref_moments(x + t * D, 1, 0, D, eps);
+      for (int64_t c = c0; c < c1; c++) {
+        shift[c - c0] += dy[t * D + c];
+        scale[c - c0] += dy[t * D + c] * (x[t * D + c] - m.mean) * m.scale;
+      }
+    }
+    for (int64_t c = c0; c < c1; c++) {
+      if (dshift) dshift[c] = (float)shift[c - c0];
+      if (dscale) dscale[c] = (float)scale[c - c0];
+    }
+  }
+}
+
+void ref_norm_modulate_bwd(struct exec *ex, float *dx, float *dshift, float *dscale,
+                           const float *dy, const float *x, const float *scale, int64_t stride,
+                           int B, int T, int D, float eps) {
+  (void)ex;
+  for (int64_t b = 0; b < B; b++) {
+    const float *image = x + b * T * D, *grad = dy + b * T * D;
+    modulation_bwd(offset_by(dshift, b * stride), offset_by(dscale, b * stride), grad, image, T, D,
+                   eps);
+    for (int64_t t = 0; dx && t < T; t++)
+      norm_row_bwd(dx + (b * T + t) * D, grad + t * D, image + t * D, scale + b * stride, 1, D,
+                   eps);
+  }
+}
+
+/* One head of q or k, normalised with weight and bias [d]. */
+static void head_bwd(float *dx, float *dweight, float *dbias, const float *dy, const float *x,
+                     const float *weight, int d, double eps) {
+  struct moments m = ref_moments(x, 1, 0, d, eps);
+  norm_row_bwd(dx, dy, x, weight, 0, d, eps);
+  for (int i = 0; i < d; i++) {
+    if (dweight) dweight[i] = (float)(dweight[i] + dy[i] * (x[i] - m.mean) * m.scale);
+    if (dbias) dbias[i] += dy[i];
+  }
+}
+
+void ref_qk_norm_bwd(struct exec *ex, float *dqkv, const struct qk_norm_grad *grad, const float *dy,
+                     const float *qkv, const struct qk_norm *norm, int64_t rows, int H, int d) {
+  (void)ex;
+  const int64_t D = (int64_t)H * d;
+  for (int64_t r = 0; r < rows; r++, dqkv += 3 * D, dy += 3 * D, qkv += 3 * D) {
+    for (int64_t q = 0, k = D; q < D; q += d, k += d) {
+      head_bwd(dqkv + q, grad->q_weight, grad->q_bias, dy + q, qkv + q, norm->q_weight, d,
+               norm->eps);
+      head_bwd(dqkv + k, grad->k_weight, grad->k_bias, dy + k, qkv + k, norm->k_weight, d,
+               norm->eps);
+    }
+    for (int64_t v = 2 * D; v < 3 * D; v++) dqkv[v] = dy[v];
+  }
+}
+
+void ref_normalize_rows_bwd(struct exec *ex, float *dx, const float *dy, const float *x,
+                            int64_t rows, int D) {
+  (void)ex;
+  for (int64_t r = 0; r < rows; r++, dx += D, dy += D, x += D) {
+    const double length = sqrt(dot(x, x, D)), along = dot(x, dy, D);
+    for (int64_t i = 0; i < D; i++)
+      dx[i] = (float)(length > 1e-12 ? (dy[i] - x[i] * along / (length * length)) / length
+                                     : dy[i] / 1e-12);
+  }
+}
+
+/* n values that are `stride` apart. */
+static void softmax_bwd(float *dx, const float *dy, const float *y, int64_t n, int64_t stride) {
+  double along = 0;
+  for (int64_t i = 0; i < n * stride; i += stride) along += (double)dy[i] * y[i];
+  for (int64_t i = 0; i < n * stride; i += stride) dx[i] = (float)(y[i] * (dy[i] - along));
+}
+
+void ref_softmax_rows_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int64_t rows,
+                          int n) {
+  (void)ex;
+  for (int64_t r = 0; r < rows * n; r += n) softmax_bwd(dx + r, dy + r, y + r, n, 1);
+}
+
+void ref_softmax_tokens_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int B,
+                            int T, int E) {
+  (void)ex;
+  for (int64_t at = 0; at < (int64_t)B * T * E; at += (int64_t)T * E)
+    for (int64_t e = at; e < at + E; e++) softmax_bwd(dx + e, dy + e, y + e, T, E);
+}
