@@ -58,13 +58,18 @@ static __global__ void __launch_bounds__(CONV_THREADS) convolve(cuda_conv w, int
                           w.weight)[static_cast<int64_t>(column + c) * depth + k0 + k])
                     : 0;
     __syncthreads();
+    float part[EACH][EACH] = {}; /* sums of sums lose less */
 #pragma unroll
     for (int i = 0; i < DEPTH; i++)
 #pragma unroll
       for (int r = 0; r < EACH; r++)
 #pragma unroll
         for (int c = 0; c < EACH; c++)
-          sum[r][c] = fmaf(a[i][row_of + r], b[i][column_of + c], sum[r][c]);
+          part[r][c] = fmaf(a[i][row_of + r], b[i][column_of + c], part[r][c]);
+#pragma unroll
+    for (int r = 0; r < EACH; r++)
+#pragma unroll
+      for (int c = 0; c < EACH; c++) sum[r][c] += part[r][c];
     __syncthreads();
   }
 #pragma unroll

@@ -50,64 +50,76 @@ void report(const char *format, ...) {
   if (now.current) switch_to_scheduler();
 }
 
-/* Shared memory. Cells of 2 bytes: who wrote last, and two who read since. */
-
-struct stamp {
-  uint32_t epoch, clock;
-  uint16_t thread;
-  uint8_t atomic, fences;
-  const void *site;
-};
+/* Shared memory. Cells of 2 bytes: who wrote last, and two who read since, each one word:
+ *
+ *   epoch 30 | clock 14 | thread 10 | atomic 1 | fences of the thread 9                          */
+typedef uint64_t stamp;
 struct cell {
   stamp write, read[2];
+  const void *site; /* of the write */
 };
+enum : unsigned { CLOCK_MAX = (1 << 14) - 1, FENCES = 511, BY_ENGINE = FENCES };
 
-static bool unordered(const stamp &s, const thread &t) {
-  return s.epoch == now.epoch && s.thread != t.index && s.clock > t.seen[s.thread];
+static inline uint32_t stamp_epoch(stamp s) { return static_cast<uint32_t>(s >> 34); }
+static inline uint32_t stamp_clock(stamp s) { return static_cast<uint32_t>(s >> 20) & CLOCK_MAX; }
+static inline uint32_t stamp_thread(stamp s) { return static_cast<uint32_t>(s >> 10) & 1023; }
+static inline bool stamp_atomic(stamp s) { return s >> 9 & 1; }
+static inline uint32_t stamp_fences(stamp s) { return static_cast<uint32_t>(s) & FENCES; }
+static inline stamp stamp_of(const thread &t, bool atomic) {
+  uint64_t clock = t.clock < CLOCK_MAX ? t.clock : CLOCK_MAX;
+  return static_cast<uint64_t>(now.epoch) << 34 | clock << 20 |
+         static_cast<uint64_t>(t.index) << 10 | static_cast<uint64_t>(atomic) << 9 |
+         t.fences % BY_ENGINE;
 }
 
-static void conflict(const stamp &s, const char *mine, const char *theirs, size_t place,
+static inline bool unordered(stamp s, const thread &t) {
+  return stamp_epoch(s) == now.epoch && stamp_thread(s) != t.index &&
+         stamp_clock(s) > t.seen[stamp_thread(s)];
+}
+
+static void conflict(const cell &c, stamp s, const char *mine, const char *theirs, size_t place,
                      const char *where) {
-  if (!quiet && !now.failed) print_place("the other access was near", s.site);
+  if (!quiet && !now.failed && s == c.write) print_place("the other access was near", c.site);
   report("%s byte %zu of %s, which thread %u %s, and no barrier is between them", mine, place,
-         where, s.thread, theirs);
+         where, stamp_thread(s), theirs);
 }
 
-static void add_reader(cell &c, const stamp &s, const thread &t) {
+static inline void add_reader(cell &c, stamp s, const thread &t) {
   for (stamp &r : c.read)
-    if (r.thread == s.thread || r.epoch != now.epoch || !unordered(r, t)) {
+    if (stamp_epoch(r) != now.epoch || stamp_thread(r) == t.index || !unordered(r, t)) {
       r = s;
       return;
     }
   c.read[1] = s;
 }
 
+/* Of a read that is no atomic operation. */
+static void check_written(const cell &c, bool async, size_t place, const char *where) {
+  if (stamp_epoch(c.write) < now.first_epoch)
+    report("reads byte %zu of %s, which the block has not written", place, where);
+  if (async && stamp_fences(c.write) != BY_ENGINE &&
+      stamp_fences(c.write) == threads[stamp_thread(c.write)].fences % BY_ENGINE)
+    report("byte %zu of %s was written without async_proxy_fence before an asynchronous read",
+           place, where);
+}
+
 static void watch_shared(cell *cells, size_t at, size_t bytes, thread &t, bool write, bool atomic,
                          bool async, const char *where) {
-  stamp s = {
-      now.epoch, t.clock, static_cast<uint16_t>(t.index), atomic, static_cast<uint8_t>(t.fences),
-      site};
+  const stamp s = stamp_of(t, atomic);
   for (size_t i = at / 2; i <= (at + bytes - 1) / 2; i++) {
     cell &c = cells[i];
-    if (unordered(c.write, t) && !(atomic && c.write.atomic))
-      conflict(c.write, write ? "writes" : "reads", "writes", 2 * i, where);
-    if (!write || atomic) {
-      if (c.write.epoch < now.first_epoch && !atomic)
-        report("reads byte %zu of %s, which the block has not written", 2 * i, where);
-      if (async && c.write.epoch >= now.first_epoch &&
-          c.write.fences == static_cast<uint8_t>(threads[c.write.thread].fences) &&
-          c.write.fences != 255)
-        report("byte %zu of %s was written without async_proxy_fence before an asynchronous read",
-               2 * i, where);
-    }
+    if (unordered(c.write, t) && !(atomic && stamp_atomic(c.write)))
+      conflict(c, c.write, write ? "writes" : "reads", "writes", 2 * i, where);
     if (!write) {
+      check_written(c, async, 2 * i, where);
       add_reader(c, s, t);
       continue;
     }
-    for (const stamp &r : c.read)
-      if (unordered(r, t) && !(atomic && r.atomic)) conflict(r, "writes", "reads", 2 * i, where);
-    c.write = s;
-    if (async) c.write.fences = 255; /* by the copy engine: seen without a fence */
+    for (stamp r : c.read)
+      if (unordered(r, t) && !(atomic && stamp_atomic(r)))
+        conflict(c, r, "writes", "reads", 2 * i, where);
+    c.write = async ? s | BY_ENGINE : s; /* what the copy engine wrote needs no fence */
+    c.site = site;
   }
 }
 
