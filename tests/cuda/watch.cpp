@@ -50,144 +50,170 @@ void report(const char *format, ...) {
   if (now.current) switch_to_scheduler();
 }
 
-/* Shared memory. Cells of 2 bytes: who wrote last, and two who read since. */
-
-struct stamp {
-  uint32_t epoch, clock;
-  uint16_t thread;
-  uint8_t atomic, fences;
-  const void *site;
-};
+/* Shared memory. Cells of 2 bytes: who wrote last, and two who read since, each one word:
+ *
+ *   epoch 30 | clock 14 | thread 10 | atomic 1 | fences of the thread 9                          */
+typedef uint64_t stamp;
 struct cell {
   stamp write, read[2];
+  const void *site; /* of the write */
 };
+enum : unsigned { CLOCK_MAX = (1 << 14) - 1, FENCES = 511, BY_ENGINE = FENCES };
 
-static bool unordered(const stamp &s, const thread &t) {
-  return s.epoch == now.epoch && s.thread != t.index && s.clock > t.seen[s.thread];
+static inline uint32_t stamp_epoch(stamp s) { return static_cast<uint32_t>(s >> 34); }
+static inline uint32_t stamp_clock(stamp s) { return static_cast<uint32_t>(s >> 20) & CLOCK_MAX; }
+static inline uint32_t stamp_thread(stamp s) { return static_cast<uint32_t>(s >> 10) & 1023; }
+static inline bool stamp_atomic(stamp s) { return s >> 9 & 1; }
+static inline uint32_t stamp_fences(stamp s) { return static_cast<uint32_t>(s) & FENCES; }
+static inline stamp stamp_of(const thread &t, bool atomic) {
+  uint64_t clock = t.clock < CLOCK_MAX ? t.clock : CLOCK_MAX;
+  return static_cast<uint64_t>(now.epoch) << 34 | clock << 20 |
+         static_cast<uint64_t>(t.index) << 10 | static_cast<uint64_t>(atomic) << 9 |
+         t.fences % BY_ENGINE;
 }
 
-static void conflict(const stamp &s, const char *mine, const char *theirs, size_t place,
+static inline bool unordered(stamp s, const thread &t) {
+  return stamp_epoch(s) == now.epoch && stamp_thread(s) != t.index &&
+         stamp_clock(s) > t.seen[stamp_thread(s)];
+}
+
+static void conflict(const cell &c, stamp s, const char *mine, const char *theirs, size_t place,
                      const char *where) {
-  if (!quiet && !now.failed) print_place("the other access was near", s.site);
+  if (!quiet && !now.failed && s == c.write) print_place("the other access was near", c.site);
   report("%s byte %zu of %s, which thread %u %s, and no barrier is between them", mine, place,
-         where, s.thread, theirs);
+         where, stamp_thread(s), theirs);
 }
 
-static void add_reader(cell &c, const stamp &s, const thread &t) {
+static inline void add_reader(cell &c, stamp s, const thread &t) {
+  if (stamp_epoch(c.read[0]) != now.epoch || stamp_thread(c.read[0]) == t.index) {
+    c.read[0] = s;
+    return;
+  }
   for (stamp &r : c.read)
-    if (r.thread == s.thread || r.epoch != now.epoch || !unordered(r, t)) {
+    if (!unordered(r, t)) {
       r = s;
       return;
     }
   c.read[1] = s;
 }
 
-static void watch_shared(cell *cells, size_t at, size_t bytes, thread &t, bool write, bool atomic,
-                         bool async, const char *where) {
-  stamp s = {
-      now.epoch, t.clock, static_cast<uint16_t>(t.index), atomic, static_cast<uint8_t>(t.fences),
-      site};
+/* Of a read that is no atomic operation. */
+static void check_written(const cell &c, bool async, size_t place, const char *where) {
+  if (stamp_epoch(c.write) < now.first_epoch)
+    report("reads byte %zu of %s, which the block has not written", place, where);
+  if (async && stamp_fences(c.write) != BY_ENGINE &&
+      stamp_fences(c.write) == threads[stamp_thread(c.write)].fences % BY_ENGINE)
+    report("byte %zu of %s was written without async_proxy_fence before an asynchronous read",
+           place, where);
+}
+
+static inline void watch_shared(cell *cells, size_t at, size_t bytes, thread &t, bool write,
+                                bool atomic, bool async, const char *where) {
+  const stamp s = stamp_of(t, atomic);
   for (size_t i = at / 2; i <= (at + bytes - 1) / 2; i++) {
     cell &c = cells[i];
-    if (unordered(c.write, t) && !(atomic && c.write.atomic))
-      conflict(c.write, write ? "writes" : "reads", "writes", 2 * i, where);
-    if (!write || atomic) {
-      if (c.write.epoch < now.first_epoch && !atomic)
-        report("reads byte %zu of %s, which the block has not written", 2 * i, where);
-      if (async && c.write.epoch >= now.first_epoch &&
-          c.write.fences == static_cast<uint8_t>(threads[c.write.thread].fences) &&
-          c.write.fences != 255)
-        report("byte %zu of %s was written without async_proxy_fence before an asynchronous read",
-               2 * i, where);
-    }
+    if (unordered(c.write, t) && !(atomic && stamp_atomic(c.write)))
+      conflict(c, c.write, write ? "writes" : "reads", "writes", 2 * i, where);
     if (!write) {
+      check_written(c, async, 2 * i, where);
       add_reader(c, s, t);
       continue;
     }
-    for (const stamp &r : c.read)
-      if (unordered(r, t) && !(atomic && r.atomic)) conflict(r, "writes", "reads", 2 * i, where);
-    c.write = s;
-    if (async) c.write.fences = 255; /* by the copy engine: seen without a fence */
+    for (stamp r : c.read)
+      if (unordered(r, t) && !(atomic && stamp_atomic(r)))
+        conflict(c, r, "writes", "reads", 2 * i, where);
+    c.write = async ? s | BY_ENGINE : s; /* what the copy engine wrote needs no fence */
+    c.site = site;
   }
 }
 
-static cell *make_cells(size_t count) {
-  void *memory = mmap(nullptr, count * sizeof(cell), PROT_READ | PROT_WRITE,
+static cell *make_cells(size_t bytes) {
+  void *memory = mmap(nullptr, (bytes / 2 + 8) * sizeof(cell), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) abort();
   return static_cast<cell *>(memory);
 }
 
-/* Static shared memory: the writable data of the program that no relocation has made constant. */
-struct segment {
+static cell *dynamic_cells() {
+  static cell *const cells = make_cells(SHARED_LIMIT);
+  return cells;
+}
+
+/* Static shared memory: what the program or module that holds the kernels can write and no
+ * relocation has made constant. What cannot be written, of all of them, is constant memory. */
+static struct static_memory {
   uintptr_t begin, end;
   cell *cells;
+} statics;
+struct segment {
+  uintptr_t begin, end;
 };
-static std::vector<segment> segments;
 static std::vector<segment> constants;
 
 static int find_segments(dl_phdr_info *info, size_t, void *) {
   const uintptr_t code = reinterpret_cast<uintptr_t>(&find_segments);
   bool ours = false;
+  segment written = {0, 0}, fixed = {0, 0};
   for (int i = 0; i < info->dlpi_phnum; i++) {
     const auto &p = info->dlpi_phdr[i];
-    uintptr_t begin = info->dlpi_addr + p.p_vaddr;
-    ours = ours || (p.p_type == PT_LOAD && code >= begin && code < begin + p.p_memsz);
-  }
-  for (int i = 0; i < info->dlpi_phnum; i++) {
-    const auto &p = info->dlpi_phdr[i];
-    uintptr_t begin = info->dlpi_addr + p.p_vaddr, end = begin + p.p_memsz;
+    const segment s = {info->dlpi_addr + p.p_vaddr, info->dlpi_addr + p.p_vaddr + p.p_memsz};
+    ours = ours || (p.p_type == PT_LOAD && code >= s.begin && code < s.end);
+    if (p.p_type == PT_GNU_RELRO) fixed = s;
+    if (p.p_type == PT_LOAD && (p.p_flags & PF_W)) written = s;
     if (p.p_type == PT_GNU_RELRO || (p.p_type == PT_LOAD && !(p.p_flags & PF_W)))
-      constants.push_back({begin, end, nullptr});
-    else if (p.p_type == PT_LOAD && ours)
-      segments.push_back({begin, end, make_cells((end - begin) / 2 + 1)});
+      constants.push_back(s);
+  }
+  if (ours) {
+    statics.begin =
+        fixed.end > written.begin && fixed.end < written.end ? fixed.end : written.begin;
+    statics.end = written.end;
+    statics.cells = make_cells(statics.end - statics.begin);
   }
   return 0;
 }
 
-static void watch_other(thread &t, uintptr_t at, size_t bytes, bool write, bool atomic) {
-  const uintptr_t builtins = reinterpret_cast<uintptr_t>(&emulate_builtins);
-  if (at - builtins < sizeof emulate_builtins && !write) return;
+static void watch_other(uintptr_t at, size_t bytes, bool write) {
   if (at - reinterpret_cast<uintptr_t>(now.arguments) < now.argument_bytes && !write) return;
-  if (segments.empty()) dl_iterate_phdr(find_segments, nullptr);
   for (const segment &s : constants)
     if (at >= s.begin && at + bytes <= s.end) {
       if (write) report("writes constant memory at %#lx", at);
       return;
     }
-  for (const segment &s : segments)
-    if (at >= s.begin && at + bytes <= s.end) {
-      watch_shared(s.cells, at - s.begin, bytes, t, write, atomic, false, "static shared memory");
-      return;
-    }
   report("%s memory of the host at %#lx", write ? "writes" : "reads", at);
+}
+
+static void watch_static(thread &by, uintptr_t at, size_t bytes, bool write, bool atomic) {
+  const uintptr_t builtins = reinterpret_cast<uintptr_t>(&emulate_builtins);
+  if (!write && at - builtins < sizeof emulate_builtins) return;
+  watch_shared(statics.cells, at - statics.begin, bytes, by, write, atomic, false,
+               "static shared memory");
 }
 
 void watch_as(thread &by, const volatile void *at, size_t bytes, bool write, bool atomic,
               bool async) {
-  static cell *cells;
-  if (!cells) cells = make_cells(SHARED_LIMIT / 2 + 8);
-  uintptr_t address = reinterpret_cast<uintptr_t>(at);
-  size_t place = address - reinterpret_cast<uintptr_t>(shared_window);
-  if (place < SHARED_LIMIT) {
-    if (place + bytes > now.shape->shared)
-      report("%s byte %zu of %zu bytes of shared memory", write ? "writes" : "reads", place,
-             now.shape->shared);
-    else
-      watch_shared(cells, place, bytes, by, write, atomic, async, "shared memory");
-  } else if (is_device_address(const_cast<const void *>(at))) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(at);
+  const size_t place = address - reinterpret_cast<uintptr_t>(shared_window);
+  if (constants.empty()) dl_iterate_phdr(find_segments, nullptr);
+  if (place < SHARED_LIMIT && place + bytes > now.shape->shared)
+    report("%s byte %zu of %zu bytes of shared memory", write ? "writes" : "reads", place,
+           now.shape->shared);
+  else if (place < SHARED_LIMIT)
+    watch_shared(dynamic_cells(), place, bytes, by, write, atomic, async, "shared memory");
+  else if (address - statics.begin < statics.end - statics.begin)
+    watch_static(by, address, bytes, write, atomic);
+  else if (is_device_address(const_cast<const void *>(at)))
     watch_device(const_cast<const void *>(at), bytes, write, atomic);
-  } else {
-    watch_other(by, address, bytes, write, atomic);
-  }
+  else
+    watch_other(address, bytes, write);
+}
+
+static inline bool on_stack(const thread &t, const volatile void *at) {
+  return reinterpret_cast<uintptr_t>(at) - reinterpret_cast<uintptr_t>(t.stack) < STACK;
 }
 
 void watch(const volatile void *at, size_t bytes, bool write, bool atomic) {
   thread &t = *now.current;
-  if (static_cast<const volatile unsigned char *>(at) - t.stack < static_cast<ptrdiff_t>(STACK) &&
-      static_cast<const volatile unsigned char *>(at) >= t.stack)
-    return;
-  watch_as(t, at, bytes, write, atomic, false);
+  if (!on_stack(t, at)) watch_as(t, at, bytes, write, atomic, false);
 }
 
 /* Kernels are compiled with -fsanitize=undefined and trap. */
@@ -238,8 +264,7 @@ using namespace emulate;
 static inline void access(const void *at, size_t bytes, bool write, const void *from) {
   thread *t = now.current;
   if (!t || !t->started) return;
-  size_t place = static_cast<size_t>(static_cast<const unsigned char *>(at) - t->stack);
-  if (place < STACK) return;
+  if (on_stack(*t, at)) return;
   site = from;
   watch_as(*t, at, bytes, write, false, false);
 }
