@@ -55,10 +55,11 @@ void cuda_op_time_features(struct exec *ex, float *features, const float *time, 
   RUN(time_features, features, time, B, n, shift);
 }
 
-void cuda_op_attention(struct exec *ex, struct act o, const float *qkv, int B, int T, int H,
-                       int d) {
+void cuda_op_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T,
+                       int H, int d) {
   const struct cuda_attention a = {.qkv = qkv,
                                    .o = o.data,
+                                   .lse = lse,
                                    .qkv_type = DT_F32,
                                    .o_type = o.type,
                                    .B = B,

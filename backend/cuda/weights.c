@@ -112,9 +112,10 @@ static enum ditmoe_status make(struct exec *ex, const struct linear *shape, cons
 
 enum ditmoe_status cuda_op_linear_create(struct exec *ex, const struct linear_source *source,
                                          struct linear **out) {
-  struct linear shape = {.paired = source->paired, .input = source->input}, *w;
+  struct linear shape, *w;
   float *read;
-  TRY(linear_source_shape(ex->ctx, source, &shape.in, &shape.out));
+  TRY(linear_source_shape(ex->ctx, source, &shape));
+  shape.format = shape.input;
   const char *name = source->weight[0]->name;
   const size_t total = (size_t)shape.out << shape.paired;
   TRY(mem_alloc(ex->ctx, total * ((size_t)shape.in + 1), sizeof *read, name, &read));
@@ -164,7 +165,8 @@ enum ditmoe_status cuda_op_conv_create(struct exec *ex, const struct tensor *wei
   const int64_t spare = each > shape.out ? each : shape.out;
   TRY(mem_alloc(ex->ctx, (size_t)(weight->elements + spare), sizeof *read, weight->name, &read));
   read_conv(read, weight, bias, &shape);
-  const struct linear as_matrix = {.in = (int)each, .out = shape.out, .input = ex->compute};
+  const struct linear as_matrix = {
+      .in = (int)each, .out = shape.out, .input = ex->compute, .format = ex->compute};
   enum ditmoe_status status = make(ex, &as_matrix, weight->name, &matrix);
   if (status == DITMOE_OK) status = fill(ex, matrix, read);
   if (status == DITMOE_OK) status = mem_alloc(ex->ctx, 1, sizeof *w, weight->name, &w);
