@@ -2,14 +2,9 @@
 #ifndef BACKEND_CUDA_TENSOR_MAP_H
 #define BACKEND_CUDA_TENSOR_MAP_H
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <stdint.h>
-
-#ifdef DITMOE_CUDA_EMULATED
-#include "tests/cuda/tensor_map.h"
-#else
-#include <cuda.h>
-#endif
 
 #ifdef __cplusplus
 extern "C" {

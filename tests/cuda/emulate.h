@@ -11,10 +11,9 @@
 #ifndef TESTS_CUDA_EMULATE_H
 #define TESTS_CUDA_EMULATE_H
 
+#include "tests/cuda/toolkit/cuda.h"
 #include "tests/cuda/toolkit/cuda_runtime_api.h"
 #include "tests/cuda/types.h"
-
-#include "tests/cuda/tensor_map.h"
 
 #include <functional>
 #include <tuple>
