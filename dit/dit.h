@@ -1,9 +1,9 @@
 /* The denoiser: a diffusion transformer with adaLN-Zero blocks whose feed-forward part is an MLP or
  * a mixture of experts (docs/MODELS.md).
  *
- *   dit_open  -> dit_params (config_infer, names and shapes of all tensors) -> params_make
- * (weights) dit_predict -> dit_forward -> dit_embed_condition, dit_block ...       forward.c, read
- * it first dit_block -> attention, ffn_forward or moe_forward
+ *   dit_open  -> dit_params (names, shapes, record) -> params_make (weights)
+ *   dit_predict -> dit_forward -> dit_embed_condition, dit_block ...       forward.c, read it first
+ *                                  dit_block -> attention, ffn_forward or moe_forward
  *
  * B images, T tokens, D width, H heads, E experts. */
 #ifndef DIT_DIT_H

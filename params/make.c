@@ -12,7 +12,7 @@ static const struct param *first_row(const struct params *params, const struct p
 }
 
 static size_t row_count(const struct param_group *group) {
-  return (size_t)(group->weights + group->biases);
+  return (size_t)group->weights + (size_t)group->biases;
 }
 
 void params_packed_name(const struct params *params, const struct param_group *group,

@@ -75,7 +75,7 @@ static void match_row(struct param *row, const struct tensor *tensor, bool in_by
     differ(d, "%s is described, but not stored", row->name);
 }
 
-/* The bytes of a packed layer. */
+/* The bytes of a packed layer, whose size depends on the types of its rows. */
 static void match_bytes(const struct params *params, const struct param_group *group,
                         const struct exec *ex, bool *taken, struct differences *d) {
   char name[PARAM_NAME];
@@ -102,13 +102,12 @@ static void match_all(struct params *params, const struct exec *ex, bool *taken,
   bool in_bytes = false;
   for (size_t i = 0; i < params->count; i++) {
     struct param *row = &params->row[i];
-    for (; next < end && next->first == i; next++) {
-      in_bytes = packed && param_group_packs(next);
-      if (in_bytes) match_bytes(params, next, ex, taken + file->count, d);
-    }
+    for (; next < end && next->first == i; next++) in_bytes = packed && param_group_packs(next);
     match_row(row, checkpoint_find(file, row->name), in_bytes, d);
     if (row->source) taken[row->source - file->tensors] = true;
   }
+  for (next = params->group; packed && next < end; next++)
+    if (param_group_packs(next)) match_bytes(params, next, ex, taken + file->count, d);
   for (size_t i = 0; i < file->count; i++)
     if (!taken[i]) surplus(d, file->tensors[i].name);
   for (size_t i = 0; packed && i < packed->file->count; i++) {

@@ -69,19 +69,17 @@ static float derivative(struct problem *p, float *x) {
 
 /* Another backward pass doubles the gradients of parameters and leaves the others. */
 static void check_second_pass(struct problem *p) {
-  float *first[MAX_BLOCKS];
-  for (int i = 0; i < p->blocks; i++) {
-    struct block *b = &p->block[i];
-    first[i] = malloc((size_t)b->n * sizeof(float));
-    assert_non_null(first[i]);
-    for (int64_t j = 0; j < b->n; j++) first[i][j] = b->gradient[j] * (b->parameter ? 2 : 1);
-  }
+  int64_t total = 0;
+  for (int i = 0; i < p->blocks; i++) total += p->block[i].n;
+  float *expected = malloc((size_t)total * sizeof *expected + 1), *at = expected;
+  assert_non_null(expected);
+  for (struct block *b = p->block; b < p->block + p->blocks; b++)
+    for (int64_t j = 0; j < b->n; j++) *at++ = b->gradient[j] * (b->parameter ? 2 : 1);
   evaluate(p, true);
-  for (int i = 0; i < p->blocks; i++) {
-    assert_within(p->block[i].name, relative_l2(p->block[i].gradient, first[i], p->block[i].n),
-                  1e-6);
-    free(first[i]);
-  }
+  at = expected;
+  for (struct block *b = p->block; b < p->block + p->blocks; at += b->n, b++)
+    assert_within(b->name, relative_l2(b->gradient, at, b->n), 1e-6);
+  free(expected);
 }
 
 static void check(struct problem *p) {

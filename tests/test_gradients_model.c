@@ -449,6 +449,56 @@ static void test_whole(void **state) {
   close_subject(&s);
 }
 
+/* A router without a gradient is an error that names it. */
+static void test_untrainable(void **state) {
+  (void)state;
+  struct subject s;
+  open_subject(&s, fixture_path("promoe/promoe_tc"), false);
+  const int layer = s.model->config.depth - 1;
+  struct dit_moe *moe = s.model->blocks[layer].moe;
+  struct router router = *moe->router->router;
+  struct block_run run = {.s = &s, .layer = layer};
+  struct dit_block_acts *a = &s.acts.blocks[layer];
+  const int32_t labels[B] = {0, 1};
+  router.bwd = NULL;
+  moe->router->router = &router;
+  s.in.labels = labels;
+  assert_ok(test_ctx(), exec_reserve(&s.ex, exec_measure(&s.ex, run_block, &run)));
+  memset(s.ex.arena.base, 0, s.ex.arena.capacity);
+  run_block(&s.ex, &run);
+  dit_block_carve(&s.ex, s.model, layer, a, &s.in, true);
+  dit_block(&s.ex, s.model, layer, a, &s.in);
+  assert_ok(test_ctx(), s.ex.status);
+  dit_block_bwd(&s.ex, s.model, layer, a, run.dx, run.dsilu_c, &s.grads.blocks[layer], &s.in);
+  assert_fails(test_ctx(), DITMOE_FAILED, "router prototype-token-choice has no gradient",
+               s.ex.status);
+  close_subject(&s);
+}
+
+/* Every allocation that fails is an error after which nothing is held. */
+static void test_no_memory(void **state) {
+  (void)state;
+  struct subject s;
+  struct dit_grads grads;
+  struct dit_acts acts;
+  open_subject(&s, fixture_path("dit_moe/b_mixed"), true);
+  for (int64_t at = 0, failed = 1; failed; at++) {
+    struct ditmoe_ctx *ctx = faulty_ctx(at);
+    const int64_t held = faulty_held();
+    s.ex.ctx = ctx;
+    const bool good = dit_grads_alloc(&s.ex, s.model, &grads) == DITMOE_OK;
+    const bool also = dit_acts_init(ctx, s.model, KEEP_ALL, &acts) == DITMOE_OK;
+    failed = faulty_fired();
+    assert_int_equal(good && also, !failed);
+    if (good) dit_grads_free(&s.ex, s.model, &grads);
+    if (also) dit_acts_fini(ctx, &acts);
+    assert_int_equal(faulty_held(), held);
+    s.ex.ctx = test_ctx();
+    ditmoe_ctx_destroy(ctx);
+  }
+  close_subject(&s);
+}
+
 #define BLOCKS_OF(folder)                                                                          \
   { folder, test_blocks, NULL, NULL, (void *)(uintptr_t)(folder) }
 
@@ -477,6 +527,8 @@ int main(void) {
       {"whole promoe/dit_dense_qknorm", test_whole, NULL, NULL, &whole[0]},
       {"whole promoe/promoe_tc", test_whole, NULL, NULL, &whole[1]},
       {"whole dit_moe/b_mixed", test_whole, NULL, NULL, &whole[2]},
+      cmocka_unit_test(test_untrainable),
+      cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
