@@ -117,7 +117,7 @@ static const struct option table[] = {
     {.name = "backend",
      .kind = OPTION_CHOICE,
      AT(backend),
-     .argument = "cpu|ref",
+     .argument = "cpu|cuda|ref",
      .preset = "cpu",
      .group = "Variants",
      .help = "Implementation of the operations."},

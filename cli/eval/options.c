@@ -27,7 +27,7 @@ static const struct option table[] = {
   {.name = "resize", AT(resize), CHOICE("adm|pytorch-fid"), .preset = "adm",
    .help = "Whose rule brings images to the network's size."},
   {.name = "dtype", AT(dtype), CHOICE("f32|bf16"), .preset = "f32", .help = "Compute type."},
-  {.name = "backend", AT(backend), CHOICE("cpu|ref"), .preset = "cpu",
+  {.name = "backend", AT(backend), CHOICE("cpu|cuda|ref"), .preset = "cpu",
    .help = "ref: plain loops, very slow."},
   {.name = "tier", AT(tier), CHOICE("generic|avx2|avx512|avx512bf16|amx"),
    .help = "Instruction tier. Default: the best of this machine."},

@@ -111,7 +111,7 @@ static const struct option table[] = {
    .help = "Arithmetic of the products. Default: what the machine does best."},
   {.name = "device", AT(device), TEXT("cpu|cuda"), .preset = "cpu",
    .help = "Only cpu in this version."},
-  {.name = "backend", AT(backend), CHOICE("cpu|ref"), .preset = "cpu", .traits = OPTION_DECIDES,
+  {.name = "backend", AT(backend), CHOICE("cpu|cuda|ref"), .preset = "cpu", .traits = OPTION_DECIDES,
    .help = "ref: plain loops, slow."},
   {.name = "tier", AT(tier), CHOICE("generic|avx2|avx512|avx512bf16|amx"), .traits = OPTION_DECIDES,
    .help = "Instruction set to use. Default: the machine's best."},
