@@ -10,8 +10,6 @@ DEVICE int64_t row_of_warp() {
   return static_cast<int64_t>(blockIdx.x) * ROWS_BLOCK + threadIdx.x / 32;
 }
 
-template <class T> struct alignas(4 * sizeof(T)) four { T at[4]; };
-
 /* Sum over LANES neighbours of a warp, in all of them. */
 template <int LANES> DEVICE float sum_of(float x) {
 #pragma unroll
@@ -118,8 +116,6 @@ static __global__ void __launch_bounds__(ROWS_THREADS, EACH <= 9 ? 4 : 3)
     reinterpret_cast<four<T> *>(y + row * D)[k * 32 + lane] = out;
   }
 }
-
-static bool aligned(const void *a) { return reinterpret_cast<uintptr_t>(a) % 16 == 0; }
 
 cudaError_t cuda_norm_modulate(cudaStream_t stream, void *y, enum dtype type, const float *x,
                                const float *shift, const float *scale, int64_t stride, int B, int T,
