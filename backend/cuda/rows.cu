@@ -220,7 +220,7 @@ enum { HEAD_LANES = 8 };
 template <int EACH>
 static __global__ void __launch_bounds__(ROWS_THREADS)
     qk_norm_once(float *y, const float *qkv, const __grid_constant__ head_norms p) {
-  const unsigned head = (blockIdx.x * ROWS_THREADS + threadIdx.x) / HEAD_LANES;
+  const unsigned head = blockIdx.x * (ROWS_THREADS / HEAD_LANES) + threadIdx.x / HEAD_LANES;
   const int lane = threadIdx.x % HEAD_LANES, n = head < p.heads ? p.d : 0;
   int part;
   const int64_t at = place_of(head, p, &part);
