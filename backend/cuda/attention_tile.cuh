@@ -69,6 +69,29 @@ DEVICE void load_tile(type *tile, const head_rows<source> &h) {
   }
 }
 
+/* The same of floats in two halves: into a stage [ROWS, TILES units], each as copies beside the
+ * computation, and from there, after copy_async_wait and by the same threads, into the tile. */
+template <int ROWS, int TILES, int THREADS>
+DEVICE void stage_tile(float4 *stage, const head_rows<float> &h) {
+#pragma unroll 1
+  for (int i = threadIdx.x; i < ROWS * TILES * 2; i += THREADS) {
+    const int row = i / (2 * TILES), at = i % (2 * TILES) * 4;
+    const bool valid = h.first + row < h.T && at < h.d;
+    copy_async16(stage + i, h.rows + (valid ? (h.first + row) * h.stride + at : 0), valid);
+  }
+}
+
+template <int ROWS, int TILES, int THREADS, typename type>
+DEVICE void round_tile(type *tile, const float4 *stage) {
+#pragma unroll 4
+  for (int i = threadIdx.x; i < ROWS * TILES * 2; i += THREADS) {
+    const int row = i / (2 * TILES), at = i % (2 * TILES) * 4;
+    const float4 v = stage[i];
+    *reinterpret_cast<uint2 *>(tile + row * tile_stride(TILES) + at) =
+        make_uint2(pack(v.x, v.y, type()), pack(v.z, v.w, type()));
+  }
+}
+
 /* Fragment of A: 16 rows of a tile, one step of its width. */
 template <int TILES, typename type> DEVICE void load_a(uint32_t a[4], const type *rows, int step) {
   const int lane = threadIdx.x % 32;

@@ -93,7 +93,7 @@ cudaError_t cuda_assign_by_label(cudaStream_t stream, const struct cuda_plan *pl
                                  const int32_t *labels, int32_t label, int32_t expert, int B, int T,
                                  int64_t stride);
 /* Ints of `work` that cuda_dispatch_order needs. */
-int64_t cuda_dispatch_work(int tokens, int experts);
+int64_t cuda_dispatch_work(int tokens, int experts, int64_t capacity);
 cudaError_t cuda_dispatch_order(cudaStream_t stream, const struct cuda_plan *plan, int32_t *work);
 
 /* rows [.., D] of `experts` experts without weights from offset[0] on: 0, or with x the token's row

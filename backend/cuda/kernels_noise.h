@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* out [images, count]: row i = the bits of rng_normal(..., count, seed, first_sample + i, step,
- * purpose); count <= 2^34. */
+ * purpose); count <= 2^34; out is aligned to 16 bytes. */
 struct cuda_normals {
   float *out;
   int64_t images, count;

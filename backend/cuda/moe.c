@@ -89,7 +89,8 @@ void cuda_op_assign_label(struct exec *ex, struct dispatch *d, const int32_t *la
 
 void cuda_op_dispatch_order(struct exec *ex, struct dispatch *d) {
   const struct cuda_plan plan = plan_of(d);
-  int32_t *work = cuda_work(ex, (size_t)cuda_dispatch_work(d->tokens, d->experts) * sizeof *work);
+  int32_t *work =
+      cuda_work(ex, (size_t)cuda_dispatch_work(d->tokens, d->experts, d->capacity) * sizeof *work);
   if (work) RUN(dispatch_order, &plan, work);
 }
 

@@ -19,6 +19,10 @@ __global__ void __launch_bounds__(THREADS)
   normal_pair(values, bits[0], bits[1]);
   normal_pair(values + 2, bits[2], bits[3]);
   float *out = n.out + image * n.count + 4 * block;
+  if (n.count % 4 == 0) {
+    *reinterpret_cast<float4 *>(out) = make_float4(values[0], values[1], values[2], values[3]);
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < 4; i++)
     if (4 * block + i < n.count) out[i] = values[i];

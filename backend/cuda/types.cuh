@@ -1,5 +1,5 @@
-/* Types of activations in kernels: loads as f32, stores rounded to nearest even; and the launcher's
- * choice of the type. */
+/* Types of activations in kernels: loads as f32, stores rounded to nearest even, four values at
+ * once; and the launcher's choice of the type. */
 #ifndef BACKEND_CUDA_TYPES_CUH
 #define BACKEND_CUDA_TYPES_CUH
 
@@ -18,6 +18,10 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(flo
 template <> __device__ __forceinline__ __half from_f32<__half>(float x) {
   return __float2half_rn(x);
 }
+
+/* Loaded and stored as one, where arrays are aligned. */
+template <class T> struct alignas(4 * sizeof(T)) four { T at[4]; };
+static inline bool aligned(const void *a) { return reinterpret_cast<uintptr_t>(a) % 16 == 0; }
 
 /* One of three launches by the type of activations, in which T is it. */
 #define BY_TYPE(type, ...)                                                                         \

@@ -20,22 +20,39 @@ template <class F> static cudaError_t launch_values(cudaStream_t stream, F f, in
   return cudaGetLastError();
 }
 
-template <class T> struct narrow_value {
-  T *y;
-  const float *x;
-  __device__ void operator()(int64_t i) const { y[i] = from_f32<T>(x[i]); }
+template <class Y, class X> struct convert_value {
+  Y *y;
+  const X *x;
+  __device__ void operator()(int64_t i) const { y[i] = from_f32<Y>(to_f32(x[i])); }
 };
-cudaError_t cuda_narrow(cudaStream_t stream, void *y, enum dtype type, const float *x, int64_t n) {
-  BY_TYPE(type, return launch_values(stream, narrow_value<T>{static_cast<T *>(y), x}, n));
-}
 
-template <class T> struct widen_value {
-  float *y;
-  const T *x;
-  __device__ void operator()(int64_t i) const { y[i] = to_f32(x[i]); }
+/* Four at once. */
+template <class Y, class X> struct convert_values {
+  four<Y> *y;
+  const four<X> *x;
+  __device__ void operator()(int64_t i) const {
+    const four<X> from = x[i];
+    four<Y> to;
+#pragma unroll
+    for (int j = 0; j < 4; j++) to.at[j] = from_f32<Y>(to_f32(from.at[j]));
+    y[i] = to;
+  }
 };
+
+template <class Y, class X>
+static cudaError_t convert(cudaStream_t stream, Y *y, const X *x, int64_t n) {
+  if (n % 4 || !aligned(y) || !aligned(x))
+    return launch_values(stream, convert_value<Y, X>{y, x}, n);
+  return launch_values(
+      stream,
+      convert_values<Y, X>{reinterpret_cast<four<Y> *>(y), reinterpret_cast<const four<X> *>(x)},
+      n / 4);
+}
+cudaError_t cuda_narrow(cudaStream_t stream, void *y, enum dtype type, const float *x, int64_t n) {
+  BY_TYPE(type, return convert(stream, static_cast<T *>(y), x, n));
+}
 cudaError_t cuda_widen(cudaStream_t stream, float *y, const void *x, enum dtype type, int64_t n) {
-  BY_TYPE(type, return launch_values(stream, widen_value<T>{y, static_cast<const T *>(x)}, n));
+  BY_TYPE(type, return convert(stream, y, static_cast<const T *>(x), n));
 }
 
 #define MAP(op, expression)                                                                        \

@@ -182,8 +182,9 @@ struct layer {
   struct cuda_plan plan;
   explicit layer(const struct shape &s)
       : expert(s.tokens * (size_t)s.K), source(expert.count), offset(s.E + 1), token(expert.count),
-        first(s.tokens + 1), row(expert.count), work(cuda_dispatch_work(s.tokens, s.E)),
-        gate(expert.count), weight(expert.count),
+        first(s.tokens + 1), row(expert.count),
+        work(cuda_dispatch_work(s.tokens, s.E, (int64_t)expert.count)), gate(expert.count),
+        weight(expert.count),
         scores((size_t)s.tokens * s.E), plan{s.E,         s.tokens,    (int64_t)expert.count,
                                              expert.data, source.data, gate.data,
                                              offset.data, token.data,  weight.data,

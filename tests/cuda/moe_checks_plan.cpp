@@ -32,7 +32,7 @@ struct plan_memory {
   plan_memory(int experts, int tokens, int64_t capacity)
       : expert((size_t)capacity), source((size_t)capacity), offset((size_t)experts + 1),
         token((size_t)capacity), first((size_t)tokens + 1), row((size_t)capacity),
-        work((size_t)cuda_dispatch_work(tokens, experts)), gate((size_t)capacity),
+        work((size_t)cuda_dispatch_work(tokens, experts, capacity)), gate((size_t)capacity),
         weight((size_t)capacity), plan{experts,     tokens,     capacity,    expert.data,
                                        source.data, gate.data,  offset.data, token.data,
                                        weight.data, first.data, row.data} {}
