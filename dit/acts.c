@@ -24,8 +24,8 @@ void dit_acts_fini(struct ditmoe_ctx *ctx, struct dit_acts *acts) {
 
 struct router_input dit_router_input(const struct dit *model, const struct dit_block_acts *acts,
                                      const struct dit_input *in) {
-  return (struct router_input){acts->u2_exact,       in->labels,          in->B,
-                               model->config.tokens, model->config.width, in->routing};
+  return (struct router_input){acts->u2_exact,      in->labels,  in->B,       model->config.tokens,
+                               model->config.width, in->routing, acts->logits};
 }
 
 void dit_condition_carve(struct exec *ex, const struct dit *model, struct dit_condition_acts *acts,

@@ -32,6 +32,7 @@ struct dit_block_acts {
   float *x_mid;        /* [B, T, D] x_in + gate * attn                          */
   float *u2_exact;     /* [B, T, D] what routers see; NULL in a dense block     */
   struct act u2;       /* [B, T, D] what experts see                            */
+  float *logits;       /* [B, T, E] from router to router; NULL if none flows   */
   struct dispatch plan;
   struct act shared_h; /* [B T, F] hidden activations of the shared expert      */
   float *shared;       /* [B, T, D] and its output; NULL without one            */
@@ -55,6 +56,7 @@ struct dit_acts {
   struct dit_condition_acts condition;  /* of the model's embedder            */
   struct dit_condition_acts *embedders; /* [depth] of the blocks' own ones    */
   struct dit_block_acts *blocks;        /* [depth]                            */
+  float *logits;                        /* [B, T, E] if a router flows        */
   float *x;                             /* [B, T, D] output of the last block */
   float *mod;                           /* [B, 2, D] final shift, scale       */
   struct act u;                         /* [B, T, D] final modulated tokens   */

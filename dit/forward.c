@@ -51,7 +51,8 @@ static void run_block(struct exec *ex, const struct dit *model, struct dit_acts 
   const struct dit_embedder *own = model->blocks[layer].embedder;
   const int64_t n = (int64_t)in->B * model->config.tokens * model->config.width;
   struct dit_block_acts one, *a = acts->keep ? &acts->blocks[layer] : &one;
-  *a = (struct dit_block_acts){.silu_c = acts->condition.silu_c, .x_in = acts->x};
+  *a = (struct dit_block_acts){
+      .silu_c = acts->condition.silu_c, .x_in = acts->x, .logits = acts->logits};
   if (own) { /* without keeping, it takes the place of the model's */
     struct dit_condition_acts *c = acts->keep ? &acts->embedders[layer] : &acts->condition;
     if (acts->keep) c->silu_c = be_floats(ex, (int64_t)in->B * model->config.width);
@@ -66,6 +67,19 @@ static void run_block(struct exec *ex, const struct dit *model, struct dit_acts 
   if (acts->keep != KEEP_ALL) arena_reset(&ex->arena, mark);
 }
 
+/* Logits that flow from router to router begin as 0. */
+static void begin_logits(struct exec *ex, const struct dit *model, struct dit_acts *acts, int B) {
+  int64_t n = 0;
+  for (int layer = 0; layer < model->config.depth; layer++) {
+    const struct dit_moe *moe = model->blocks[layer].moe;
+    if (moe && moe->router->router->flows)
+      n = (int64_t)B * model->config.tokens * moe->router->experts;
+  }
+  if (n == 0) return;
+  acts->logits = be_floats(ex, n);
+  be_fill(ex, acts->logits, 0, (size_t)n * sizeof(float));
+}
+
 void dit_forward_keep(struct exec *ex, const struct dit *model, struct dit_acts *acts, float *out,
                       const struct dit_input *in) {
   const struct dit_config *c = &model->config;
@@ -73,6 +87,7 @@ void dit_forward_keep(struct exec *ex, const struct dit *model, struct dit_acts 
   acts->x = be_floats(ex, (int64_t)B * T * D);
   acts->condition.silu_c = be_floats(ex, (int64_t)B * D);
 
+  begin_logits(ex, model, acts, B);
   embed_patches(ex, model, acts, acts->x, in);
   dit_look(ex, in, &(struct dit_tap_data){TAP_EMBEDDED, -1, B, T, D, acts->x, NULL, NULL});
   embed_condition(ex, model, acts, &model->embedder, &acts->condition, in);

@@ -32,6 +32,8 @@ struct router_input {
   const int32_t *labels; /* [B], on the device              */
   int B, T, D;
   const struct routing *routing; /* NULL: as trained */
+  float *logits; /* [B * T, E] of a router that flows: what the layer before has left, 0 in the
+                    first; to be replaced (gating residuals of MoE++, Jin et al. 2024) */
 };
 
 /* What a router computed besides the plan, for taps; NULL where it has none. */
@@ -63,6 +65,7 @@ struct router {
   bool batch_coupled; /* the plan of an image depends on its batch  */
   bool token_choice;  /* every token that is routed has top_k experts */
   bool needs_top_k;   /* of the record */
+  bool flows;         /* its logits go from layer to layer, all of one E */
   bool unconditional; /* there may be an expert after the E, for images of a label */
   const struct router_key *keys;
   int key_count;

@@ -51,6 +51,11 @@ static void ranked_route(struct exec *ex, const struct router_layer *layer,
   const int64_t tokens = (int64_t)in->B * in->T;
   float *scores = router_softmax_scores(ex, layer, in, trace);
   be_add_rows(ex, scores, own->handicap, tokens, layer->experts);
+  const int64_t n = tokens * layer->experts;
+  float *before = be_floats(ex, n);
+  be_copy(ex, before, in->logits, (size_t)n * sizeof *before);
+  be_copy(ex, in->logits, scores, (size_t)n * sizeof *scores);
+  trace->capacity = before; /* for `look` */
   be_assign_topk(ex, d, scores, tokens, layer->experts, layer->top_k, own->rank_taken);
 }
 
@@ -58,6 +63,7 @@ static const struct router ranked = {.name = "ranked",
                                      .size = sizeof(struct ranked),
                                      .token_choice = true,
                                      .needs_top_k = true,
+                                     .flows = true,
                                      .keys = ranked_keys,
                                      .key_count = 2,
                                      .params = ranked_params,
@@ -136,14 +142,19 @@ static float *predict(const char *path, const char *backend) {
   return out;
 }
 
-/* Token t takes the K experts behind the favourite, by its own scores. */
+/* Token t takes the K experts behind the favourite, by its own scores, and each layer sees those of
+ * the one before. */
 static void look(void *user, struct exec *ex, const struct dit_tap_data *data) {
-  static float scores[IMAGES * TOKENS * E];
+  static float scores[IMAGES * TOKENS * E], left[IMAGES * TOKENS * E];
+  float before[IMAGES * TOKENS * E];
   static int32_t expert[IMAGES * TOKENS * K];
   if (data->point != TAP_ROUTER) return;
   const int64_t tokens = data->trace->rows;
   assert_int_equal(tokens, TOKENS);
   be_download(ex, scores, data->trace->scores, (size_t)(tokens * E) * sizeof *scores);
+  be_download(ex, before, data->trace->capacity, (size_t)(tokens * E) * sizeof *before);
+  for (int64_t i = 0; i < tokens * E; i++) assert_true(before[i] == left[i]); /* first: 0 */
+  memcpy(left, scores, sizeof left);
   be_download(ex, expert, data->dispatch->expert, (size_t)(tokens * K) * sizeof *expert);
   for (int64_t t = 0; t < tokens; t++) {
     const float *own = scores + t * E;
