@@ -92,6 +92,17 @@ DEVICE float activate(float x, enum cuda_activation activation) {
   return x;
 }
 
+/* Of all accumulators: products without an activation skip its instructions together. */
+template <int N> DEVICE void activate_all(float *acc, enum cuda_activation activation) {
+  if (activation == CUDA_GELU) {
+#pragma unroll
+    for (int i = 0; i < N; i++) acc[i] = activate(acc[i], CUDA_GELU);
+  } else if (activation == CUDA_RELU) {
+#pragma unroll
+    for (int i = 0; i < N; i++) acc[i] = activate(acc[i], CUDA_RELU);
+  }
+}
+
 DEVICE uint32_t pack_pair(float low, float high, __nv_bfloat16) {
   __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   uint32_t bits;
@@ -128,16 +139,16 @@ DEVICE void transpose_quad(uint32_t w[4], int q) {
 
 /* Where the results of one row go. */
 template <typename Y> struct row_out {
-  Y *y;    /* the row */
-  int out; /* its columns */
-  bool valid, aligned;
+  Y *y;              /* the row */
+  int out;           /* its columns */
+  bool valid, whole; /* whole: all columns of the tile are there, 16 aligned bytes each */
 };
 
 /* Eight columns from `column`, as 16-bit pairs in w. */
 template <typename Y>
 DEVICE void store_eight(const struct row_out<Y> &to, int column, uint32_t w[4]) {
   if (!to.valid) return;
-  if (to.aligned && column + 8 <= to.out) {
+  if (to.whole) {
     *(uint4 *)(to.y + column) = make_uint4(w[0], w[1], w[2], w[3]);
     return;
   }
@@ -148,14 +159,28 @@ DEVICE void store_eight(const struct row_out<Y> &to, int column, uint32_t w[4]) 
   }
 }
 
-DEVICE void store_two(const struct row_out<float> &to, int column, float low, float high) {
+/* Two blocks of eight columns of f32 from `column`, of which the thread q of four has columns 2 q,
+ * 2 q + 1. Neighbours exchange halves, so that each stores 16 bytes of one block:
+ *
+ *     block 0: q = 0 stores columns 0 .. 3, q = 2 columns 4 .. 7
+ *     block 1: q = 1                        q = 3                                              */
+DEVICE void store_blocks(const struct row_out<float> &to, int column, float2 first, float2 second,
+                         int q) {
+  bool odd = q & 1;
+  float2 give = odd ? first : second, keep = odd ? second : first, got;
+  got.x = __shfl_xor_sync(0xffffffffu, give.x, 1);
+  got.y = __shfl_xor_sync(0xffffffffu, give.y, 1);
+  float2 low = odd ? got : keep, high = odd ? keep : got;
+  float four[4] = {low.x, low.y, high.x, high.y};
+  column += odd ? 8 + 2 * (q - 1) : 2 * q;
   if (!to.valid) return;
-  if (to.aligned && column + 2 <= to.out) {
-    *(float2 *)(to.y + column) = make_float2(low, high);
+  if (to.whole) {
+    *(float4 *)(to.y + column) = make_float4(four[0], four[1], four[2], four[3]);
     return;
   }
-  if (column < to.out) to.y[column] = low;
-  if (column + 1 < to.out) to.y[column + 1] = high;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+    if (column + i < to.out) to.y[column + i] = four[i];
 }
 
 /* Accumulators of a warp's rows, as m16n8k16 and wgmma have them: block b of 8 columns gives the
@@ -164,12 +189,14 @@ DEVICE void store_two(const struct row_out<float> &to, int column, float low, fl
 /* acc += bias of an expert, `count` columns of y's sums. */
 template <int BLOCKS>
 DEVICE void add_bias(float *acc, const float *bias, int column, int q, int count) {
+  bool whole = column + BLOCKS * 8 <= count;
+  bias += column + 2 * q;
+  count -= column + 2 * q;
 #pragma unroll
   for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      int n = column + b * 8 + 2 * q + i;
-      float add = n < count ? __ldg(bias + n) : 0.0f;
+      float add = whole || b * 8 + i < count ? __ldg(bias + b * 8 + i) : 0.0f;
       acc[b * 4 + i] += add;
       acc[b * 4 + 2 + i] += add;
     }
@@ -192,15 +219,14 @@ DEVICE void store_pairs(const struct row_out<Y> &to, const float *acc, int half,
 }
 
 template <int BLOCKS, typename Y>
-DEVICE void store_row(const struct row_out<Y> &to, const float *acc, int half, int column, int q,
-                      enum cuda_activation activation) {
+DEVICE void store_row(const struct row_out<Y> &to, const float *acc, int half, int column, int q) {
 #pragma unroll
   for (int b = 0; b < BLOCKS; b += 4) {
     uint32_t w[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const float *sum = acc + (b + j) * 4 + 2 * half;
-      w[j] = pack_pair(activate(sum[0], activation), activate(sum[1], activation), Y());
+      w[j] = pack_pair(sum[0], sum[1], Y());
     }
     transpose_quad(w, q);
     store_eight(to, column + b * 8 + 8 * q, w);
@@ -209,12 +235,28 @@ DEVICE void store_row(const struct row_out<Y> &to, const float *acc, int half, i
 
 template <int BLOCKS>
 DEVICE void store_row(const struct row_out<float> &to, const float *acc, int half, int column,
-                      int q, enum cuda_activation activation) {
+                      int q) {
 #pragma unroll
-  for (int b = 0; b < BLOCKS; b++) {
-    const float *sum = acc + b * 4 + 2 * half;
-    store_two(to, column + b * 8 + 2 * q, activate(sum[0], activation),
-              activate(sum[1], activation));
+  for (int b = 0; b < BLOCKS; b += 2) {
+    const float *sum = acc + b * 4 + 2 * half, *next = sum + 4;
+    store_blocks(to, column + b * 8, make_float2(sum[0], sum[1]), make_float2(next[0], next[1]), q);
+  }
+}
+
+template <typename Y, bool PAIRED, int BLOCKS>
+DEVICE void store_rows(const struct cuda_product &p, const struct tile &tile, const float *acc,
+                       int row, int column, bool whole) {
+  int lane = threadIdx.x % 32, q = lane % 4;
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int r = row + lane / 4 + 8 * half;
+    struct row_out<Y> to = {
+      static_cast<Y *>(p.y) + r *p.ldy, p.out, r < tile.end, whole
+    };
+    if constexpr (PAIRED)
+      store_pairs<BLOCKS>(to, acc, half, column, q);
+    else
+      store_row<BLOCKS>(to, acc, half, column, q);
   }
 }
 
@@ -222,20 +264,14 @@ DEVICE void store_row(const struct row_out<float> &to, const float *acc, int hal
 template <typename Y, bool PAIRED, int BLOCKS>
 DEVICE void store_accumulators(const struct cuda_product &p, const struct tile &tile, float *acc,
                                int row, int column) {
-  int lane = threadIdx.x % 32, q = lane % 4, total = product_total(&p);
+  int q = threadIdx.x % 4, total = product_total(&p), last = column + BLOCKS * 8;
+  bool whole = p.ldy % (16 / (int)sizeof(Y)) == 0 && (PAIRED ? last / 2 : last) <= p.out;
   if (p.bias) add_bias<BLOCKS>(acc, p.bias + tile.expert * p.bias_stride, column, q, total);
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    int r = row + lane / 4 + 8 * half;
-    Y *y = static_cast<Y *>(p.y) + r * p.ldy;
-    struct row_out<Y> to = {
-      y, p.out, r < tile.end, p.ldy % (16 / (int)sizeof(Y)) == 0
-    };
-    if constexpr (PAIRED)
-      store_pairs<BLOCKS>(to, acc, half, column, q);
-    else
-      store_row<BLOCKS>(to, acc, half, column, q, p.activation);
-  }
+  if (!PAIRED) activate_all<BLOCKS * 4>(acc, p.activation);
+  if (whole)
+    store_rows<Y, PAIRED, BLOCKS>(p, tile, acc, row, column, true);
+  else
+    store_rows<Y, PAIRED, BLOCKS>(p, tile, acc, row, column, false);
 }
 
 #endif

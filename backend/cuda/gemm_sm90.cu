@@ -1,32 +1,49 @@
 /* Products on Hopper: wgmma on tiles that arrive by TMA, gathered rows by cp.async.
  *
  * A block of three warpgroups stays on its multiprocessor and walks over tiles of y. Warpgroup 0
- * fills a ring of STAGES pieces of BK inputs of the tile's rows and of the expert's weights; the
- * other two multiply, each half of the tile's rows:
+ * fills a ring of pieces of BK inputs of the tile's rows and of the expert's weights; the other two
+ * multiply:
  *
- *     M64 = 1: tiles of 128 x 256, a warpgroup has 64 x 256   (the first product of experts)
- *     M64 = 2: tiles of 256 x 128, a warpgroup has 128 x 128  (widths that 256 does not divide)
+ *     struct halves: both have one tile of 128 x 256, each 64 rows of it. 48 KB a piece. The second
+ *         starts STAGGER steps late, so that one of the two keeps the tensor cores busy while the
+ *         other stores: enough where results are few, as of pairs.
+ *     struct turns:  each has every second tile, of 128 x 192, and the tensor cores in turn: one
+ *         stores its tile while the other multiplies. 40 KB a piece.
  *
- * Both take 48 KB a stage for 128 x 256 x 64 multiplications. The second warpgroup starts STAGGER
- * steps late, so that one of the two keeps the tensor cores busy while the other stores. A tile of
- * rows of x [64 inputs = 128 bytes] has TMA's 128-byte swizzle: 16-byte chunk c of row r stands at
- * chunk c ^ (r % 8), which keeps both the copies and wgmma free of bank conflicts. */
+ *             warpgroup 1   multiply 0 | store 0    | multiply 2 | store 2 ..
+ *             warpgroup 2              | multiply 1 | store 1    | multiply 3 ..
+ *
+ * A tile of rows of x [64 inputs = 128 bytes] has TMA's 128-byte swizzle: 16-byte chunk c of row r
+ * stands at chunk c ^ (r % 8), which keeps both the copies and wgmma free of bank conflicts. */
 #include "backend/cuda/gemm.cuh"
 #include "backend/cuda/gemm_kernels.h"
 #include "backend/cuda/hopper.cuh"
 
 enum {
   BK = 64,
-  STAGES = 4,
   STAGGER = 2,
   CONSUMERS = 2,
   GROUP = 128, /* threads of a warpgroup */
-  ROW_BYTES = BK * 2,
-  STAGE_BYTES = (128 + 256) * ROW_BYTES
+  ROW_BYTES = BK * 2
 };
 
+/* Ways to divide the work. GROUP_M64: a consumer has so many times 64 rows. Registers of threads
+ * that fill the ring and of those that multiply: LOW + 2 * HIGH = 3 * 168. */
+struct halves {
+  static constexpr int BM = 128, BN = 256, GROUP_M64 = 1, STAGES = 4, LOW = 72, HIGH = 216;
+  static constexpr bool TURNS = false;
+};
+struct turns {
+  static constexpr int BM = 128, BN = 192, GROUP_M64 = 2, STAGES = 5, LOW = 24, HIGH = 240;
+  static constexpr bool TURNS = true;
+};
+template <class S> constexpr int stage_bytes = (S::BM + S::BN) * ROW_BYTES;
+
+enum { MOST_STAGES = 5 };
+
+/* turn[g]: that the other consumer leaves the tensor cores to g, or that g may start late. */
 struct ring {
-  uint64_t full[STAGES], empty[STAGES], late;
+  uint64_t full[MOST_STAGES], empty[MOST_STAGES], turn[CONSUMERS];
   struct tile_walk walk;
 };
 
@@ -36,9 +53,10 @@ struct place {
   int phase;
 };
 
-DEVICE void advance(struct place *place) {
-  place->stage = (place->stage + 1) % STAGES;
-  place->phase ^= place->stage == 0;
+template <class S> DEVICE void advance(struct place *place, int steps = 1) {
+  int stage = place->stage + steps;
+  place->stage = stage % S::STAGES;
+  place->phase ^= stage / S::STAGES & 1;
 }
 
 /* A warp brings the rows of x of a stage: eight lanes copy 128 bytes, lane l the chunk l % 8 of
@@ -62,127 +80,137 @@ DEVICE void gather(unsigned char *a, const struct cuda_product &p, const int32_t
 }
 
 /* The warp of each stage: copies of one do not wait for those of another. */
-template <typename T, int BM, int BN>
+template <typename T, class S>
 DEVICE void produce_gathered(unsigned char *memory, struct ring *ring, const struct cuda_product &p,
                              const CUtensorMap *weights) {
-  static_assert(STAGES == GROUP / 32, "a warp for each stage");
+  static_assert(S::STAGES == GROUP / 32, "a warp for each stage");
   int stage = threadIdx.x / 32, lane = threadIdx.x % 32;
-  unsigned char *a = memory + stage * STAGE_BYTES;
+  unsigned char *a = memory + stage * stage_bytes<S>;
   uint64_t *full = &ring->full[stage];
   struct place to = {0, 0};
   struct tile tile = {};
-  for (int t = blockIdx.x; walk_at<BM, BN>(&ring->walk, p, t, &tile); t += gridDim.x) {
-    int32_t source[BM / 32];
+  for (int t = blockIdx.x; walk_at<S::BM, S::BN>(&ring->walk, p, t, &tile); t += gridDim.x) {
+    int32_t source[S::BM / 32];
 #pragma unroll
-    for (int j = 0; j < BM / 32; j++) {
+    for (int j = 0; j < S::BM / 32; j++) {
       int r = tile.row + lane + 32 * j;
       source[j] = r < tile.end ? p.token[r] : -1;
     }
-    for (int k = 0; k < p.in; k += BK, advance(&to)) {
+    for (int k = 0; k < p.in; k += BK, advance<S>(&to)) {
       if (to.stage != stage) continue;
       mbarrier_wait(&ring->empty[stage], to.phase ^ 1);
       if (lane == 0) {
-        mbarrier_expect(full, BN * ROW_BYTES);
-        tensor_load_3d(a + BM * ROW_BYTES, weights, full, k, tile.column, tile.expert);
+        mbarrier_expect(full, S::BN * ROW_BYTES);
+        tensor_load_3d(a + S::BM * ROW_BYTES, weights, full, k, tile.column, tile.expert);
       }
-      gather<T, BM>(a, p, source, k);
+      gather<T, S::BM>(a, p, source, k);
       if (lane == 0) mbarrier_arrive(full);
     }
   }
 }
 
-template <int BM, int BN>
+template <class S>
 DEVICE void produce(unsigned char *memory, struct ring *ring, const struct cuda_product &p,
                     const CUtensorMap *rows, const CUtensorMap *weights) {
   if (threadIdx.x > 0) return;
   struct place to = {0, 0};
   struct tile tile = {};
-  for (int t = blockIdx.x; walk_at<BM, BN>(&ring->walk, p, t, &tile); t += gridDim.x)
-    for (int k = 0; k < p.in; k += BK, advance(&to)) {
-      unsigned char *a = memory + to.stage * STAGE_BYTES;
+  for (int t = blockIdx.x; walk_at<S::BM, S::BN>(&ring->walk, p, t, &tile); t += gridDim.x)
+    for (int k = 0; k < p.in; k += BK, advance<S>(&to)) {
+      unsigned char *a = memory + to.stage * stage_bytes<S>;
       uint64_t *full = &ring->full[to.stage];
       mbarrier_wait(&ring->empty[to.stage], to.phase ^ 1);
-      mbarrier_expect(full, STAGE_BYTES);
+      mbarrier_expect(full, stage_bytes<S>);
       tensor_load_2d(a, rows, full, k, tile.row);
-      tensor_load_3d(a + BM * ROW_BYTES, weights, full, k, tile.column, tile.expert);
+      tensor_load_3d(a + S::BM * ROW_BYTES, weights, full, k, tile.column, tile.expert);
     }
 }
 
-/* acc = the products of the warpgroup's rows of one tile. */
-template <typename T, int M64, int BN>
-DEVICE void multiply(float (&acc)[M64][BN / 2], unsigned char *memory, struct ring *ring,
-                     struct place *from, int steps, int group, bool first) {
-  constexpr int BM = 128 * M64;
+/* acc = the products of one tile's rows from `row` on. Arrives at `other` when step `last_alone`
+ * has its piece: the ring has no older phase then that the other consumer could take for its own.
+ */
+template <typename T, class S>
+DEVICE void multiply(float (&acc)[S::GROUP_M64][S::BN / 2], unsigned char *memory,
+                     struct ring *ring, struct place *from, int steps, int row, uint64_t *other,
+                     int last_alone) {
   bool lead = threadIdx.x % 32 == 0;
+  int before = 0;
   for (int step = 0; step < steps; step++) {
-    unsigned char *a = memory + from->stage * STAGE_BYTES;
-    uint64_t rows = warpgroup_operand(a + group * 64 * M64 * ROW_BYTES);
-    uint64_t weights = warpgroup_operand(a + BM * ROW_BYTES);
+    unsigned char *a = memory + from->stage * stage_bytes<S>;
+    uint64_t rows = warpgroup_operand(a + row * ROW_BYTES);
+    uint64_t weights = warpgroup_operand(a + S::BM * ROW_BYTES);
     mbarrier_wait(&ring->full[from->stage], from->phase);
     warpgroup_fence();
 #pragma unroll
     for (int k = 0; k < BK / 16; k++)
 #pragma unroll
-      for (int m = 0; m < M64; m++)
-        warpgroup_mma<BN, T>(acc[m], rows + (m * 64 * ROW_BYTES + k * 32) / 16,
-                             weights + k * 32 / 16, step + k > 0);
+      for (int m = 0; m < S::GROUP_M64; m++)
+        warpgroup_mma<S::BN, T>(acc[m], rows + (m * 64 * ROW_BYTES + k * 32) / 16,
+                                weights + k * 32 / 16, step + k > 0);
     warpgroup_commit();
+    if (lead && step == last_alone) mbarrier_arrive(other);
     warpgroup_wait<1>();
-    if (lead && step > 0) mbarrier_arrive(&ring->empty[(from->stage + STAGES - 1) % STAGES]);
-    if (first && group == 0 && lead && step == min(STAGGER, steps) - 1)
-      mbarrier_arrive(&ring->late);
-    advance(from);
+    if (lead && step > 0) mbarrier_arrive(&ring->empty[before]);
+    before = from->stage;
+    advance<S>(from);
   }
   warpgroup_wait<0>();
-  if (lead) mbarrier_arrive(&ring->empty[(from->stage + STAGES - 1) % STAGES]);
+  if (lead) mbarrier_arrive(&ring->empty[before]);
 }
 
-template <typename T, typename Y, int M64, int BN, bool PAIRED>
+/* Tiles of consumer `group`. */
+template <typename T, typename Y, class S, bool PAIRED>
 DEVICE void consume(unsigned char *memory, struct ring *ring, const struct cuda_product &p,
                     int group) {
-  constexpr int BM = 128 * M64;
+  int steps = (p.in + BK - 1) / BK, warp = threadIdx.x / 32 % 4;
+  int row = S::TURNS ? 0 : group * 64 * S::GROUP_M64, stride = S::TURNS ? CONSUMERS : 1;
+  int last_alone = S::TURNS ? steps - 1 : group == 0 ? min(STAGGER, steps) - 1 : -1;
+  int turn = group == 0; /* parity; the first has its first turn without waiting */
   struct place from = {0, 0};
   struct tile tile = {};
-  int warp = threadIdx.x / 32 % 4;
-  for (int t = blockIdx.x; walk_at<BM, BN>(&ring->walk, p, t, &tile); t += gridDim.x) {
-    float acc[M64][BN / 2];
-    bool first = t == static_cast<int>(blockIdx.x);
-    if (first && group == 1) mbarrier_wait(&ring->late, 0);
-    multiply<T, M64, BN>(acc, memory, ring, &from, (p.in + BK - 1) / BK, group, first);
+  if (S::TURNS && group == 1) advance<S>(&from, steps);
+  for (int t = blockIdx.x + (S::TURNS ? group * gridDim.x : 0);
+       walk_at<S::BM, S::BN>(&ring->walk, p, t, &tile); t += stride * gridDim.x) {
+    float acc[S::GROUP_M64][S::BN / 2];
+    bool first = t < static_cast<int>(gridDim.x);
+    if (S::TURNS || (first && group == 1)) mbarrier_wait(&ring->turn[group], turn);
+    multiply<T, S>(acc, memory, ring, &from, steps, row, &ring->turn[group ^ 1],
+                   S::TURNS || first ? last_alone : -1);
 #pragma unroll
-    for (int m = 0; m < M64; m++)
-      store_accumulators<Y, PAIRED, BN / 8>(
-          p, tile, acc[m], tile.row + (group * M64 + m) * 64 + warp * 16, tile.column);
+    for (int m = 0; m < S::GROUP_M64; m++)
+      store_accumulators<Y, PAIRED, S::BN / 8>(p, tile, acc[m], tile.row + row + m * 64 + warp * 16,
+                                               tile.column);
+    if (S::TURNS) advance<S>(&from, steps);
+    turn ^= 1;
   }
 }
 
-template <typename T, typename Y, int M64, bool GATHER, bool PAIRED>
+template <typename T, typename Y, class S, bool GATHER, bool PAIRED>
 __global__ void __launch_bounds__((CONSUMERS + 1) * GROUP, 1)
     product_sm90(const __grid_constant__ CUtensorMap rows,
                  const __grid_constant__ CUtensorMap weights,
                  const __grid_constant__ struct cuda_product p) {
-  constexpr int BM = 128 * M64, BN = 256 / M64;
   SHARED_MEMORY(memory);
-  struct ring *ring = (struct ring *)(memory + STAGES * STAGE_BYTES);
+  struct ring *ring = (struct ring *)(memory + S::STAGES * stage_bytes<S>);
   if (threadIdx.x == 0) {
-    for (int s = 0; s < STAGES; s++) {
+    for (int s = 0; s < S::STAGES; s++) {
       mbarrier_init(&ring->full[s], GATHER ? 2 : 1);
-      mbarrier_init(&ring->empty[s], CONSUMERS * GROUP / 32);
+      mbarrier_init(&ring->empty[s], (S::TURNS ? 1 : CONSUMERS) * GROUP / 32);
     }
-    mbarrier_init(&ring->late, GROUP / 32);
+    for (int g = 0; g < CONSUMERS; g++) mbarrier_init(&ring->turn[g], GROUP / 32);
     mbarrier_fence();
   }
-  walk_init<BM, BN>(&ring->walk, p);
+  walk_init<S::BM, S::BN>(&ring->walk, p);
   int group = threadIdx.x / GROUP - 1;
   if (group < 0) {
-    registers_lower<72>();
+    registers_lower<S::LOW>();
     if constexpr (GATHER)
-      produce_gathered<T, BM, BN>(memory, ring, p, &weights);
+      produce_gathered<T, S>(memory, ring, p, &weights);
     else
-      produce<BM, BN>(memory, ring, p, &rows, &weights);
+      produce<S>(memory, ring, p, &rows, &weights);
   } else {
-    registers_raise<216>();
-    consume<T, Y, M64, BN, PAIRED>(memory, ring, p, group);
+    registers_raise<S::HIGH>();
+    consume<T, Y, S, PAIRED>(memory, ring, p, group);
   }
 }
 
@@ -198,35 +226,33 @@ static cudaError_t map_rows(CUtensorMap *map, const struct cuda_product *p, cons
   return tensor_map_create(map, (void *)data, &shape);
 }
 
-template <typename T, typename Y, int M64, bool GATHER, bool PAIRED>
+template <typename T, typename Y, class S, bool GATHER, bool PAIRED>
 static cudaError_t launch(cudaStream_t stream, const struct cuda_product *p, int blocks) {
-  constexpr int BM = 128 * M64, BN = 256 / M64;
-  int bytes = STAGES * STAGE_BYTES + (int)sizeof(struct ring);
-  int64_t tiles = walk_bound<BM, BN>(p);
+  int bytes = S::STAGES * stage_bytes<S> + (int)sizeof(struct ring);
+  int64_t tiles = walk_bound<S::BM, S::BN>(p);
   CUtensorMap rows = {}, weights = {};
-  cudaError_t error = map_rows(&weights, p, p->weight, product_total(p), p->in, p->experts, BN);
-  if (!error && !GATHER) error = map_rows(&rows, p, p->x, p->x_rows, p->ldx, 0, BM);
+  cudaError_t error = map_rows(&weights, p, p->weight, product_total(p), p->in, p->experts, S::BN);
+  if (!error && !GATHER) error = map_rows(&rows, p, p->x, p->x_rows, p->ldx, 0, S::BM);
   if (!error)
-    error = cudaFuncSetAttribute(product_sm90<T, Y, M64, GATHER, PAIRED>,
+    error = cudaFuncSetAttribute(product_sm90<T, Y, S, GATHER, PAIRED>,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error) return error;
-  LAUNCH((product_sm90<T, Y, M64, GATHER, PAIRED>), (unsigned)(tiles < blocks ? tiles : blocks),
+  LAUNCH((product_sm90<T, Y, S, GATHER, PAIRED>), (unsigned)(tiles < blocks ? tiles : blocks),
          (CONSUMERS + 1) * GROUP, bytes, stream, rows, weights, *p);
   return cudaGetLastError();
 }
 
-/* Wide tiles for the first product of experts, whose inputs are gathered; high ones elsewhere. */
 template <typename T>
 static cudaError_t launch_of(cudaStream_t stream, const struct cuda_product *p, int blocks) {
   bool narrow = p->y_type != DT_F32;
   if (p->activation == CUDA_PAIRED)
     return !narrow    ? cudaErrorNotSupported
-           : p->token ? launch<T, T, 1, true, true>(stream, p, blocks)
-                      : launch<T, T, 1, false, true>(stream, p, blocks);
+           : p->token ? launch<T, T, halves, true, true>(stream, p, blocks)
+                      : launch<T, T, halves, false, true>(stream, p, blocks);
   if (p->token)
-    return narrow ? launch<T, T, 1, true, false>(stream, p, blocks) : cudaErrorNotSupported;
-  return narrow ? launch<T, T, 2, false, false>(stream, p, blocks)
-                : launch<T, float, 2, false, false>(stream, p, blocks);
+    return narrow ? launch<T, T, halves, true, false>(stream, p, blocks) : cudaErrorNotSupported;
+  return narrow ? launch<T, T, turns, false, false>(stream, p, blocks)
+                : launch<T, float, turns, false, false>(stream, p, blocks);
 }
 
 cudaError_t product_sm90(cudaStream_t stream, const struct cuda_product *p) {

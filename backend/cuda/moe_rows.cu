@@ -3,17 +3,20 @@
 #include "backend/cuda/device.cuh"
 #include "backend/cuda/kernels_moe.h"
 
-enum { THREADS = 256, COPY_BLOCKS = 1024 };
+#include <type_traits>
+
+enum { THREADS = 256, WARPS = THREADS / 32 };
+static const int64_t copy_blocks = 2048;
 
 static unsigned blocks_for(int64_t n) { return (unsigned)((n + THREADS - 1) / THREADS); }
 
 template <int V> struct values { float at[V]; };
 
-/* V consecutive values as one access. */
+/* V consecutive values, one access. */
+template <typename T, int V> struct alignas(V * sizeof(T)) packed { T at[V]; };
+
 template <typename T, int V> DEVICE struct values<V> load(const T *from) {
-  struct alignas(V * sizeof(T)) packed {
-    T at[V];
-  } got = *(const struct packed *)from;
+  struct packed<T, V> got = *(const struct packed<T, V> *)from;
   struct values<V> to;
 #pragma unroll
   for (int i = 0; i < V; i++) to.at[i] = static_cast<float>(got.at[i]);
@@ -42,12 +45,10 @@ __global__ void combine(float *y, const R *rows, const struct cuda_plan d, const
 #pragma unroll
     for (int k = 0; k < V; k++) sum.at[k] += more.at[k];
   }
-  struct alignas(V * sizeof(float)) packed {
-    float at[V];
-  } out;
+  struct packed<float, V> out;
 #pragma unroll
   for (int k = 0; k < V; k++) out.at[k] = sum.at[k];
-  *(struct packed *)(y + (int64_t)t * D + c) = out;
+  *(struct packed<float, V> *)(y + (int64_t)t * D + c) = out;
 }
 
 template <typename R>
@@ -74,42 +75,60 @@ cudaError_t cuda_combine_rows(cudaStream_t stream, float *y, const void *rows, e
   return cudaGetLastError();
 }
 
-template <typename R, typename T>
-__global__ void rows_copy(R *rows, const T *x, const int32_t *offset, int experts,
-                          const int32_t *token, int D) {
-  int64_t begin = offset[0], n = (offset[experts] - begin) * D;
-  int64_t step = (int64_t)gridDim.x * blockDim.x;
-  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-    int64_t r = begin + i / D;
-    rows[begin * D + i] =
-        static_cast<R>(x ? static_cast<float>(x[token[r] * (int64_t)D + i % D]) : 0);
+/* A warp for each row, V values a lane at a time. */
+template <typename R, typename T, int V>
+__global__ void rows_copy(R *__restrict__ rows, const T *__restrict__ x, const int32_t *offset,
+                          int experts, const int32_t *token, int D) {
+  int lane = threadIdx.x % 32, end = offset[experts], step = gridDim.x * WARPS;
+  for (int r = offset[0] + blockIdx.x * WARPS + threadIdx.x / 32; r < end; r += step) {
+    const T *from = x ? x + token[r] * (int64_t)D : nullptr;
+    R *to = rows + r * (int64_t)D;
+#pragma unroll 4
+    for (int c = lane * V; c < D; c += 32 * V) {
+      struct packed<T, V> got = {};
+      struct packed<R, V> out;
+      if (from) got = *(const struct packed<T, V> *)(from + c);
+      if constexpr (std::is_same<R, T>::value) {
+        out = got;
+      } else {
+#pragma unroll
+        for (int i = 0; i < V; i++) out.at[i] = static_cast<R>(static_cast<float>(got.at[i]));
+      }
+      *(struct packed<R, V> *)(to + c) = out;
+    }
   }
 }
 
+/* As many values at a time as 16 bytes of a row of `rows` hold, where all rows are made of such. */
 template <typename R, typename T>
 static void launch_copy(cudaStream_t stream, void *rows, const void *x, const int32_t *offset,
-                        int experts, const int32_t *token, int64_t values, int D) {
-  unsigned blocks = blocks_for(values < COPY_BLOCKS * THREADS ? values : COPY_BLOCKS * THREADS);
-  LAUNCH((rows_copy<R, T>), blocks, THREADS, 0, stream, (R *)rows, (const T *)x, offset, experts,
-         token, D);
+                        int experts, const int32_t *token, int64_t capacity, int D) {
+  constexpr int V = 16 / sizeof(R);
+  int64_t blocks = (capacity + WARPS - 1) / WARPS;
+  unsigned grid = (unsigned)(blocks < copy_blocks ? blocks : copy_blocks);
+  if (D % V == 0)
+    LAUNCH((rows_copy<R, T, V>), grid, THREADS, 0, stream, (R *)rows, (const T *)x, offset, experts,
+           token, D);
+  else
+    LAUNCH((rows_copy<R, T, 1>), grid, THREADS, 0, stream, (R *)rows, (const T *)x, offset, experts,
+           token, D);
 }
 
 cudaError_t cuda_rows_copy(cudaStream_t stream, void *rows, enum dtype rows_type, const void *x,
                            enum dtype type, const int32_t *offset, int experts,
                            const int32_t *token, int64_t capacity, int D) {
-  int64_t n = capacity * D;
   bool wide = rows_type == DT_F32;
-  if (n == 0) return cudaSuccess;
+  if (capacity * D == 0) return cudaSuccess;
   if (type == DT_F32)
-    launch_copy<float, float>(stream, rows, x, offset, experts, token, n, D);
+    launch_copy<float, float>(stream, rows, x, offset, experts, token, capacity, D);
   else if (type == DT_BF16 && wide)
-    launch_copy<float, __nv_bfloat16>(stream, rows, x, offset, experts, token, n, D);
+    launch_copy<float, __nv_bfloat16>(stream, rows, x, offset, experts, token, capacity, D);
   else if (type == DT_BF16)
-    launch_copy<__nv_bfloat16, __nv_bfloat16>(stream, rows, x, offset, experts, token, n, D);
+    launch_copy<__nv_bfloat16, __nv_bfloat16>(stream, rows, x, offset, experts, token, capacity, D);
   else if (wide)
-    launch_copy<float, __half>(stream, rows, x, offset, experts, token, n, D);
+    launch_copy<float, __half>(stream, rows, x, offset, experts, token, capacity, D);
   else
-    launch_copy<__half, __half>(stream, rows, x, offset, experts, token, n, D);
+    launch_copy<__half, __half>(stream, rows, x, offset, experts, token, capacity, D);
   return cudaGetLastError();
 }
 

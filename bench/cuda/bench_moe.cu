@@ -225,6 +225,11 @@ static void run_experts(const struct shape &s) {
   first.weight_stride = (int64_t)total * s.D;
   first.y = h.data;
   run_product(s, "experts_in", first, rows, x_dense.data, wide.data);
+  double ms = time_of([&] {
+    return cuda_rows_copy(nullptr, x_dense.data, DT_BF16, x.data, DT_BF16, l.offset.data, s.E,
+                          l.token.data, rows, s.D);
+  });
+  print_bytes(s, "gather rows", ms, 2.0 * s.D * (rows + s.tokens));
   struct cuda_product gathered = first;
   gathered.token = nullptr;
   gathered.x = x_dense.data;
@@ -240,7 +245,7 @@ static void run_experts(const struct shape &s) {
   second.weight_stride = (int64_t)s.D * s.F;
   second.y = result.data;
   run_product(s, "experts_out f32", second, rows, h.data, result.data);
-  double ms = time_of([&] {
+  ms = time_of([&] {
     return cuda_combine_rows(nullptr, y.data, result.data, DT_F32, &l.plan, add.data, s.D);
   });
   print_bytes(s, "combine f32", ms, 4.0 * s.D * (rows + 2.0 * s.tokens));

@@ -107,6 +107,8 @@ static const product_case cases[] = {
     {"rows bf16", DT_BF16, DT_BF16, CUDA_LINEAR, 72, 136, 0, false, false, {1, 0, 259}},
     {"rows f16", DT_F16, DT_F32, CUDA_LINEAR, 200, 91, 3, false, true, {40, 9}},
     {"dense", DT_BF16, DT_F32, CUDA_LINEAR, 192, 144, 0, false, true, {300}},
+    {"many tiles", DT_BF16, DT_BF16, CUDA_GELU, 80, 392, 0, false, true, {700, 3, 300}},
+    {"many tiles of few inputs", DT_BF16, DT_F32, CUDA_LINEAR, 8, 776, 0, false, true, {0, 640}},
     {"relu", DT_F16, DT_F16, CUDA_RELU, 64, 61, 3, false, true, {33}},
     {"odd inputs", DT_BF16, DT_BF16, CUDA_PAIRED, 37, 45, 0, true, true, {10, 70}},
     {"odd inputs rows", DT_F16, DT_F32, CUDA_LINEAR, 45, 37, 1, false, true, {10, 0, 70}},

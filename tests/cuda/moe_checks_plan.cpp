@@ -267,27 +267,43 @@ static int check_combine(enum dtype type, int D, bool add, int verbose) {
   return report("combine_rows", sqrt(error / norm) < 1e-6, verbose);
 }
 
-static int check_copy(bool copy, int verbose) {
-  const int D = 37, E = 2;
+/* Rows of 4 or 2 bytes a value from x [8, D] of `type`, or zeros. */
+static int check_copy(bool copy, int D, enum dtype type, enum dtype rows_type, int verbose) {
+  const int E = 2;
   std::vector<int32_t> offset = {3, 3, 9}, token(12, 1);
   for (int r = 3; r < 9; r++) token[r] = 10 - r;
-  std::vector<float> x((size_t)8 * D);
+  size_t size = type == DT_F32 ? 4 : 2, rows_size = rows_type == DT_F32 ? 4 : 2;
+  std::vector<unsigned char> x(8 * D * size), want(12 * D * rows_size, 0xa5);
+  std::vector<float> value((size_t)8 * D);
   uint64_t state = 5;
-  for (float &v : x) v = random_value(&state);
+  for (size_t i = 0; i < value.size(); i++) {
+    value[i] = random_value(&state);
+    uint16_t bits = type == DT_F32 ? 0 : narrow_bits(value[i], type);
+    if (type != DT_F32) value[i] = widen_bits(bits, type);
+    memcpy(&x[i * size], type == DT_F32 ? (void *)&value[i] : &bits, size);
+  }
+  for (int i = 3 * D; i < 9 * D; i++) {
+    float v = copy ? value[(size_t)token[i / D] * D + i % D] : 0;
+    uint16_t bits = rows_type == DT_F32 ? 0 : narrow_bits(v, rows_type);
+    memcpy(&want[i * rows_size], rows_type == DT_F32 ? (void *)&v : &bits, rows_size);
+  }
   device_array<int32_t> device_offset(offset), device_token(token);
-  device_array<float> device_x(x), rows((size_t)12 * D);
-  must(cuda_rows_copy(nullptr, rows.data, DT_F32, copy ? device_x.data : nullptr, DT_F32,
+  device_array<unsigned char> device_x(x), rows(want.size());
+  must(cuda_rows_copy(nullptr, rows.data, rows_type, copy ? device_x.data : nullptr, type,
                       device_offset.data, E, device_token.data, 12, D),
        "rows_copy");
-  std::vector<float> got = rows.host();
-  bool good = true;
-  for (int r = 0; r < 12; r++)
-    for (int c = 0; c < D; c++) {
-      float poison, want = copy && r >= 3 && r < 9 ? x[(size_t)token[r] * D + c] : 0;
-      memset(&poison, 0xa5, sizeof poison);
-      good = good && same(got[(size_t)r * D + c], r >= 3 && r < 9 ? want : poison);
-    }
+  bool good = rows.host() == want;
   return report("rows_copy", good, verbose);
+}
+
+static int check_copies(bool copy, int verbose) {
+  int failed = 0;
+  for (int D : {37, 296})
+    for (enum dtype type : {DT_F32, DT_BF16, DT_F16}) {
+      failed += check_copy(copy, D, type, DT_F32, verbose);
+      if (type != DT_F32) failed += check_copy(copy, D, type, type, verbose);
+    }
+  return failed;
 }
 
 int check_rows(int verbose) {
@@ -295,7 +311,7 @@ int check_rows(int verbose) {
   failed += check_combine(DT_F32, 72, true, verbose);
   failed += check_combine(DT_BF16, 72, false, verbose);
   failed += check_combine(DT_F16, 37, true, verbose);
-  failed += check_copy(false, verbose);
-  failed += check_copy(true, verbose);
+  failed += check_copies(false, verbose);
+  failed += check_copies(true, verbose);
   return failed;
 }
