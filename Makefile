@@ -6,7 +6,12 @@ MAKEFLAGS += --no-print-directory
 configure = cmake --preset $(1) --log-level=NOTICE
 build = cmake --build --preset $(1) -j $(JOBS)
 
-.PHONY: release sample test test-release test-asan-ubsan tidy fuzz install format clean
+.PHONY: release sample cuda test # The backend for NVIDIA GPUs, beside the programs; nvcc on the PATH or in CUDACXX.
+cuda:
+	$(call configure,release) -DDITMOE_CUDA=ON
+	$(call build,release) --target programs ditmoe_cuda
+
+test-release test-asan-ubsan tidy fuzz install format clean
 
 release:
 	$(call configure,release)
@@ -46,7 +51,8 @@ install:
 	cmake --install build/release --prefix $(PREFIX)
 
 format:
-	find include base io trace backend params router dit sampler vae eval api cli plot bench tests -name '*.[ch]' -print0 | \
+	find include base io trace backend params router dit sampler vae eval api cli plot bench tests \
+	  \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' \) -print0 | \
 	  xargs -0 clang-format -i
 
 clean:

@@ -1,10 +1,11 @@
 /* Models, decoders and feature networks on a device whose memory is closed to the host: none of
  * them touches it but by operations, and which operations those are, with what arguments, is the
- * same whatever latents, times, labels and pixels are. */
+ * same whatever latents, times, labels and pixels are. So are the launches on a GPU. */
 #include "base/rng.h"
 #include "eval/network.h"
 #include "support.h"
 #include "synthetic.h"
+#include "tests/cuda/module.h"
 #include "tests/guard.h"
 #include "vae/vae.h"
 
@@ -184,6 +185,29 @@ static void check(const struct subject *subject, const char *backend, const char
   free(expected);
 }
 
+/* The same launches of kernels, by name and size, on the emulated GPU. */
+static void check_launches(const struct subject *subject, const char *dtype) {
+  const struct emulator *emulator = emulator_of_module();
+  unsigned long long launches[3], sequence[3];
+  struct loaded l = {0};
+  size_t n;
+  if (!emulator) skip();
+  assert_ok(test_ctx(), backend_open(&l.o.ex, test_ctx(), "cuda", NULL, 1));
+  assert_ok(test_ctx(), backend_compute(&l.o.ex, dtype));
+  subject->open(&l, subject);
+  for (int i = INPUTS; i <= OTHER_SHAPE; i++) {
+    emulator->reset();
+    free(subject->run(&l, (enum inputs)i, &n));
+    launches[i] = emulator->launches(&sequence[i]);
+  }
+  subject->close(&l);
+  exec_close(&l.o.ex);
+  assert_true(launches[INPUTS] > 20);
+  if (launches[INPUTS] != launches[OTHER_INPUTS] || sequence[INPUTS] != sequence[OTHER_INPUTS])
+    fail_msg("%s: launches depend on values", subject->path);
+  assert_true(sequence[INPUTS] != sequence[OTHER_SHAPE]);
+}
+
 #define MODEL(path, rest)                                                                          \
   { path, "{\"objective\": \"rf\", " rest "}", open_model, run_model, close_model }
 static const struct subject models[] = {
@@ -212,6 +236,12 @@ static void test_models(void **state) {
     check(&models[i], "cpu", "f32");
     check(&models[i], "cpu", "bf16");
   }
+}
+
+static void test_launches(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof models / sizeof *models; i++) check_launches(&models[i], "bf16");
+  check_launches(&models[0], "f32");
 }
 
 /* The models above have every router. */
@@ -443,10 +473,11 @@ static void test_threads(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_models),       cmocka_unit_test(test_every_router),
-      cmocka_unit_test(test_autoencoders), cmocka_unit_test(test_features),
-      cmocka_unit_test(test_closed),       cmocka_unit_test(test_wrong_side),
-      cmocka_unit_test(test_record),       cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_models),       cmocka_unit_test(test_launches),
+      cmocka_unit_test(test_every_router), cmocka_unit_test(test_autoencoders),
+      cmocka_unit_test(test_features),     cmocka_unit_test(test_closed),
+      cmocka_unit_test(test_wrong_side),   cmocka_unit_test(test_record),
+      cmocka_unit_test(test_threads),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

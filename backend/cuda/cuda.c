@@ -1,5 +1,5 @@
 /* The CUDA backend's table, devices and memory. It is a module of its own, libditmoe_cuda.so, so
- * that programs start where there is no driver; backend.c loads it. */
+ * that programs start where there is no driver; backend/backend.c loads it. */
 #include "backend/cuda/cuda.h"
 
 #include <stdio.h>

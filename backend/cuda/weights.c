@@ -63,20 +63,20 @@ static size_t matrix_bytes(const struct linear *w) {
   return aligned((size_t)rows_of(w) * (size_t)w->in * dtype_size(w->input));
 }
 
-/* From the device's own copy of what was read, weight [total, in] and bias [total] behind it. */
-static cudaError_t pack(struct exec *ex, const struct linear *w, const float *read) {
+/* From device memory: weight [total, in] and bias [total], NULL: zeros. */
+static cudaError_t pack(struct exec *ex, const struct linear *w, const float *weight,
+                        const float *bias) {
   const struct cuda_weights *to = w->data;
-  const int64_t total = (int64_t)w->out << w->paired, n = total * w->in;
+  const int64_t total = (int64_t)w->out << w->paired;
   cudaStream_t stream = cuda_stream(ex);
-  if (w->paired) {
-    cudaError_t error = cuda_pack_paired(stream, to->matrix, w->input, read, w->out, w->in);
-    if (error != cudaSuccess) return error;
-    return cuda_pack_paired(stream, to->bias, DT_F32, read + n, w->out, 1);
-  }
-  cudaError_t error = cuda_narrow(stream, to->matrix, w->input, read, n);
+  cudaError_t error = w->paired
+                          ? cuda_pack_paired(stream, to->matrix, w->input, weight, w->out, w->in)
+                          : cuda_narrow(stream, to->matrix, w->input, weight, total * w->in);
   if (error != cudaSuccess) return error;
-  return cudaMemcpyAsync(to->bias, read + n, (size_t)total * sizeof(float),
-                         cudaMemcpyDeviceToDevice, stream);
+  if (!bias) return cudaMemsetAsync(to->bias, 0, (size_t)rows_of(w) * sizeof(float), stream);
+  if (w->paired) return cuda_pack_paired(stream, to->bias, DT_F32, bias, w->out, 1);
+  return cudaMemcpyAsync(to->bias, bias, (size_t)total * sizeof(float), cudaMemcpyDeviceToDevice,
+                         stream);
 }
 
 /* read: host [total * in + total] */
@@ -85,7 +85,9 @@ static enum ditmoe_status fill(struct exec *ex, struct linear *w, const float *r
   void *staged;
   TRY(cuda_op_alloc(ex, bytes, "weights on their way", &staged));
   cuda_op_upload(ex, staged, read, bytes);
-  if (ex->status == DITMOE_OK) cuda_check(ex, pack(ex, w, staged), "weights");
+  const float *weight = staged;
+  if (ex->status == DITMOE_OK)
+    cuda_check(ex, pack(ex, w, weight, weight + ((int64_t)w->out << w->paired) * w->in), "weights");
   cuda_op_release(ex, staged);
   return ex->status;
 }
@@ -131,6 +133,13 @@ enum ditmoe_status cuda_op_linear_create(struct exec *ex, const struct linear_so
   }
   mem_free(ex->ctx, read);
   return status;
+}
+
+/* Whether the new values are finite only the device knows. */
+void cuda_op_linear_update(struct exec *ex, struct linear *w, const float *weight,
+                           const float *bias) {
+  w->finite = false;
+  cuda_check(ex, pack(ex, w, weight, bias), "linear_update");
 }
 
 void cuda_op_linear_destroy(struct exec *ex, struct linear *linear) {

@@ -19,7 +19,7 @@ void emulator_fail_malloc(int n);
 void emulator_device(int major, int multiprocessors);
 /* Bytes that are allocated on the device. */
 size_t emulator_allocated(void);
-/* Launches so far, and a number for the sequence of their kernels, grids and blocks. */
+/* Launches since the last reset, and a number for the sequence of kernels, grids and blocks. */
 unsigned long long emulator_launches(unsigned long long *sequence);
 /* For code of the host that stands in for kernels: device memory may be touched in between. */
 void emulator_open(void);

@@ -24,7 +24,8 @@ struct CUgraphExec_st {
 
 static cudaError_t last_error, broken; /* broken: after a kernel's fault, for good */
 static int capability = 9, multiprocessors = 3;
-static unsigned long long launches, sequence = 14695981039346656037ull;
+static const unsigned long long no_launches = 14695981039346656037ull;
+static unsigned long long launches, sequence = no_launches;
 static std::map<const void *, int> dynamic_limits;
 
 static cudaError_t fail(cudaError_t error) {
@@ -125,6 +126,8 @@ extern "C" {
 void emulator_reset(void) {
   emulator_fault();
   last_error = broken = cudaSuccess;
+  launches = 0;
+  sequence = no_launches;
 }
 void emulator_device(int major, int count) {
   capability = major;
