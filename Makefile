@@ -6,12 +6,7 @@ MAKEFLAGS += --no-print-directory
 configure = cmake --preset $(1) --log-level=NOTICE
 build = cmake --build --preset $(1) -j $(JOBS)
 
-.PHONY: release sample cuda test # The backend for NVIDIA GPUs, beside the programs; nvcc on the PATH or in CUDACXX.
-cuda:
-	$(call configure,release) -DDITMOE_CUDA=ON
-	$(call build,release) --target programs ditmoe_cuda
-
-test-release test-asan-ubsan tidy fuzz install format clean
+.PHONY: release sample cuda test test-release test-asan-ubsan tidy fuzz install format clean
 
 release:
 	$(call configure,release)
@@ -25,6 +20,11 @@ sample:
 	mkdir -p out
 	build/release/ditmoe-sample -m assets/default/model.pth -n 60 --label-sampling list \
 	  --cfg-scale 2 --force -o out/ --grid out/grid.png --grid-cols 10
+
+# The backend for NVIDIA GPUs, beside the programs; nvcc on the PATH or in CUDACXX.
+cuda:
+	$(call configure,release) -DDITMOE_CUDA=ON
+	$(call build,release) --target programs ditmoe_cuda
 
 # Every part runs, even after one has failed.
 test:
