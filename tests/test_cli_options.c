@@ -125,7 +125,7 @@ static void nonsense_is_refused(void **state) {
   (void)state;
   for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
     assert_exit(run("@sample %s", refused[i].arguments), DITMOE_USAGE, refused[i].message);
-  assert_exit(run("@sample --device cuda:1"), DITMOE_DEVICE, "no CUDA");
+  assert_exit(run("@sample --device cuda:1"), DITMOE_DEVICE, "one GPU is used");
   assert_exit(run("CUDA_VISIBLE_DEVICES= @sample -m @fixtures/dit_moe/b_mixed/bare.safetensors "
                   "--vae none -n 1 --backend cuda"),
               DITMOE_DEVICE, "backend cuda: ");

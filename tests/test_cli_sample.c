@@ -146,7 +146,7 @@ static const struct option_case {
     {"batch-size", BASE, "--batch-size 1", MANIFEST, 0, NULL},
     {"dtype", BASE " --dtype f32", "=" BASE " --dtype bf16", IMAGE, 0, NULL},
     {"dtype", BASE, "--dtype f16", REFUSED, DITMOE_USAGE, "is not one of f32|bf16"},
-    {"device", BASE, "--device cuda", REFUSED, DITMOE_DEVICE, "no CUDA"},
+    {"device", BASE, "--device cuda", REFUSED, DITMOE_DEVICE, "backend cuda"},
     {"backend", BASE, "--backend ref", OUTPUT, 0, "grep -q '\"backend\":.*\"ref\"' run.json"},
     {"tier", BASE, "--tier generic", OUTPUT, 0, "grep -q '\"tier\":.*\"generic\"' run.json"},
     {"threads", BASE, "--threads 2", MANIFEST, 0, NULL},

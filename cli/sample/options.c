@@ -110,7 +110,7 @@ static const struct option table[] = {
   {.name = "dtype", AT(dtype), CHOICE("f32|bf16"), .traits = OPTION_DECIDES,
    .help = "Arithmetic of the products. Default: what the machine does best."},
   {.name = "device", AT(device), TEXT("cpu|cuda"), .preset = "cpu",
-   .help = "Only cpu in this version."},
+   .help = "cuda: the first GPU, as --backend cuda."},
   {.name = "backend", AT(backend), CHOICE("cpu|cuda|ref"), .preset = "cpu",
    .traits = OPTION_DECIDES, .help = "ref: plain loops, slow."},
   {.name = "tier", AT(tier), CHOICE("generic|avx2|avx512|avx512bf16|amx"), .traits = OPTION_DECIDES,

@@ -105,11 +105,16 @@ static bool is_architecture_name(const char *text) {
   return false;
 }
 
-static enum ditmoe_status check_execution(const struct sample_settings *s) {
-  if (strncmp(s->device, "cuda", 4) == 0)
-    return report_error(DITMOE_DEVICE, "--device %s: this build has no CUDA; use --device cpu",
+/* A GPU means the backend that runs on it. */
+static enum ditmoe_status choose_backend(struct sample_settings *s) {
+  if (strncmp(s->device, "cuda:", 5) == 0)
+    return report_error(DITMOE_DEVICE,
+                        "--device %s: one GPU is used, the first; use --device cuda, and "
+                        "CUDA_VISIBLE_DEVICES to choose another",
                         s->device);
-  if (strcmp(s->device, "cpu") != 0)
+  if (strcmp(s->device, "cuda") == 0)
+    s->backend = "cuda";
+  else if (strcmp(s->device, "cpu") != 0)
     return report_error(DITMOE_USAGE, "--device: \"%s\" is not one of cpu|cuda", s->device);
   return DITMOE_OK;
 }
@@ -153,13 +158,13 @@ static enum ditmoe_status refuse_needless(const struct sample *run) {
   return options_refuse_needless(&run->options, uses, sizeof uses / sizeof *uses);
 }
 
-static enum ditmoe_status check_rules(const struct sample *run) {
-  const struct sample_settings *s = &run->settings;
+static enum ditmoe_status check_rules(struct sample *run) {
+  struct sample_settings *s = &run->settings;
   if (s->model && is_architecture_name(s->model))
     return report_error(DITMOE_USAGE,
                         "--model %s: this is the file to load; the architecture is read from it",
                         s->model);
-  TRY(check_execution(s));
+  TRY(choose_backend(s));
   TRY(check_run(s));
   if (s->classes && s->class_file)
     return report_error(DITMOE_USAGE, "--class and --class-file are alternatives");
