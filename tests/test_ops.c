@@ -78,7 +78,11 @@ static double products_of(const struct shape *s) {
 
 /* A million multiply-adds are up to a second on the emulated device: tiles are filled up. Below
  * that are shapes with all kinds of tails, several tiles and sums of 4608 products. */
+#ifdef __SANITIZE_ADDRESS__
+static const double emulated_products = 1 << 17; /* several times as slow again */
+#else
 static const double emulated_products = 1 << 20;
+#endif
 
 static enum ditmoe_status open_variant(struct exec *ex, struct ditmoe_ctx *ctx,
                                        const struct variant *v, int threads) {
