@@ -75,8 +75,6 @@ struct cuda_plan {
   int32_t *first, *row;
 };
 
-cudaError_t cuda_assign(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
-                        int32_t first_token, int64_t n, int32_t expert, float gate);
 cudaError_t cuda_assign_topk(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
                              const float *scores, int32_t first_token, int64_t rows, int E, int K,
                              int skip);

@@ -24,20 +24,6 @@ static unsigned blocks_for(int64_t n, int threads) {
   return (unsigned)((n + threads - 1) / threads);
 }
 
-__global__ void assign(const struct cuda_plan d, int64_t at, int32_t first_token, int64_t n,
-                       int32_t expert, float gate) {
-  int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n) set(d, at + i, expert, first_token + static_cast<int32_t>(i), gate);
-}
-
-cudaError_t cuda_assign(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
-                        int32_t first_token, int64_t n, int32_t expert, float gate) {
-  if (n == 0) return cudaSuccess;
-  LAUNCH(assign, blocks_for(n, THREADS), THREADS, 0, stream, *plan, at, first_token, n, expert,
-         gate);
-  return cudaGetLastError();
-}
-
 /* A thread for each row. */
 __global__ void assign_topk(const struct cuda_plan d, int64_t at, const float *scores,
                             int32_t first_token, int64_t rows, int E, int K, int skip) {
