@@ -17,10 +17,10 @@ static enum ditmoe_status number_layers(struct recorder *r) {
 /* Most rows of a dispatch, over the layers. */
 static int64_t most_assignments(const struct dit *model, int rows) {
   const struct dit_config *c = &model->config;
-  const struct router_input in = {.B = rows, .T = c->tokens, .D = c->width};
   int64_t most = 0;
   for (int l = 0; l < c->depth; l++) {
     if (!model->blocks[l].moe) continue;
+    const struct router_input in = {.B = rows, .T = dit_tokens(c, l), .D = c->width};
     const struct router_layer *router = model->blocks[l].moe->router;
     int64_t assignments = router->router->assignments(router, &in);
     if (assignments > most) most = assignments;
@@ -30,7 +30,8 @@ static int64_t most_assignments(const struct dit *model, int rows) {
 
 static enum ditmoe_status make_arrays(struct recorder *r) {
   const size_t T = (size_t)r->model->config.tokens, E = (size_t)r->routing->shape.experts;
-  const size_t tokens = (size_t)r->rows * T, R = (size_t)most_assignments(r->model, r->rows);
+  const size_t tokens = (size_t)r->rows * (T + (size_t)r->model->config.prefix),
+               R = (size_t)most_assignments(r->model, r->rows);
   static const char what[] = "recording of routing";
   TRY(mem_alloc(r->ctx, (size_t)r->rows, sizeof *r->counted, what, &r->counted));
   TRY(mem_alloc(r->ctx, E + 1, sizeof *r->offset, what, &r->offset));
@@ -86,18 +87,26 @@ static bool is_scored(const struct recorder *r, const struct router_layer *route
   return router->uncond_expert < 0 || r->call.given[b] != router->uncond_label;
 }
 
+/* In-context tokens, which come first in an image, have no place in it and are not counted. */
+static int prefix_of(const struct recorder *r, const struct dit_tap_data *data) {
+  return data->T - r->model->config.tokens;
+}
+
 /* Scores [T, router->experts] of image b of the call, the `scored`-th that has any. */
 static const float *fetch_scores(struct recorder *r, struct exec *ex,
                                  const struct dit_tap_data *data, int b, int scored) {
   const struct router_layer *router = r->model->blocks[data->layer].moe->router;
+  const int64_t prefix = (int64_t)prefix_of(r, data) * router->experts;
   const int64_t size = (int64_t)data->T * router->experts;
   if (!r->scores || !data->trace->scores || !is_scored(r, router, b)) return NULL;
-  be_download(ex, r->score, data->trace->scores + scored * size, (size_t)size * sizeof *r->score);
+  be_download(ex, r->score, data->trace->scores + scored * size + prefix,
+              (size_t)(size - prefix) * sizeof *r->score);
   return r->score;
 }
 
-static void pick_choices(struct recorder *r, int T, int b) {
-  const int32_t *first = r->first + (int64_t)b * T;
+static void pick_choices(struct recorder *r, const struct dit_tap_data *data, int b) {
+  const int T = r->model->config.tokens;
+  const int32_t *first = r->first + (int64_t)b * data->T + prefix_of(r, data);
   for (int t = 0; t <= T; t++) r->image_first[t] = first[t] - first[0];
   for (int32_t i = 0; i < r->image_first[T]; i++) {
     const int32_t row = r->row[first[0] + i];
@@ -113,7 +122,7 @@ static enum ditmoe_status count_image(struct recorder *r, struct exec *ex,
   const enum ditmoe_half half =
       call->conditional && b < call->count ? DITMOE_CONDITIONAL : DITMOE_UNCONDITIONAL;
   if ((int)half >= r->routing->shape.halves || r->counted[image]) return DITMOE_OK;
-  pick_choices(r, data->T, b);
+  pick_choices(r, data, b);
   const struct ditmoe_routing *routing = r->routing;
   const int64_t index = call->first + image;
   const struct ditmoe_trace_record record = {

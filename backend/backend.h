@@ -47,6 +47,14 @@ struct dispatch {
   int32_t *row;        /* [capacity] by descending weight, ties by lower expert    */
 };
 
+/* The choice of DeepSeek-V3's gate (arXiv 2412.19437): by score + bias, from the best groups. */
+struct biased_choice {
+  const float *bias; /* [E], device memory */
+  int groups,
+      kept;     /* of consecutive experts, by the sum of their two best; those not kept count 0 */
+  float factor; /* of the weights */
+};
+
 #include "backend/gradients.h"
 
 struct backend_ops {
@@ -90,11 +98,14 @@ struct backend_ops {
   void (*add)(struct exec *ex, float *y, const float *a, const float *b, int64_t n);
   void (*add_rows)(struct exec *ex, float *x, const float *row, int64_t rows, int64_t n);
   void (*norm_modulate)(struct exec *ex, struct act y, const float *x, const float *shift,
-                        const float *scale, int64_t stride, int B, int T, int D, float eps);
+                        const float *scale, int64_t stride, int B, int T, int D,
+                        const struct row_norm *norm);
   void (*gated_add)(struct exec *ex, float *out, const float *x, const float *gate, int64_t stride,
                     const float *y, int B, int T, int D);
   void (*qk_norm)(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
                   int64_t rows, int H, int d);
+  void (*qk_rotate)(struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
+                    int T, int H, int d);
   void (*time_features)(struct exec *ex, float *features, const float *time, int B, int n,
                         float shift);
   void (*qk_round_f16)(struct exec *ex, float *qkv, int64_t rows, int D);
@@ -111,6 +122,8 @@ struct backend_ops {
   void (*softmax_tokens)(struct exec *ex, float *y, const float *x, int B, int T, int E);
   void (*assign_topk)(struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
                       int K, int skip);
+  void (*assign_biased)(struct exec *ex, struct dispatch *d, float *ranked, const float *scores,
+                        const struct biased_choice *choice, int64_t rows, int E, int K, int skip);
   void (*assign_tokens)(struct exec *ex, struct dispatch *d, const float *scores, int B, int T,
                         int E, int K, int64_t stride);
   void (*assign_counted)(struct exec *ex, struct dispatch *d, const float *scores,

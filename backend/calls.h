@@ -88,22 +88,30 @@ static inline void be_add_rows(struct exec *ex, float *x, const float *row, int6
                                int64_t n) {
   BE_CALL(ex, add_rows, x, row, rows, n);
 }
-/* y = LN(x) * (1 + scale) + shift over the last axis of x [B, T, D], biased variance; shift and
+/* y = norm(x) * (1 + scale) + shift over the last axis of x [B, T, D]; norm(x) = (x - mean) /
+ * sqrt(biased variance + eps), or, with a weight, x / sqrt(mean(x^2) + eps) * weight; shift and
  * scale are rows of image b at b * stride. */
 static inline void be_norm_modulate(struct exec *ex, struct act y, const float *x,
                                     const float *shift, const float *scale, int64_t stride, int B,
-                                    int T, int D, float eps) {
-  BE_CALL(ex, norm_modulate, y, x, shift, scale, stride, B, T, D, eps);
+                                    int T, int D, const struct row_norm *norm) {
+  BE_CALL(ex, norm_modulate, y, x, shift, scale, stride, B, T, D, norm);
 }
 /* out [B, T, D] = x + gate * y, gate of image b at b * stride; out may be x. */
 static inline void be_gated_add(struct exec *ex, float *out, const float *x, const float *gate,
                                 int64_t stride, const float *y, int B, int T, int D) {
   BE_CALL(ex, gated_add, out, x, gate, stride, y, B, T, D);
 }
-/* y = qkv [rows, 3, H, d] with LayerNorm over each head of q and k; y may be qkv. */
+/* y = qkv [rows, 3, H, d] with a norm over each head of q and k; y may be qkv. */
 static inline void be_qk_norm(struct exec *ex, float *y, const float *qkv,
                               const struct qk_norm *norm, int64_t rows, int H, int d) {
   BE_CALL(ex, qk_norm, y, qkv, norm, rows, H, d);
+}
+/* Turns q and k of qkv [B, T, 3, H, d], d a multiple of 4: with x, y a pair of features and c, s
+ * the cosine and sine of its token's angle, x c - y s and y c + x s. direction -1 turns back, as
+ * gradients do. */
+static inline void be_qk_rotate(struct exec *ex, float *qkv, const struct rope *rope,
+                                float direction, int B, int T, int H, int d) {
+  BE_CALL(ex, qk_rotate, qkv, rope, direction, B, T, H, d);
 }
 /* features [B, n] of time [B]: cos(t f_i), then sin(t f_i), f_i = 10000^(-i / (n / 2 - shift)) for
  * i < n / 2; f_i and the angle are rounded to f32 as the original program's are. */
@@ -157,6 +165,14 @@ static inline void be_softmax_tokens(struct exec *ex, float *y, const float *x, 
 static inline void be_assign_topk(struct exec *ex, struct dispatch *d, const float *scores,
                                   int64_t rows, int E, int K, int skip) {
   BE_CALL(ex, assign_topk, d, scores, rows, E, K, skip);
+}
+/* Likewise, but by ranked [rows, E], which is made here: score + bias, 0 in groups that are not
+ * kept, of two or more experts each (a tie of groups goes to the lower one). gate = score / (sum of
+ * the K scores + 1e-20), if K > 1, else the score, times the factor. */
+static inline void be_assign_biased(struct exec *ex, struct dispatch *d, float *ranked,
+                                    const float *scores, const struct biased_choice *choice,
+                                    int64_t rows, int E, int K, int skip) {
+  BE_CALL(ex, assign_biased, d, ranked, scores, choice, rows, E, K, skip);
 }
 /* Assignments b stride + e K + j: for each image and expert the K tokens with the largest scores
  * [B, T, E] (ties to the lower token), in ascending order of the token; gate = the score. What is

@@ -37,13 +37,15 @@ static inline void be_add_rows_bwd(struct exec *ex, float *drow, const float *dx
                                    int64_t n) {
   BE_BWD(ex, add_rows_bwd, drow, dx, rows, n);
 }
-/* dx [B, T, D], and dshift, dscale, rows of image b at b * stride, which may be NULL. With
- * n = (x - mean) / sigma and g = dy (1 + scale): dx = (g - mean(g) - n mean(g n)) / sigma,
- * dshift = sum over tokens of dy, dscale = sum of dy n. */
-static inline void be_norm_modulate_bwd(struct exec *ex, float *dx, float *dshift, float *dscale,
-                                        const float *dy, const float *x, const float *scale,
-                                        int64_t stride, int B, int T, int D, float eps) {
-  BE_BWD(ex, norm_modulate_bwd, dx, dshift, dscale, dy, x, scale, stride, B, T, D, eps);
+/* dx [B, T, D], which may be NULL, and those of shift, scale and weight w (1 without). With
+ * n = (x - mean) / sigma and g = dy (1 + scale) w: dx = (g - mean(g) - n mean(g n)) / sigma, in an
+ * RMSNorm, where sigma is the root of the mean square, without mean(g); dshift = sum over tokens of
+ * dy, dscale = sum of dy n w, dw = sum over tokens and images of dy n (1 + scale). */
+static inline void be_norm_modulate_bwd(struct exec *ex, float *dx,
+                                        const struct modulation_grad *grad, const float *dy,
+                                        const float *x, const float *scale, int64_t stride, int B,
+                                        int T, int D, const struct row_norm *norm) {
+  BE_BWD(ex, norm_modulate_bwd, dx, grad, dy, x, scale, stride, B, T, D, norm);
 }
 /* dgate = sum over tokens of dout y, dy = gate dout [B, T, D]; dx is dout. */
 static inline void be_gated_add_bwd(struct exec *ex, float *dgate, float *dy, const float *dout,

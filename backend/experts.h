@@ -11,6 +11,7 @@ enum activation {
   ACTIVATION_GELU,   /* a / 2 (1 + tanh(sqrt(2 / pi) (a + 0.044715 a^3))) */
   ACTIVATION_SWIGLU, /* silu(gate) up */
   ACTIVATION_RELU,   /* max(a, 0) */
+  ACTIVATION_SILU,   /* a / (1 + e^-a) */
 };
 
 /* Where the result of an expert comes from. */
@@ -27,7 +28,7 @@ struct expert_kind {
   enum activation activation; /* of ROWS_PRODUCT */
 };
 
-extern const struct expert_kind expert_swiglu, expert_gelu, expert_zero, expert_copy;
+extern const struct expert_kind expert_swiglu, expert_gelu, expert_silu, expert_zero, expert_copy;
 
 struct expert {
   const struct expert_kind *kind;

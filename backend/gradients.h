@@ -22,6 +22,12 @@ struct qk_norm_grad {
   float *q_weight, *q_bias, *k_weight, *k_bias;
 };
 
+/* Of a modulated norm: shift and scale, rows of image b at b * stride, are written, weight [D] is
+ * accumulated. Each may be NULL. */
+struct modulation_grad {
+  float *shift, *scale, *weight;
+};
+
 struct gradient_ops {
   void (*linear_bwd_input)(struct exec *ex, float *dx, const float *dy, const struct linear *w,
                            int64_t rows);
@@ -32,9 +38,9 @@ struct gradient_ops {
   void (*silu_bwd)(struct exec *ex, float *dx, const float *dy, const float *x, int64_t n);
   void (*sigmoid_bwd)(struct exec *ex, float *dx, const float *dy, const float *y, int64_t n);
   void (*add_rows_bwd)(struct exec *ex, float *drow, const float *dx, int64_t rows, int64_t n);
-  void (*norm_modulate_bwd)(struct exec *ex, float *dx, float *dshift, float *dscale,
+  void (*norm_modulate_bwd)(struct exec *ex, float *dx, const struct modulation_grad *grad,
                             const float *dy, const float *x, const float *scale, int64_t stride,
-                            int B, int T, int D, float eps);
+                            int B, int T, int D, const struct row_norm *norm);
   void (*gated_add_bwd)(struct exec *ex, float *dgate, float *dy, const float *dout,
                         const float *gate, int64_t stride, const float *y, int B, int T, int D);
   void (*qk_norm_bwd)(struct exec *ex, float *dqkv, const struct qk_norm_grad *grad,

@@ -19,10 +19,25 @@ static inline struct act act_from(struct act x, int64_t at) {
   return (struct act){(char *)x.data + at * (int64_t)dtype_size(x.type), x.type};
 }
 
-/* LayerNorm of q and of k, each of a head [d], device memory. */
+/* Norm of the rows of tokens: LayerNorm without an affine part; with a weight [D], device memory,
+ * RMSNorm (Zhang & Sennrich 2019). */
+struct row_norm {
+  const float *weight;
+  float eps;
+};
+
+/* LayerNorm of q and of k, each of a head [d], device memory; RMSNorm where the biases are NULL. */
 struct qk_norm {
   const float *q_weight, *q_bias, *k_weight, *k_bias;
   float eps;
+};
+
+/* Rotary positions (Su et al. 2021) of two axes: in each half of a head, [d / 2] features, the
+ * pairs j < d / 4 turn by the angles of a row, in the second half by those of a column. cos, sin
+ * [T, d / 2], device memory, one value for each pair. */
+struct rope {
+  const float *cos, *sin;
+  bool adjacent; /* pairs (2 j, 2 j + 1) of a half, else (j, j + d / 4) */
 };
 
 /* Weights of y = x W^T + b, b in f32, in the layout of the backend that made them. */
@@ -36,7 +51,8 @@ struct linear {
   void *data;
 };
 
-/* weight[i] [out_i, in] are stacked along the outputs; with `paired` there are two of equal shape.
+/* weight[i] [out_i, in] are stacked along the outputs; with `paired` there are two of equal shape,
+ * or one of both, gate first.
  * bias[i] [out_i] or NULL. Any floating type. */
 struct linear_source {
   int parts;

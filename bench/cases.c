@@ -23,19 +23,13 @@ static const struct word { /* of a choice */
   const char *key, *word;
   int value;
 } words[] = {
-    {"kinds", "swiglu", KINDS_SWIGLU},
-    {"kinds", "gelu", KINDS_GELU},
-    {"kinds", "mixed", KINDS_MIXED},
-    {"kinds", "free", KINDS_FREE},
-    {"pattern", "random", PATTERN_RANDOM},
-    {"pattern", "empty", PATTERN_EMPTY},
-    {"pattern", "one", PATTERN_ONE},
-    {"round", "not", ROUND_NOT},
-    {"round", "bf16", ROUND_BF16},
-    {"round", "halfway", ROUND_HALFWAY},
-    {"dtype", "f32", DT_F32},
-    {"dtype", "bf16", DT_BF16},
-    {"dtype", "f16", DT_F16},
+    {"kinds", "swiglu", KINDS_SWIGLU},   {"kinds", "gelu", KINDS_GELU},
+    {"kinds", "silu", KINDS_SILU},       {"kinds", "mixed", KINDS_MIXED},
+    {"kinds", "free", KINDS_FREE},       {"pattern", "random", PATTERN_RANDOM},
+    {"pattern", "empty", PATTERN_EMPTY}, {"pattern", "one", PATTERN_ONE},
+    {"round", "not", ROUND_NOT},         {"round", "bf16", ROUND_BF16},
+    {"round", "halfway", ROUND_HALFWAY}, {"dtype", "f32", DT_F32},
+    {"dtype", "bf16", DT_BF16},          {"dtype", "f16", DT_F16},
 };
 
 enum key_type { KEY_WHOLE, KEY_NUMBER, KEY_WORD };
@@ -57,8 +51,8 @@ static const struct key {
     WHOLE(kernel),   WHOLE(stride),   WHOLE(before),  WHOLE(after), WHOLE(groups), WHOLE(silu),
     WHOLE(skip),     WHOLE(ties),     WHOLE(add),     WHOLE(nans),  WHOLE(nulls),  WHOLE(poison),
     WHOLE(kernel_x), WHOLE(before_x), WHOLE(after_x), WHOLE(ldy),   WHOLE(at),     WHOLE(full),
-    NUMBER(scale),   NUMBER(offset),  NUMBER(eps),    WORD(kinds),  WORD(pattern), WORD(round),
-    WORD(dtype),
+    WHOLE(adjacent), NUMBER(scale),   NUMBER(offset), NUMBER(eps),  WORD(kinds),   WORD(pattern),
+    WORD(round),     WORD(dtype),
 };
 
 /* Whether `list`, of words separated by spaces, has this word. */

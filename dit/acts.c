@@ -22,10 +22,12 @@ void dit_acts_fini(struct ditmoe_ctx *ctx, struct dit_acts *acts) {
   *acts = (struct dit_acts){0};
 }
 
-struct router_input dit_router_input(const struct dit *model, const struct dit_block_acts *acts,
+struct router_input dit_router_input(const struct dit *model, int layer,
+                                     const struct dit_block_acts *acts,
                                      const struct dit_input *in) {
-  return (struct router_input){acts->u2_exact,      in->labels,  in->B,       model->config.tokens,
-                               model->config.width, in->routing, acts->logits};
+  const struct dit_config *c = &model->config;
+  return (struct router_input){acts->u2_exact, in->labels,  in->B,       dit_tokens(c, layer),
+                               c->width,       in->routing, acts->logits};
 }
 
 void dit_condition_carve(struct exec *ex, const struct dit *model, struct dit_condition_acts *acts,
@@ -46,11 +48,11 @@ static void skip_to(struct exec *ex, size_t end) {
 static void carve_attention(struct exec *ex, const struct dit *model, int layer,
                             struct dit_block_acts *a, int B, bool keep) {
   const struct dit_config *c = &model->config;
-  const int64_t rows = (int64_t)B * c->tokens, D = c->width;
-  a->qkv = be_floats(ex, rows * 3 * D);
-  a->qkv_raw = keep && c->qk_norm ? be_floats(ex, rows * 3 * D) : a->qkv;
+  const int64_t rows = (int64_t)B * dit_tokens(c, layer), inner = c->inner;
+  a->qkv = be_floats(ex, rows * 3 * inner);
+  a->qkv_raw = keep && c->qk_norm ? be_floats(ex, rows * 3 * inner) : a->qkv;
   a->lse = keep ? be_floats(ex, rows * c->heads) : NULL;
-  a->o = be_acts(ex, model->blocks[layer].proj->input, rows * D);
+  a->o = be_acts(ex, model->blocks[layer].proj->input, rows * inner);
 }
 
 /* Tokens of the second half: those of the first are no longer used if nothing is kept. */
@@ -63,9 +65,9 @@ static void carve_moe(struct exec *ex, const struct dit *model, int layer, struc
                       const struct dit_input *in, bool keep) {
   const struct dit_moe *moe = model->blocks[layer].moe;
   const struct expert_bank *bank = &moe->bank;
-  const int64_t rows = (int64_t)in->B * model->config.tokens, D = model->config.width;
+  const int64_t rows = (int64_t)in->B * dit_tokens(&model->config, layer), D = model->config.width;
   struct act exact = carve_u2(ex, a, DT_F32, rows * D, keep);
-  const struct router_input router_in = dit_router_input(model, a, in);
+  const struct router_input router_in = dit_router_input(model, layer, a, in);
   a->u2_exact = exact.data;
   a->u2 = bank->input == DT_F32 ? exact : carve_u2(ex, a, bank->input, rows * D, keep);
   be_dispatch_alloc(ex, &a->plan, bank->count, (int)rows,
@@ -88,7 +90,7 @@ void dit_block_carve(struct exec *ex, const struct dit *model, int layer, struct
                      const struct dit_input *in, bool keep) {
   const struct dit_block *block = &model->blocks[layer];
   const int B = in->B, D = model->config.width;
-  const int64_t rows = (int64_t)B * model->config.tokens;
+  const int64_t rows = (int64_t)B * dit_tokens(&model->config, layer);
   a->mod = be_floats(ex, (int64_t)B * 6 * D);
   a->ffn = be_floats(ex, rows * D);
   a->attn = keep ? be_floats(ex, rows * D) : a->ffn;

@@ -53,6 +53,7 @@ enum dit_keep {
 struct dit_acts {
   enum dit_keep keep;
   float *patches;                       /* [images, T, C p p]                 */
+  float *reduced;                       /* [images, T, reduced], or patches   */
   struct dit_condition_acts condition;  /* of the model's embedder            */
   struct dit_condition_acts *embedders; /* [depth] of the blocks' own ones    */
   struct dit_block_acts *blocks;        /* [depth]                            */
@@ -77,8 +78,8 @@ void dit_condition_carve(struct exec *ex, const struct dit *model, struct dit_co
                          int B, bool keep);
 
 /* The input of a layer's router. */
-struct router_input dit_router_input(const struct dit *model, const struct dit_block_acts *acts,
-                                     const struct dit_input *in);
+struct router_input dit_router_input(const struct dit *model, int layer,
+                                     const struct dit_block_acts *acts, const struct dit_input *in);
 
 /* Parts of the forward pass, device arrays. moe_forward makes acts->ffn of acts->u2_exact,
  * ffn_forward y [rows, D] of u by way of h [rows, F]. */

@@ -3,6 +3,7 @@
 #include "dit/grads.h"
 
 #include "dit/embed.h"
+#include "dit/positions.h"
 
 /* A linear layer: its gradients, and dx [rows, in] of dy. */
 static void linear_bwd(struct exec *ex, float *dx, const struct linear_grad *grad, const float *dy,
@@ -29,7 +30,7 @@ static void moe_bwd(struct exec *ex, const struct dit *model, int layer,
                     const struct dit_block_acts *a, float *du, const float *dy,
                     const struct dit_block_grad *grad, const struct dit_input *in) {
   const struct dit_moe *moe = model->blocks[layer].moe;
-  const struct router_input router_in = dit_router_input(model, a, in);
+  const struct router_input router_in = dit_router_input(model, layer, a, in);
   const struct dispatch *d = &a->plan;
   const int D = model->config.width;
   const int64_t n = (int64_t)d->tokens * D;
@@ -46,6 +47,7 @@ static void moe_bwd(struct exec *ex, const struct dit *model, int layer,
   while (moe_next_wave(ex, model, layer, d, &w))
     be_experts_bwd(ex, dx, grad->experts, drows, a->u2, a->h, d, &w.wave);
   be_dispatch_bwd(ex, du, dx, d, D);
+  if (moe->adds_input) be_add(ex, du, du, dy, n);
   if (moe->shared) {
     ffn_bwd(ex, part, moe->shared, &grad->mlp, dy, a->shared_h, a->u2, d->tokens);
     be_add(ex, du, du, part, n);
@@ -61,14 +63,15 @@ static void attention_bwd(struct exec *ex, const struct dit *model, int layer,
                           const struct dit_block_grad *grad, int B) {
   const struct dit_config *c = &model->config;
   const struct dit_block *block = &model->blocks[layer];
-  const int T = c->tokens, H = c->heads, d = c->head_dim;
-  const int64_t rows = (int64_t)B * T, D = c->width;
+  const int T = dit_tokens(c, layer), H = c->heads, d = c->head_dim;
+  const int64_t rows = (int64_t)B * T, inner = c->inner;
   size_t mark = arena_mark(&ex->arena);
-  float *d_o = be_floats(ex, rows * D), *dqkv = be_floats(ex, rows * 3 * D), *draw = dqkv;
+  float *d_o = be_floats(ex, rows * inner), *dqkv = be_floats(ex, rows * 3 * inner), *draw = dqkv;
   linear_bwd(ex, d_o, &grad->proj, dattn, a->o, block->proj, rows);
   be_attention_bwd(ex, dqkv, d_o, a->qkv, a->o, a->lse, B, T, H, d);
+  positions_turn(ex, model, layer, dqkv, -1, B);
   if (c->qk_norm) {
-    draw = be_floats(ex, rows * 3 * D);
+    draw = be_floats(ex, rows * 3 * inner);
     be_qk_norm_bwd(ex, draw, &grad->qk_norm, dqkv, a->qkv_raw, &block->qk_norm, rows, H, d);
   }
   linear_bwd(ex, du1, &grad->qkv, draw, a->u1, block->qkv, rows);
@@ -80,7 +83,7 @@ void dit_block_bwd(struct exec *ex, const struct dit *model, int layer,
                    const struct dit_block_grad *grad, const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const struct dit_block *block = &model->blocks[layer];
-  const int B = in->B, T = c->tokens, D = c->width, stride = 6 * D;
+  const int B = in->B, T = dit_tokens(c, layer), D = c->width, stride = 6 * D;
   const int64_t n = (int64_t)B * T * D;
   const float *scale_1 = a->mod + D, *gate_1 = a->mod + 2 * D;
   const float *scale_2 = a->mod + 4 * D, *gate_2 = a->mod + 5 * D;
@@ -93,14 +96,14 @@ void dit_block_bwd(struct exec *ex, const struct dit *model, int layer,
     moe_bwd(ex, model, layer, a, du, dy, grad, in);
   else
     ffn_bwd(ex, du, block->mlp, &grad->mlp, dy, a->h, a->u2, (int64_t)B * T);
-  be_norm_modulate_bwd(ex, dy, dmod + 3 * D, dmod + 4 * D, du, a->x_mid, scale_2, stride, B, T, D,
-                       (float)c->record.norm2_eps);
+  const struct modulation_grad half_2 = {dmod + 3 * D, dmod + 4 * D, grad->norm2};
+  be_norm_modulate_bwd(ex, dy, &half_2, du, a->x_mid, scale_2, stride, B, T, D, &block->norm2);
   be_add(ex, dx, dx, dy, n);
 
   be_gated_add_bwd(ex, dmod + 2 * D, dy, dx, gate_1, stride, a->attn, B, T, D);
   attention_bwd(ex, model, layer, a, du, dy, grad, B);
-  be_norm_modulate_bwd(ex, dy, dmod, dmod + D, du, a->x_in, scale_1, stride, B, T, D,
-                       (float)c->record.norm_eps);
+  const struct modulation_grad half_1 = {dmod, dmod + D, grad->norm1};
+  be_norm_modulate_bwd(ex, dy, &half_1, du, a->x_in, scale_1, stride, B, T, D, &block->norm1);
   be_add(ex, dx, dx, dy, n);
 
   linear_bwd(ex, dc, &grad->modulation, dmod, act_f32(a->silu_c), block->modulation, B);
@@ -135,8 +138,9 @@ static void final_layer_bwd(struct exec *ex, const struct dit *model, const stru
   float *du = be_floats(ex, (int64_t)B * T * D), *dmod = be_floats(ex, (int64_t)B * 2 * D);
   be_unpatchify_bwd(ex, dpatches, dout, B, c->out_channels, c->size, c->patch);
   linear_bwd(ex, du, &grads->final_linear, dpatches, acts->u, model->final_linear, (int64_t)B * T);
-  be_norm_modulate_bwd(ex, dx, dmod, dmod + D, du, acts->x, acts->mod + D, 2 * D, B, T, D,
-                       (float)c->record.norm_eps);
+  const struct modulation_grad final = {dmod, dmod + D, grads->final_norm};
+  be_norm_modulate_bwd(ex, dx, &final, du, acts->x, acts->mod + D, 2 * D, B, T, D,
+                       &model->final_norm);
   linear_bwd(ex, dsilu_c, &grads->final_modulation, dmod, act_f32(acts->condition.silu_c),
              model->final_modulation, B);
   arena_reset(&ex->arena, mark);
@@ -149,14 +153,23 @@ static void embed_patches_bwd(struct exec *ex, const struct dit *model, const st
   const struct dit_config *c = &model->config;
   const int B = dit_images(in);
   const int64_t rows = (int64_t)B * c->tokens, image = (int64_t)c->tokens * c->width;
+  const struct linear *last = model->patch_embed;
+  const float *dlast = dtokens;
   size_t mark = arena_mark(&ex->arena);
   for (int b = B; b < in->B; b += B) be_add(ex, dtokens, dtokens, dtokens + b * image, B * image);
   if (grads->pos_embed) be_add_rows_bwd(ex, grads->pos_embed, dtokens, B, image);
-  be_linear_bwd_weight(ex, &grads->patch_embed, dtokens, act_f32(acts->patches), model->patch_embed,
+  be_linear_bwd_weight(ex, &grads->patch_embed, dtokens, act_f32(acts->reduced), model->patch_embed,
                        rows);
+  if (model->patch_reduce) {
+    float *dreduced = be_floats(ex, rows * c->reduced);
+    be_linear_bwd_input(ex, dreduced, dtokens, model->patch_embed, rows);
+    be_linear_bwd_weight(ex, &grads->patch_reduce, dreduced, act_f32(acts->patches),
+                         model->patch_reduce, rows);
+    last = model->patch_reduce, dlast = dreduced;
+  }
   if (dx) {
     float *dpatches = be_floats(ex, rows * c->channels * c->patch * c->patch);
-    be_linear_bwd_input(ex, dpatches, dtokens, model->patch_embed, rows);
+    be_linear_bwd_input(ex, dpatches, dlast, last, rows);
     be_patchify_bwd(ex, dx, dpatches, B, c->channels, c->size, c->patch);
   }
   arena_reset(&ex->arena, mark);
@@ -188,6 +201,10 @@ void dit_backward(struct exec *ex, const struct dit *model, struct dit_acts *act
                   const struct dit_grads *grads, const float *dout, const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const int B = in->B;
+  if (c->prefix) {
+    exec_fail(ex, fail(ex->ctx, DITMOE_FAILED, "in-context tokens have no gradient"));
+    return;
+  }
   size_t mark = arena_mark(&ex->arena);
   float *dtokens = be_floats(ex, (int64_t)B * c->tokens * c->width);
   float *dsilu_c = be_floats(ex, (int64_t)B * c->width);

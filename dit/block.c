@@ -6,15 +6,19 @@
  *
  * ffn is an MLP or a mixture of experts. */
 #include "dit/acts.h"
+#include "dit/positions.h"
 
 /* attn = attention over u1 */
-static void attention(struct exec *ex, const struct dit_config *c, const struct dit_block *block,
+static void attention(struct exec *ex, const struct dit *model, int layer,
                       const struct dit_block_acts *a, int B) {
-  const int T = c->tokens, D = c->width, H = c->heads, d = c->head_dim;
+  const struct dit_config *c = &model->config;
+  const struct dit_block *block = &model->blocks[layer];
+  const int T = dit_tokens(c, layer), H = c->heads, d = c->head_dim;
   const int64_t rows = (int64_t)B * T;
   be_linear(ex, a->qkv_raw, a->u1, block->qkv, rows);
   if (c->qk_norm) be_qk_norm(ex, a->qkv, a->qkv_raw, &block->qk_norm, rows, H, d);
-  if (c->record.qk_half) be_qk_round_f16(ex, a->qkv, rows, D);
+  positions_turn(ex, model, layer, a->qkv, 1, B);
+  if (c->record.qk_half) be_qk_round_f16(ex, a->qkv, rows, c->inner);
   be_attention(ex, a->o, a->lse, a->qkv, B, T, H, d);
   be_linear(ex, a->attn, a->o, block->proj, rows);
 }
@@ -23,20 +27,19 @@ void dit_block(struct exec *ex, const struct dit *model, int layer, struct dit_b
                const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const struct dit_block *block = &model->blocks[layer];
-  const int B = in->B, T = c->tokens, D = c->width, stride = 6 * D;
+  const int B = in->B, T = dit_tokens(c, layer), D = c->width, stride = 6 * D;
   const float *shift_1 = a->mod, *scale_1 = a->mod + D, *gate_1 = a->mod + 2 * D;
   const float *shift_2 = a->mod + 3 * D, *scale_2 = a->mod + 4 * D, *gate_2 = a->mod + 5 * D;
 
   be_linear(ex, a->mod, act_f32(a->silu_c), block->modulation, B);
 
-  be_norm_modulate(ex, a->u1, a->x_in, shift_1, scale_1, stride, B, T, D,
-                   (float)c->record.norm_eps);
-  attention(ex, c, block, a, B);
+  be_norm_modulate(ex, a->u1, a->x_in, shift_1, scale_1, stride, B, T, D, &block->norm1);
+  attention(ex, model, layer, a, B);
   dit_look(ex, in, &(struct dit_tap_data){TAP_ATTENTION, layer, B, T, D, a->attn, NULL, NULL});
   be_gated_add(ex, a->x_mid, a->x_in, gate_1, stride, a->attn, B, T, D);
 
   struct act u2 = block->moe ? act_f32(a->u2_exact) : a->u2; /* routers see the tokens in f32 */
-  be_norm_modulate(ex, u2, a->x_mid, shift_2, scale_2, stride, B, T, D, (float)c->record.norm2_eps);
+  be_norm_modulate(ex, u2, a->x_mid, shift_2, scale_2, stride, B, T, D, &block->norm2);
   if (block->moe)
     moe_forward(ex, model, layer, a, in);
   else

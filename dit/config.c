@@ -96,12 +96,13 @@ static enum ditmoe_status need(struct ditmoe_ctx *ctx, const struct ditmoe_check
 static enum ditmoe_status infer_sizes(struct ditmoe_ctx *ctx, struct dit_config *config,
                                       const struct ditmoe_checkpoint *checkpoint) {
   const struct dialect *d = config->dialect;
-  const struct tensor *patch, *labels, *final_linear, *position = NULL;
+  const struct tensor *patch, *labels, *final_linear;
   TRY(need(ctx, checkpoint, d->patch_embed, 0, ".weight", 4, &patch));
+  config->width = (int)patch->shape[0];
+  if (d->patch_reduce) TRY(need(ctx, checkpoint, d->patch_reduce, 0, ".weight", 4, &patch));
+  if (d->patch_reduce) config->reduced = (int)patch->shape[0];
   TRY(need(ctx, checkpoint, d->labels, 0, "", 2, &labels));
   TRY(need(ctx, checkpoint, d->final_linear, 0, ".weight", 2, &final_linear));
-  if (d->pos_embed) TRY(need(ctx, checkpoint, d->pos_embed, 0, "", 3, &position));
-  config->width = (int)patch->shape[0];
   config->channels = (int)patch->shape[1];
   config->patch = (int)patch->shape[2];
   config->label_rows = (int)labels->shape[0];
@@ -115,7 +116,6 @@ static enum ditmoe_status infer_sizes(struct ditmoe_ctx *ctx, struct dit_config 
                 "%s: tensor %s has %lld rows: neither %d nor %d output channels at patch %d",
                 checkpoint->path, final_linear->name, (long long)final_linear->shape[0],
                 config->channels, 2 * config->channels, config->patch);
-  if (position) config->tokens = (int)position->shape[1];
   return mem_zalloc(ctx, (size_t)config->depth, sizeof *config->experts, "layers",
                     &config->experts);
 }
@@ -211,7 +211,8 @@ static void apply_defaults(struct dit_config *config) {
   DEFAULT(REC_FREQUENCY_SHIFT, frequency_shift, diffusers ? 1 : 0);
   DEFAULT(REC_NORM_EPS, norm_eps, 1e-6);
   DEFAULT(REC_NORM2_EPS, norm2_eps, diffusers ? 1e-5 : 1e-6);
-  DEFAULT(REC_QK_NORM_EPS, qk_norm_eps, flash ? 1e-6 : 1e-5);
+  DEFAULT(REC_QK_NORM_EPS, qk_norm_eps,
+          flash || (config->qk_norm && !config->qk_bias) ? 1e-6 : 1e-5);
   DEFAULT(REC_QK_HALF, qk_half, 0);
   DEFAULT(REC_CFG_CHANNELS, cfg_channels, flow || diffusers || config->channels < 3 ? 0 : 3);
   DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
@@ -239,9 +240,16 @@ static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, const struct dit_r
 static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_config *config,
                                        const char *path) {
   const struct dit_record *r = &config->record;
-  if (config->width % r->heads != 0)
+  if (config->inner % r->heads != 0)
     return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d; check --heads",
-                path, r->heads, config->width);
+                path, r->heads, config->inner);
+  if (config->rope != ROPE_NONE && config->inner / r->heads % 4 != 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: heads of width %d have no quarters to turn by positions; check --heads", path,
+                config->inner / r->heads);
+  if (config->prefix && config->prefix_from >= config->depth)
+    return fail(ctx, DITMOE_MISMATCH, "%s: in_context_start %d, but there are %d blocks", path,
+                config->prefix_from, config->depth);
   int side = (int)lround(sqrt(config->tokens));
   if (side * side != config->tokens || config->tokens < 1)
     return fail(ctx, DITMOE_MISMATCH, "%s: %d positions are not a square", path, config->tokens);
@@ -260,14 +268,70 @@ static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_
   return DITMOE_OK;
 }
 
+/* Whether the file has the weight of a norm. */
+static bool has_norm(const struct ditmoe_checkpoint *checkpoint, const char *pattern) {
+  return pattern && tensor_at(checkpoint, pattern, 0, ".weight");
+}
+
 /* The number of heads follows from the width of q's normalisation. */
-static void infer_heads(struct dit_config *config, const struct ditmoe_checkpoint *checkpoint) {
+static void infer_heads(struct dit_config *config, const struct ditmoe_checkpoint *checkpoint,
+                        const struct mixture *mixture) {
   const struct dialect *d = config->dialect;
+  const struct tensor *qkv = tensor_at(checkpoint, d->qkv[0], 0, ".weight");
   const struct tensor *norm = d->q_norm ? tensor_at(checkpoint, d->q_norm, 0, ".weight") : NULL;
+  config->rms_norm = has_norm(checkpoint, d->norm1);
+  config->rms_final = has_norm(checkpoint, d->final_norm);
+  config->inner = config->width;
+  if (mixture->free_heads && qkv && qkv->rank == 2 && qkv->shape[0] % 3 == 0 && qkv->shape[0] > 0)
+    config->inner = (int)(qkv->shape[0] / 3);
   config->qk_norm = norm != NULL;
-  if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->width % norm->shape[0] != 0) return;
-  config->record.heads = (int)(config->width / norm->shape[0]);
+  config->qk_bias = norm && tensor_at(checkpoint, d->q_norm, 0, ".bias");
+  if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->inner % norm->shape[0] != 0) return;
+  config->record.heads = (int)(config->inner / norm->shape[0]);
   config->record.set |= 1u << REC_HEADS;
+}
+
+/* Where a token is: a table of the file, one that is made, or the turning of q and k. */
+static enum ditmoe_status infer_positions(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                          const struct ditmoe_checkpoint *checkpoint) {
+  const struct dialect *d = config->dialect;
+  const struct mixture *kind = config->record.kind;
+  const struct tensor *table;
+  if (d->rotary || (d->rope_cos && tensor_at(checkpoint, d->rope_cos, 0, "")))
+    config->rope = ROPE_ADJACENT;
+  if (!d->pos_embed) {
+    config->positions = POSITIONS_MADE;
+  } else if (kind->rotary && !tensor_at(checkpoint, d->pos_embed, 0, "")) {
+    config->positions = POSITIONS_NONE;
+    config->rope = ROPE_HALVES;
+  } else {
+    TRY(need(ctx, checkpoint, d->pos_embed, 0, "", 3, &table));
+    config->tokens = (int)table->shape[1];
+    return DITMOE_OK;
+  }
+  if (!record_has(&config->record, REC_INPUT_SIZE))
+    return fail(ctx, DITMOE_USAGE,
+                "%s: the weights do not tell the size of the latents; a record "
+                "with input_size, or the config.json of diffusers, must be beside them",
+                checkpoint->path);
+  const int side = config->record.input_size / config->patch;
+  config->tokens = side * side;
+  return DITMOE_OK;
+}
+
+/* In-context tokens. */
+static enum ditmoe_status infer_prefix(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                       const struct ditmoe_checkpoint *checkpoint) {
+  const struct dialect *d = config->dialect;
+  const struct record_key *from = record_key(REC_IN_CONTEXT_START);
+  const struct tensor *table;
+  if (!d->prefix_positions || !tensor_at(checkpoint, d->prefix_positions, 0, "")) return DITMOE_OK;
+  TRY(need(ctx, checkpoint, d->prefix_positions, 0, "", 3, &table));
+  if (!record_has(&config->record, REC_IN_CONTEXT_START))
+    return unknown(ctx, checkpoint, from->need, from);
+  config->prefix = (int)table->shape[1];
+  config->prefix_from = config->record.in_context_start;
+  return DITMOE_OK;
 }
 
 static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_record *record,
@@ -289,7 +353,7 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   const struct mixture *found = find_mixture(config, checkpoint, &candidates);
   TRY(infer_experts(ctx, config, checkpoint, found));
   TRY(read_overrides(ctx, record, overrides));
-  infer_heads(config, checkpoint);
+  infer_heads(config, checkpoint, found);
   TRY(record_read_files(ctx, record, checkpoint));
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] > experts) experts = config->experts[layer];
@@ -298,20 +362,13 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   TRY(record_known_model(ctx, record, &shape));
   TRY(check_kind(ctx, config, checkpoint, found, candidates));
   TRY(check_known(ctx, record, checkpoint));
-  if (!config->tokens) {
-    if (!record_has(record, REC_INPUT_SIZE))
-      return fail(ctx, DITMOE_USAGE,
-                  "%s: the weights do not tell the size of the latents; a record "
-                  "with input_size, or the config.json of diffusers, must be beside them",
-                  checkpoint->path);
-    int side = record->input_size / config->patch;
-    config->tokens = side * side;
-  }
+  TRY(infer_positions(ctx, config, checkpoint));
+  TRY(infer_prefix(ctx, config, checkpoint));
   apply_defaults(config);
   TRY(own_defaults(ctx, record));
   TRY(check_ranges(ctx, config, checkpoint->path));
   config->heads = record->heads;
-  config->head_dim = config->width / record->heads;
+  config->head_dim = config->inner / record->heads;
   config->size = (int)lround(sqrt(config->tokens)) * config->patch;
   record->input_size = config->size;
   record->set |= 1u << REC_INPUT_SIZE;

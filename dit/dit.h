@@ -25,6 +25,7 @@ struct dit_moe {
   struct router_layer *router;
   struct expert_bank bank; /* the unconditional expert included */
   struct expert *shared;   /* NULL if there is none               */
+  bool adds_input;         /* the router's input joins the result */
 };
 
 struct dit_block {
@@ -32,10 +33,16 @@ struct dit_block {
       *embedder;                   /* NULL: that of the model; diffusers has one in each block */
   const struct linear *modulation; /* D -> 6 D: shift, scale, gate of both halves             */
   const struct linear *qkv, *proj;
+  struct row_norm norm1, norm2;
   struct qk_norm qk_norm; /* if the model has it */
   struct expert *mlp;     /* a dense block's feed-forward part, else NULL */
   struct dit_moe *moe;    /* or a mixture's                               */
 };
+
+/* What is added to embedded patches: a table of the file, sines and cosines, nothing. */
+enum dit_positions { POSITIONS_STORED, POSITIONS_MADE, POSITIONS_NONE };
+/* Whether q and k turn by their positions, and which features are a pair (struct rope). */
+enum dit_rope { ROPE_NONE, ROPE_HALVES, ROPE_ADJACENT };
 
 /* Sizes and rules, from the tensors and the record. */
 struct dit_config {
@@ -44,19 +51,35 @@ struct dit_config {
   int channels, out_channels; /* C, Cout = C or 2C */
   int size, patch, tokens;    /* latent side, p, T */
   int width, depth, heads, head_dim;
-  int label_rows; /* classes and the null class */
-  bool qk_norm;
-  int *experts; /* [depth] routed FFN experts of a block, 0: dense */
+  int inner;       /* H d: q, k and v of a token; as a rule D                       */
+  int label_rows;  /* classes and the null class                                    */
+  int reduced;     /* width between the two layers of the patch embedding; 0: one   */
+  int prefix;      /* in-context tokens before those of the image (Li & He 2025), ...  */
+  int prefix_from; /* ... from this block on                                        */
+  enum dit_positions positions;
+  enum dit_rope rope;
+  bool qk_norm, qk_bias;    /* q and k are normalised; with a bias: by LayerNorm       */
+  bool rms_norm, rms_final; /* norms of the blocks, of the final layer are RMSNorm  */
+  int *experts;             /* [depth] routed FFN experts of a block, 0: dense               */
 };
+
+/* Tokens of an image in a block; those of the final layer are c->tokens. */
+static inline int dit_tokens(const struct dit_config *c, int layer) {
+  return c->tokens + (layer >= c->prefix_from ? c->prefix : 0);
+}
 
 struct dit {
   struct dit_config config;
   struct params params; /* all that is below */
   struct dit_embedder embedder;
   struct dit_embedder *block_embedders; /* [depth] where blocks have their own, else NULL */
-  const struct linear *patch_embed;     /* C p p -> D          */
-  const float *pos_embed;               /* device [T, D]       */
+  const struct linear *patch_reduce;    /* C p p -> reduced, or NULL */
+  const struct linear *patch_embed;     /* C p p or reduced -> D     */
+  const float *pos_embed;               /* device [T, D], or NULL    */
+  const float *prefix_positions;        /* device [prefix, D] of the in-context tokens, or NULL */
+  float *rope; /* device: cosines [prefix + T, d / 2], 1 in the prefix, then sines; or NULL     */
   struct dit_block *blocks;
+  struct row_norm final_norm;
   const struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
   struct expert_store *store; /* of the routed experts; NULL: all are in memory */
 };
@@ -65,7 +88,9 @@ struct dit {
 enum dit_tap_point {
   TAP_TIME_FEATURES, /* [B, 256]                    */
   TAP_TIME,          /* [B, D]                      */
+  TAP_LABEL,         /* [B, D]                      */
   TAP_CONDITION,     /* [B, D]                      */
+  TAP_PATCHES,       /* [B, T, D] before positions  */
   TAP_EMBEDDED,      /* [B, T, D]                   */
   TAP_ATTENTION,     /* [B, T, D] before the gate   */
   TAP_ROUTER,        /* trace and dispatch          */

@@ -1,8 +1,6 @@
 /* The condition of an image: timestep features, an MLP, and the row of the class table. */
 #include "dit/embed.h"
 
-#include <math.h>
-
 void dit_embed_condition(struct exec *ex, const struct dit *model,
                          const struct dit_embedder *embedder, const struct dit_condition_acts *a,
                          const struct dit_input *in) {
@@ -14,6 +12,7 @@ void dit_embed_condition(struct exec *ex, const struct dit *model,
   be_silu(ex, a->hidden, a->sums, n);
   be_linear(ex, a->time, act_f32(a->hidden), embedder->time_out, B);
   be_gather_rows(ex, a->condition, embedder->labels, in->labels, B, D);
+  dit_look(ex, in, &(struct dit_tap_data){TAP_LABEL, -1, B, 1, D, a->condition, NULL, NULL});
   be_add(ex, a->condition, a->time, a->condition, n);
   const struct dit_tap_data seen[] = {
       {TAP_TIME_FEATURES, -1, B, 1, TIME_FEATURES, a->features, NULL, NULL},
@@ -21,17 +20,4 @@ void dit_embed_condition(struct exec *ex, const struct dit *model,
       {TAP_CONDITION, -1, B, 1, D, a->condition, NULL, NULL}};
   for (size_t i = 0; i < sizeof seen / sizeof *seen; i++) dit_look(ex, in, &seen[i]);
   be_silu(ex, a->silu_c, a->condition, n);
-}
-
-void sincos_positions(float *table, int tokens, int width) {
-  int side = (int)lround(sqrt(tokens)), quarter = width / 4;
-  for (int n = 0; n < tokens; n++)
-    for (int m = 0; m < quarter; m++) {
-      double omega = pow(10000.0, -(double)m / quarter);
-      float *row = table + (int64_t)n * width;
-      row[m] = (float)sin(n % side * omega);
-      row[quarter + m] = (float)cos(n % side * omega);
-      row[2 * quarter + m] = (float)sin(n / side * omega);
-      row[3 * quarter + m] = (float)cos(n / side * omega);
-    }
 }

@@ -11,8 +11,4 @@ void dit_embed_condition(struct exec *ex, const struct dit *model,
                          const struct dit_embedder *embedder, const struct dit_condition_acts *acts,
                          const struct dit_input *in);
 
-/* The sin-cos table [T, D] of a square grid: sin and cos of the column, then of the row, in blocks
- * of D / 4 (D a multiple of 4); computed in float64. */
-void sincos_positions(float *table, int tokens, int width);
-
 #endif

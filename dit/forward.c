@@ -1,6 +1,7 @@
 /* The forward pass, from latents to prediction. */
 #include "dit/acts.h"
 #include "dit/embed.h"
+#include "dit/positions.h"
 
 /* x [B, T, D] = patches of the latents, embedded, + position; images that stand in the batch more
  * than once are embedded once. */
@@ -8,12 +9,16 @@ static void embed_patches(struct exec *ex, const struct dit *model, struct dit_a
                           const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const int B = dit_images(in);
-  const int64_t image = (int64_t)c->tokens * c->width;
+  const int64_t image = (int64_t)c->tokens * c->width, rows = (int64_t)B * c->tokens;
   size_t mark = arena_mark(&ex->arena);
-  acts->patches = be_floats(ex, (int64_t)B * c->tokens * c->channels * c->patch * c->patch);
+  acts->patches = be_floats(ex, rows * c->channels * c->patch * c->patch);
+  acts->reduced = model->patch_reduce ? be_floats(ex, rows * c->reduced) : acts->patches;
   be_patchify(ex, acts->patches, in->x, B, c->channels, c->size, c->patch);
-  be_linear(ex, x, act_f32(acts->patches), model->patch_embed, (int64_t)B * c->tokens);
-  be_add_rows(ex, x, model->pos_embed, B, image);
+  if (model->patch_reduce)
+    be_linear(ex, acts->reduced, act_f32(acts->patches), model->patch_reduce, rows);
+  be_linear(ex, x, act_f32(acts->reduced), model->patch_embed, rows);
+  dit_look(ex, in, &(struct dit_tap_data){TAP_PATCHES, -1, B, c->tokens, c->width, x, NULL, NULL});
+  if (model->pos_embed) be_add_rows(ex, x, model->pos_embed, B, image);
   for (int b = B; b < in->B; b += B) be_copy(ex, x + b * image, x, (size_t)(B * image) * sizeof *x);
   if (!acts->keep) arena_reset(&ex->arena, mark);
 }
@@ -39,7 +44,7 @@ static void final_layer(struct exec *ex, const struct dit *model, struct dit_act
   float *patches = be_floats(ex, (int64_t)B * T * c->patch * c->patch * c->out_channels);
   be_linear(ex, acts->mod, act_f32(acts->condition.silu_c), model->final_modulation, B);
   be_norm_modulate(ex, acts->u, acts->x, acts->mod, acts->mod + D, 2 * D, B, T, D,
-                   (float)c->record.norm_eps);
+                   &model->final_norm);
   be_linear(ex, patches, acts->u, model->final_linear, (int64_t)B * T);
   be_unpatchify(ex, out, patches, B, c->out_channels, c->size, c->patch);
   if (!acts->keep) arena_reset(&ex->arena, mark);
@@ -49,7 +54,7 @@ static void final_layer(struct exec *ex, const struct dit *model, struct dit_act
 static void run_block(struct exec *ex, const struct dit *model, struct dit_acts *acts, int layer,
                       const struct dit_input *in) {
   const struct dit_embedder *own = model->blocks[layer].embedder;
-  const int64_t n = (int64_t)in->B * model->config.tokens * model->config.width;
+  const int64_t n = (int64_t)in->B * dit_tokens(&model->config, layer) * model->config.width;
   struct dit_block_acts one, *a = acts->keep ? &acts->blocks[layer] : &one;
   *a = (struct dit_block_acts){
       .silu_c = acts->condition.silu_c, .x_in = acts->x, .logits = acts->logits};
@@ -73,7 +78,7 @@ static void begin_logits(struct exec *ex, const struct dit *model, struct dit_ac
   for (int layer = 0; layer < model->config.depth; layer++) {
     const struct dit_moe *moe = model->blocks[layer].moe;
     if (moe && moe->router->router->flows)
-      n = (int64_t)B * model->config.tokens * moe->router->experts;
+      n = (int64_t)B * dit_tokens(&model->config, layer) * moe->router->experts;
   }
   if (n == 0) return;
   acts->logits = be_floats(ex, n);
@@ -91,7 +96,11 @@ void dit_forward_keep(struct exec *ex, const struct dit *model, struct dit_acts 
   embed_patches(ex, model, acts, acts->x, in);
   dit_look(ex, in, &(struct dit_tap_data){TAP_EMBEDDED, -1, B, T, D, acts->x, NULL, NULL});
   embed_condition(ex, model, acts, &model->embedder, &acts->condition, in);
-  for (int layer = 0; layer < c->depth; layer++) run_block(ex, model, acts, layer, in);
+  for (int layer = 0; layer < c->depth; layer++) {
+    if (c->prefix && layer == c->prefix_from) prefix_put(ex, model, acts, in);
+    run_block(ex, model, acts, layer, in);
+  }
+  if (dit_tokens(c, c->depth - 1) > T) prefix_drop(ex, model, acts, B);
   if (model->block_embedders && !acts->keep) /* the last block has left its own */
     embed_condition(ex, model, acts, &model->embedder, &acts->condition, in);
   final_layer(ex, model, acts, out, in);

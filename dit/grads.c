@@ -33,14 +33,15 @@ static struct dit_embedder_grad take_embedder(struct dit_grads *g, const struct 
 static void take_block(struct dit_grads *g, const struct dit *model, int layer) {
   const struct dit_block *block = &model->blocks[layer];
   struct dit_block_grad *grad = &g->blocks[layer];
-  const int64_t d = model->config.head_dim;
+  const int64_t d = model->config.head_dim, D = model->config.width;
   if (block->embedder) grad->embedder = take_embedder(g, model, block->embedder);
   grad->modulation = take_linear(g, block->modulation);
   grad->qkv = take_linear(g, block->qkv);
   grad->proj = take_linear(g, block->proj);
+  if (model->config.rms_norm) grad->norm1 = take(g, D), grad->norm2 = take(g, D);
   if (model->config.qk_norm) {
-    float *const norm = take(g, 4 * d);
-    if (norm) grad->qk_norm = (struct qk_norm_grad){norm, norm + d, norm + 2 * d, norm + 3 * d};
+    grad->qk_norm.q_weight = take(g, d), grad->qk_norm.k_weight = take(g, d);
+    if (model->config.qk_bias) grad->qk_norm.q_bias = take(g, d), grad->qk_norm.k_bias = take(g, d);
   }
   grad->mlp = take_expert(g, block->moe ? block->moe->shared : block->mlp);
   if (!block->moe) return;
@@ -52,8 +53,10 @@ static void take_block(struct dit_grads *g, const struct dit *model, int layer) 
 static void take_all(struct dit_grads *g, const struct dit *model) {
   g->count = 0;
   g->embedder = take_embedder(g, model, &model->embedder);
+  if (model->patch_reduce) g->patch_reduce = take_linear(g, model->patch_reduce);
   g->patch_embed = take_linear(g, model->patch_embed);
-  g->pos_embed = take(g, (int64_t)model->config.tokens * model->config.width);
+  if (model->pos_embed) g->pos_embed = take(g, (int64_t)model->config.tokens * model->config.width);
+  if (model->config.rms_final) g->final_norm = take(g, model->config.width);
   for (int layer = 0; layer < model->config.depth; layer++) take_block(g, model, layer);
   g->final_modulation = take_linear(g, model->final_modulation);
   g->final_linear = take_linear(g, model->final_linear);

@@ -13,6 +13,7 @@ struct dit_embedder_grad {
 struct dit_block_grad {
   struct dit_embedder_grad embedder; /* of a block that has its own */
   struct linear_grad modulation, qkv, proj;
+  float *norm1, *norm2; /* [D] of RMSNorms */
   struct qk_norm_grad qk_norm;
   struct expert_grad mlp;      /* of a dense block, or the shared expert */
   struct router_grad router;   /* of a mixture                           */
@@ -21,8 +22,9 @@ struct dit_block_grad {
 
 struct dit_grads {
   struct dit_embedder_grad embedder;
-  struct linear_grad patch_embed, final_modulation, final_linear;
-  float *pos_embed;              /* [T, D]              */
+  struct linear_grad patch_reduce, patch_embed, final_modulation, final_linear;
+  float *final_norm;             /* [D] of an RMSNorm   */
+  float *pos_embed;              /* [T, D], if stored   */
   struct dit_block_grad *blocks; /* [depth] host memory */
   float *values;                 /* all arrays, device  */
   size_t count;

@@ -17,10 +17,10 @@ bool moe_next_wave(struct exec *ex, const struct dit *model, int layer, const st
 /* The executor, in five steps that a parallel version can spread over machines: order the plan,
  * dispatch rows to experts, run the experts, combine with the weights, un-order into tokens. On one
  * machine the second happens inside the first product and the last two are one. The shared expert's
- * output joins the result. */
+ * output, or where the model says so the input, joins the result. */
 static void run_plan(struct exec *ex, const struct dit *model, int layer, struct dit_block_acts *a,
                      const struct dit_input *in) {
-  const int T = model->config.tokens, D = model->config.width;
+  const int T = dit_tokens(&model->config, layer), D = model->config.width;
   struct moe_waves w = {0};
   be_dispatch_order(ex, &a->plan);
   while (moe_next_wave(ex, model, layer, &a->plan, &w)) {
@@ -29,15 +29,16 @@ static void run_plan(struct exec *ex, const struct dit *model, int layer, struct
   }
   dit_look(ex, in,
            &(struct dit_tap_data){TAP_EXPERT_ROWS, layer, in->B, T, D, a->rows, &a->plan, NULL});
-  be_combine_rows(ex, a->ffn, a->rows, &a->plan, a->shared, D);
+  be_combine_rows(ex, a->ffn, a->rows, &a->plan,
+                  model->blocks[layer].moe->adds_input ? a->u2_exact : a->shared, D);
 }
 
 void moe_forward(struct exec *ex, const struct dit *model, int layer, struct dit_block_acts *a,
                  const struct dit_input *in) {
   const struct dit_moe *moe = model->blocks[layer].moe;
-  const int B = in->B, T = model->config.tokens, D = model->config.width;
+  const int B = in->B, T = dit_tokens(&model->config, layer), D = model->config.width;
   const int64_t rows = (int64_t)B * T;
-  const struct router_input router_in = dit_router_input(model, a, in);
+  const struct router_input router_in = dit_router_input(model, layer, a, in);
   struct router_trace trace = {0};
   size_t mark = arena_mark(&ex->arena);
   if (a->u2.type != DT_F32) be_narrow(ex, a->u2, a->u2_exact, rows * D);

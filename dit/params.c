@@ -5,21 +5,51 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The patch embedding is a convolution [D, C, p, p] whose patches do not overlap: a matrix. */
+/* A convolution [out, in, p, p] whose patches do not overlap: a matrix. */
+static void list_patch_layer(struct params *params, const struct linear **slot, int out, int in,
+                             int p, bool bias, const char *name) {
+  params_linear(params, slot,
+                &(struct linear_form){.parts = 1,
+                                      .in = in * p * p,
+                                      .out = {out},
+                                      .name = {name},
+                                      .bias = bias,
+                                      .flags = PARAM_EXACT | PARAM_PLAIN,
+                                      .patch = p});
+}
+
 static void list_patches(struct dit *model) {
   const struct dit_config *c = &model->config;
   const struct dialect *d = c->dialect;
-  params_linear(&model->params, &model->patch_embed,
-                &(struct linear_form){.parts = 1,
-                                      .in = c->channels * c->patch * c->patch,
-                                      .out = {c->width},
-                                      .name = {d->patch_embed},
-                                      .bias = true,
-                                      .flags = PARAM_EXACT | PARAM_PLAIN,
-                                      .patch = c->patch});
-  if (d->pos_embed)
-    params_floats(&model->params, &model->pos_embed, 3, (int64_t[3]){1, c->tokens, c->width},
-                  PARAM_FIXED, d->pos_embed);
+  struct params *params = &model->params;
+  const int D = c->width;
+  if (c->reduced)
+    list_patch_layer(params, &model->patch_reduce, c->reduced, c->channels, c->patch, false,
+                     d->patch_reduce);
+  list_patch_layer(params, &model->patch_embed, D, c->reduced ? c->reduced : c->channels,
+                   c->reduced ? 1 : c->patch, true, d->patch_embed);
+  if (c->positions == POSITIONS_STORED)
+    params_floats(params, &model->pos_embed, 3, (int64_t[3]){1, c->tokens, D}, PARAM_FIXED,
+                  d->pos_embed);
+  if (c->prefix)
+    params_floats(params, &model->prefix_positions, 3, (int64_t[3]){1, c->prefix, D}, 0,
+                  d->prefix_positions);
+  if (c->rope == ROPE_ADJACENT && d->rope_cos) { /* as they are made here */
+    const int64_t table[2] = {c->tokens, c->head_dim};
+    params_unused(params, 2, table, d->rope_cos);
+    params_unused(params, 2, table, d->rope_sin);
+  }
+}
+
+/* eps, and the weight [D] of an RMSNorm. */
+static void list_norm(struct dit *model, struct row_norm *norm, const char *name, bool rms,
+                      double eps) {
+  struct params *params = &model->params;
+  norm->eps = (float)eps;
+  if (!rms) return;
+  const size_t length = params_enter(params, "%s", name);
+  params_floats(params, &norm->weight, 1, (int64_t[1]){model->config.width}, 0, ".weight");
+  params_leave(params, length);
 }
 
 enum { EMBEDDER_GROUPS = 3 };
@@ -54,7 +84,7 @@ static void list_qk_norm(struct dit *model, struct qk_norm *norm) {
   for (int k = 0; k < 2; k++) {
     const size_t length =
         params_enter(&model->params, "%s", k ? c->dialect->k_norm : c->dialect->q_norm);
-    for (int bias = 0; bias < 2; bias++)
+    for (int bias = 0; bias <= c->qk_bias; bias++)
       params_floats(&model->params, slots[k][bias], 1, (int64_t[1]){c->head_dim}, 0,
                     bias ? ".bias" : ".weight");
     params_leave(&model->params, length);
@@ -63,26 +93,28 @@ static void list_qk_norm(struct dit *model, struct qk_norm *norm) {
 
 static void list_attention(struct dit *model, struct dit_block *block) {
   const struct dit_config *c = &model->config;
-  const int D = c->width;
+  const int D = c->width, inner = c->inner;
   const struct dialect *d = c->dialect;
   struct params *params = &model->params;
   struct linear_form qkv = {
-      .parts = 1, .in = D, .out = {3 * D, D, D}, .name = {d->qkv[0], d->qkv[1], d->qkv[2]}};
+      .parts = 1, .in = D, .out = {3 * inner, D, D}, .name = {d->qkv[0], d->qkv[1], d->qkv[2]}};
   if (d->qkv[1]) qkv.parts = 3, qkv.out[0] = D;
   qkv.bias = true;
   params_linear(params, &block->qkv, &qkv);
   if (c->qk_norm) list_qk_norm(model, &block->qk_norm);
-  params_matrix(params, &block->proj, D, D, true, 0, d->proj);
+  params_matrix(params, &block->proj, D, inner, true, 0, d->proj);
 }
 
 static void list_mlp(struct exec *ex, struct dit *model, struct dit_block *block) {
   struct params *params = &model->params;
+  const struct mixture *mixture = model->config.record.kind;
   const struct expert_form *form = NULL;
   if (params->status == DITMOE_OK)
     params->status = mem_zalloc(ex->ctx, 1, sizeof *block->mlp, "feed-forward part", &block->mlp);
   if (params->status != DITMOE_OK) return;
   const size_t length = params_enter(params, "%s", model->config.dialect->mlp);
   list_expert(params, block->mlp, model->config.width, &form);
+  if (block->mlp->kind == &expert_gelu && mixture->mlp) block->mlp->kind = mixture->mlp;
   params_leave(params, length);
 }
 
@@ -93,7 +125,9 @@ static void list_block(struct exec *ex, struct dit *model, int layer, int first_
   list_block_embedder(model, layer, first_embedder);
   params_matrix(&model->params, &block->modulation, 6 * c->width, c->width, true, PARAM_EXACT,
                 c->dialect->modulation);
+  list_norm(model, &block->norm1, c->dialect->norm1, c->rms_norm, c->record.norm_eps);
   list_attention(model, block);
+  list_norm(model, &block->norm2, c->dialect->norm2, c->rms_norm, c->record.norm2_eps);
   if (c->experts[layer])
     list_moe(ex, model, layer);
   else
@@ -108,6 +142,7 @@ static void walk(struct exec *ex, struct dit *model) {
   list_embedder(model, &model->embedder);
   for (int layer = 0; layer < c->depth; layer++) list_block(ex, model, layer, first_embedder);
   params->layer = -1;
+  list_norm(model, &model->final_norm, c->dialect->final_norm, c->rms_final, c->record.norm_eps);
   params_matrix(params, &model->final_modulation, 2 * c->width, c->width, true, PARAM_EXACT,
                 c->dialect->final_modulation);
   params_matrix(params, &model->final_linear, c->patch * c->patch * c->out_channels, c->width, true,

@@ -32,9 +32,8 @@ static const struct expert_form *find_form(const struct params *params,
   return best;
 }
 
-/* Whether there is an expert under <prefix><name>. */
-static bool has_expert(struct params *params, const char *name) {
-  const size_t length = params_enter(params, "%s", name);
+/* Whether there is an expert under the prefix, which is left as it was before `length`. */
+static bool leave_expert(struct params *params, size_t length) {
   const bool found = find_form(params, NULL) != NULL;
   params_leave(params, length);
   return found;
@@ -48,24 +47,26 @@ void list_expert(struct params *params, struct expert *expert, int D,
   snprintf(in, sizeof in, "%s.weight", form->in);
   const struct tensor *first = params_find(params, in);
   const bool usable = first && first->rank == 2 && first->shape[0] > 0 && first->shape[0] < 1 << 24;
-  const int F = usable ? (int)first->shape[0] : D;
+  const bool stacked = form->kind->activation == ACTIVATION_SWIGLU && !form->second;
+  const int rows = usable ? (int)first->shape[0] : D, F = stacked ? rows / 2 : rows;
   *hint = form;
   expert->kind = form->kind;
   expert->hidden = F;
   params_linear(params, &expert->in,
                 &(struct linear_form){.parts = form->second ? 2 : 1,
                                       .in = D,
-                                      .out = {F, F},
+                                      .out = {stacked ? 2 * F : F, F},
                                       .name = {form->in, form->second},
                                       .bias = form->bias,
-                                      .flags = form->second ? PARAM_PAIRED : 0});
+                                      .flags = form->second || stacked ? PARAM_PAIRED : 0});
   params_matrix(params, &expert->out, D, F, form->bias, 0, form->out);
 }
 
 static void list_shared(struct exec *ex, struct params *params, struct dit_moe *moe,
                         const char *name) {
   const struct expert_form *form = NULL;
-  if (params->status != DITMOE_OK || !has_expert(params, name)) return;
+  if (params->status != DITMOE_OK || !leave_expert(params, params_enter(params, "%s", name)))
+    return;
   params->status = mem_zalloc(ex->ctx, 1, sizeof *moe->shared, "shared expert", &moe->shared);
   if (params->status != DITMOE_OK) return;
   const size_t length = params_enter(params, "%s", name);
@@ -73,9 +74,15 @@ static void list_shared(struct exec *ex, struct params *params, struct dit_moe *
   params_leave(params, length);
 }
 
+/* Enters the prefix of expert e. */
+static size_t enter_expert(struct params *params, const struct mixture *mixture, int e) {
+  return params_enter(params, "%s%d.", mixture->experts ? mixture->experts : "experts.", e);
+}
+
 /* Experts 0 .. ffn - 1 have tensors, then come `zero` that drop their token and those that copy it,
  * then the unconditional one. */
-static void list_experts(struct params *params, struct dit_moe *moe, int ffn, int zero) {
+static void list_experts(struct params *params, struct dit_moe *moe, const struct mixture *mixture,
+                         int ffn, int zero) {
   struct expert_bank *bank = &moe->bank;
   const struct expert_form *form = NULL;
   for (int e = 0; e < bank->count; e++) {
@@ -84,7 +91,7 @@ static void list_experts(struct params *params, struct dit_moe *moe, int ffn, in
       expert->kind = e < ffn + zero ? &expert_zero : &expert_copy;
       continue;
     }
-    const size_t length = params_enter(params, "experts.%d.", e);
+    const size_t length = enter_expert(params, mixture, e);
     params->expert = e;
     list_expert(params, expert, bank->width, &form);
     params_leave(params, length);
@@ -114,12 +121,11 @@ static enum ditmoe_status create(struct exec *ex, struct dit *model, int number,
   const struct router *router = mixture->router;
   const int E = model->config.experts[number];
   struct dit_moe *moe;
-  char name[PARAM_NAME];
   TRY(mem_zalloc(ex->ctx, 1, sizeof *moe, "mixture", &moe));
   model->blocks[number].moe = *out = moe;
   TRY(mem_zalloc(ex->ctx, 1, router->size, "router", &moe->router));
-  snprintf(name, sizeof name, "experts.%d.", E);
-  const bool uncond = router->unconditional && has_expert(&model->params, name);
+  const bool uncond = router->unconditional &&
+                      leave_expert(&model->params, enter_expert(&model->params, mixture, E));
   *moe->router =
       (struct router_layer){.router = router, .experts = E, .uncond_expert = uncond ? E : -1};
   configure(moe->router, &model->config.record, number);
@@ -145,8 +151,9 @@ void list_moe(struct exec *ex, struct dit *model, int number) {
   if (params->status == DITMOE_OK) params->status = create(ex, model, number, &moe);
   if (params->status == DITMOE_OK) {
     mixture->router->params(moe->router, params, mixture->gate, model->config.width);
-    list_experts(params, moe, E - zero - copy, zero);
+    list_experts(params, moe, mixture, E - zero - copy, zero);
     list_shared(ex, params, moe, mixture->shared);
+    moe->adds_input = mixture->adds_input && !moe->shared;
   }
   params_leave(params, length);
 }

@@ -48,6 +48,8 @@ static const struct record_key keys[REC_FIELDS] = {
                           AT(latent_scale), 1e-6, 1e6, NULL, NULL},
     [REC_LATENT_SHIFT] = {"latent_shift", NULL, "--latent-shift", RECORD_NUMBER, AT(latent_shift),
                           -1e6, 1e6, NULL, NULL},
+    [REC_IN_CONTEXT_START] = {"in_context_start", NULL, NULL, RECORD_INT, AT(in_context_start), 0,
+                              4096, NULL, "before which block the in-context tokens are put in"},
     [REC_CLASS_NAMES] = {"class_names", NULL, NULL, RECORD_TEXTS, AT(class_names), 0, 0, NULL,
                          NULL},
     [REC_VAE] = {"vae", NULL, "--vae", RECORD_TEXT, AT(vae), 0, 0, NULL, NULL},

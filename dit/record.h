@@ -35,6 +35,7 @@ enum record_field {
   REC_SHIFT,
   REC_LATENT_SCALE,
   REC_LATENT_SHIFT,
+  REC_IN_CONTEXT_START,
   REC_CLASS_NAMES,
   REC_VAE,
   REC_FIELDS
@@ -62,6 +63,7 @@ struct dit_record {
   struct layer_ints zero_experts, copy_experts;
   double shift;
   double latent_scale, latent_shift;
+  int in_context_start; /* block before which in-context tokens are put in */
   int class_count;
   char **class_names;
   char *vae; /* path of the decoder, relative to the model */

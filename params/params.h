@@ -86,7 +86,8 @@ struct conv_form {
   bool bias;
 };
 
-/* Up to three matrices [out[i], in] stacked, or the gate and up matrices of a SwiGLU. */
+/* Up to three matrices [out[i], in] stacked, or the gate and up matrices of a SwiGLU, or both as
+ * one. */
 struct linear_form {
   int parts, in, out[3];
   const char *name[3];

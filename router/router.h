@@ -40,6 +40,7 @@ struct router_input {
 struct router_trace {
   int64_t rows;           /* tokens that were scored     */
   const float *scores;    /* [rows, E] the weights that were compared */
+  const float *ranked;    /* [rows, E] or what was compared instead   */
   const float *cosine;    /* [rows, E] prototypes                     */
   const float *capacity;  /* [rows, E] DiffMoE                        */
   const float *threshold; /* [E] DiffMoE                              */
@@ -86,12 +87,18 @@ struct router {
 /* A kind of model by the mixtures of its blocks: their router and what their tensors are called.
  * Of several that fit a file, one with a second tensor comes first. */
 struct mixture {
-  const char *kind, *alias;     /* as the record has them; alias: another spelling, or NULL */
-  const struct router *router;  /* NULL: no mixtures, a dense model */
-  const char *prefix;           /* "blocks.%d.moe." */
-  const char *gate;             /* under the prefix: a tensor [E, ...], by which it is known */
-  const char *second;           /* another tensor that must be there, or NULL */
-  const char *shared;           /* prefix of the shared expert, under the prefix */
+  const char *kind, *alias;      /* as the record has them; alias: another spelling, or NULL */
+  const struct router *router;   /* NULL: no mixtures, a dense model */
+  const char *prefix;            /* "blocks.%d.moe." */
+  const char *gate;              /* under the prefix: a tensor [E, ...], by which it is known */
+  const char *second;            /* another tensor that must be there, or NULL */
+  const char *experts;           /* prefix of the routed experts' numbers; NULL: "experts." */
+  const char *shared;            /* prefix of the shared expert, under the prefix */
+  const struct expert_kind *mlp; /* of dense blocks with one matrix before the activation, if that
+                                    is not GELU */
+  bool adds_input;               /* to the experts' sum, where there is no shared expert */
+  bool rotary;     /* where the file has no table of positions, q and k turn by them, in halves */
+  bool free_heads; /* H d need not be D */
   const char *family, *unknown; /* of kinds whose tensors are the same: their common name, and what
                                    only the record tells */
   bool unit_time;               /* flows of this kind are given t, not 1000 t */

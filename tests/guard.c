@@ -167,6 +167,24 @@ static void note_qk_norm(const struct call *call, const struct qk_norm *norm) {
   note_real(call, (double)norm->eps);
 }
 
+static void note_row_norm(const struct call *call, const struct row_norm *norm) {
+  note_array(call, norm->weight);
+  note_real(call, (double)norm->eps);
+}
+
+static void note_rope(const struct call *call, const struct rope *rope) {
+  note_array(call, rope->cos);
+  note_array(call, rope->sin);
+  note_integer(call, rope->adjacent);
+}
+
+static void note_choice(const struct call *call, const struct biased_choice *choice) {
+  note_array(call, choice->bias);
+  note_integer(call, choice->groups);
+  note_integer(call, choice->kept);
+  note_real(call, (double)choice->factor);
+}
+
 /* clang-format off */
 #define NOTE(x)                                                                                    \
   _Generic((x), bool: note_integer, int: note_integer, int64_t: note_integer, size_t: note_size,   \
@@ -174,6 +192,8 @@ static void note_qk_norm(const struct call *call, const struct qk_norm *norm) {
            const struct conv *: note_conv, const struct expert *: note_expert,                     \
            const struct expert_wave *: note_wave, struct dispatch *: note_plan,                    \
            const struct dispatch *: note_plan, const struct qk_norm *: note_qk_norm,               \
+           const struct row_norm *: note_row_norm, const struct rope *: note_rope,                 \
+           const struct biased_choice *: note_choice,                                              \
            default: note_array)(&call, x);
 #define EACH_1(x) NOTE(x)
 #define EACH_2(x, ...) NOTE(x) EACH_1(__VA_ARGS__)
@@ -213,12 +233,14 @@ WRAP(add, (struct exec *ex, float *y, const float *a, const float *b, int64_t n)
 WRAP(add_rows, (struct exec *ex, float *x, const float *row, int64_t rows, int64_t n),
      x, row, rows, n)
 WRAP(norm_modulate, (struct exec *ex, struct act y, const float *x, const float *shift,
-     const float *scale, int64_t stride, int B, int T, int D, float eps),
-     y, x, shift, scale, stride, B, T, D, eps)
+     const float *scale, int64_t stride, int B, int T, int D, const struct row_norm *norm),
+     y, x, shift, scale, stride, B, T, D, norm)
 WRAP(gated_add, (struct exec *ex, float *out, const float *x, const float *gate, int64_t stride,
      const float *y, int B, int T, int D), out, x, gate, stride, y, B, T, D)
 WRAP(qk_norm, (struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
      int64_t rows, int H, int d), y, qkv, norm, rows, H, d)
+WRAP(qk_rotate, (struct exec *ex, float *qkv, const struct rope *rope, float direction, int B, int T,
+     int H, int d), qkv, rope, direction, B, T, H, d)
 WRAP(time_features, (struct exec *ex, float *y, const float *time, int B, int n, float shift),
      y, time, B, n, shift)
 WRAP(qk_round_f16, (struct exec *ex, float *qkv, int64_t rows, int D), qkv, rows, D)
@@ -237,6 +259,9 @@ WRAP(softmax_tokens, (struct exec *ex, float *y, const float *x, int B, int T, i
      y, x, B, T, E)
 WRAP(assign_topk, (struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
      int K, int skip), d, scores, rows, E, K, skip)
+WRAP(assign_biased, (struct exec *ex, struct dispatch *d, float *ranked, const float *scores,
+     const struct biased_choice *choice, int64_t rows, int E, int K, int skip),
+     d, ranked, scores, choice, rows, E, K, skip)
 WRAP(assign_tokens, (struct exec *ex, struct dispatch *d, const float *scores, int B, int T, int E,
      int K, int64_t stride), d, scores, B, T, E, K, stride)
 WRAP(assign_counted, (struct exec *ex, struct dispatch *d, const float *scores,
@@ -400,7 +425,8 @@ static void guard_conv_destroy(struct exec *ex, struct conv *conv) {
 #define WRAPPED(X)                                                                                 \
   X(release) X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy)      \
   X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add)  \
-  X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(time_features) X(qk_round_f16)            \
+  X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_rotate) X(time_features)               \
+  X(qk_round_f16) X(assign_biased)                                                                 \
   X(attention) X(patchify) X(unpatchify) X(gather_rows) X(normalize_rows) X(softmax_rows)          \
   X(softmax_tokens) X(assign_topk) X(assign_tokens) X(assign_counted) X(assign_label)              \
   X(dispatch_order) X(experts_in) X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu)          \

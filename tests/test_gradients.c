@@ -2,6 +2,7 @@
  * the forward operation. Blocks of the model are in test_gradients_model.c. */
 #include "tests/gradient_problem.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,11 +98,13 @@ enum { B = 2, T = 3, H = 2, HEAD = 3, D = H * HEAD };
 static const float eps = 1e-6F;
 
 static float *norm_pass(struct problem *p, const float *dy) {
-  struct block *x = &p->block[0], *m = &p->block[1];
+  struct block *x = &p->block[0], *m = &p->block[1], *w = p->blocks > 2 ? &p->block[2] : NULL;
+  const struct row_norm norm = {w ? w->x : NULL, eps};
   float *y = be_floats(p->ex, B * T * D);
-  be_norm_modulate(p->ex, act_f32(y), x->x, m->x, m->x + D, 2 * D, B, T, D, eps);
-  if (dy)
-    be_norm_modulate_bwd(p->ex, x->dx, m->dx, m->dx + D, dy, x->x, m->x + D, 2 * D, B, T, D, eps);
+  be_norm_modulate(p->ex, act_f32(y), x->x, m->x, m->x + D, 2 * D, B, T, D, &norm);
+  if (!dy) return y;
+  const struct modulation_grad grad = {m->dx, m->dx + D, w ? w->dx : NULL};
+  be_norm_modulate_bwd(p->ex, x->dx, &grad, dy, x->x, m->x + D, 2 * D, B, T, D, &norm);
   return y;
 }
 
@@ -110,6 +113,11 @@ static void setup_norm(struct problem *p) {
   p->outputs = B * T * D;
   add_block(p, "x", false, B * T * D);
   add_block(p, "shift and scale", false, B * 2 * D);
+}
+
+static void setup_rms_norm(struct problem *p) {
+  setup_norm(p);
+  add_block(p, "weight", true, D);
 }
 
 /* Gates are every other row, the rows between them are not touched. */
@@ -151,6 +159,51 @@ static void setup_qk_norm(struct problem *p) {
   add_block(p, "q bias", true, HEAD);
   add_block(p, "k weight", true, HEAD);
   add_block(p, "k bias", true, HEAD);
+}
+
+static float *qk_rms_pass(struct problem *p, const float *dy) {
+  struct block *qkv = &p->block[0], *w = &p->block[1];
+  const struct qk_norm norm = {.q_weight = w[0].x, .k_weight = w[1].x, .eps = eps};
+  const struct qk_norm_grad grad = {.q_weight = w[0].dx, .k_weight = w[1].dx};
+  float *y = be_floats(p->ex, qkv->n);
+  be_qk_norm(p->ex, y, qkv->x, &norm, B * T, H, HEAD);
+  if (dy) be_qk_norm_bwd(p->ex, qkv->dx, &grad, dy, qkv->x, &norm, B * T, H, HEAD);
+  return y;
+}
+
+static void setup_qk_rms(struct problem *p) {
+  p->pass = qk_rms_pass;
+  p->outputs = B * T * 3 * D;
+  add_block(p, "qkv", false, B * T * 3 * D);
+  add_block(p, "q weight", true, HEAD);
+  add_block(p, "k weight", true, HEAD);
+}
+
+enum { TURNED = 8, TURNED_QKV = B * T * 3 * H * TURNED };
+
+/* The gradient is the rotation back. */
+static float *rotate_pass(struct problem *p, const float *dy) {
+  struct block *qkv = &p->block[0];
+  float cosine[T * TURNED / 2], sine[T * TURNED / 2];
+  for (int i = 0; i < T * TURNED / 2; i++) {
+    cosine[i] = cosf(0.3F * (float)i);
+    sine[i] = sinf(0.3F * (float)i);
+  }
+  const struct rope rope = {to_device(p, cosine, T * TURNED / 2),
+                            to_device(p, sine, T * TURNED / 2), p->user != NULL};
+  float *y = be_floats(p->ex, TURNED_QKV);
+  be_copy(p->ex, y, qkv->x, TURNED_QKV * sizeof *y);
+  be_qk_rotate(p->ex, y, &rope, 1, B, T, H, TURNED);
+  if (!dy) return y;
+  be_copy(p->ex, qkv->dx, dy, TURNED_QKV * sizeof *dy);
+  be_qk_rotate(p->ex, qkv->dx, &rope, -1, B, T, H, TURNED);
+  return y;
+}
+
+static void setup_rotate(struct problem *p) {
+  p->pass = rotate_pass;
+  p->outputs = TURNED_QKV;
+  add_block(p, "qkv", false, TURNED_QKV);
 }
 
 static float *attention_pass(struct problem *p, const float *dy) {
@@ -366,6 +419,11 @@ GRADIENT_TEST(add_rows, setup_add_rows, NULL)
 GRADIENT_TEST(norm, setup_norm, NULL)
 GRADIENT_TEST(gated, setup_gated, NULL)
 GRADIENT_TEST(qk_norm, setup_qk_norm, NULL)
+GRADIENT_TEST(rms_norm, setup_rms_norm, NULL)
+GRADIENT_TEST(qk_rms, setup_qk_rms, NULL)
+GRADIENT_TEST(rotate_halves, setup_rotate, NULL)
+GRADIENT_TEST(rotate_adjacent, setup_rotate, "adjacent")
+GRADIENT_TEST(silu_layer, setup_hidden, &expert_silu)
 GRADIENT_TEST(attention, setup_attention, NULL)
 GRADIENT_TEST(patchify, setup_patchify, NULL)
 GRADIENT_TEST(unpatchify, setup_unpatchify, NULL)
@@ -386,7 +444,9 @@ int main(void) {
       cmocka_unit_test(test_unpatchify),     cmocka_unit_test(test_gather),
       cmocka_unit_test(test_normalize),      cmocka_unit_test(test_softmax_rows),
       cmocka_unit_test(test_softmax_tokens), cmocka_unit_test(test_experts),
-      cmocka_unit_test(test_unsupported),
+      cmocka_unit_test(test_rms_norm),       cmocka_unit_test(test_qk_rms),
+      cmocka_unit_test(test_rotate_halves),  cmocka_unit_test(test_rotate_adjacent),
+      cmocka_unit_test(test_silu_layer),     cmocka_unit_test(test_unsupported),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

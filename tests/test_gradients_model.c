@@ -142,7 +142,7 @@ static void keep_choice(struct subject *s, int layer) {
 static void fill(void *user, struct exec *ex, int layer, struct dispatch *d) {
   const struct subject *s = user;
   const struct router_layer *router = s->model->blocks[layer].moe->router;
-  const struct router_input in = dit_router_input(s->model, &s->acts.blocks[layer], &s->in);
+  const struct router_input in = dit_router_input(s->model, layer, &s->acts.blocks[layer], &s->in);
   struct router_trace trace = {0};
   struct dispatch own;
   be_dispatch_alloc(ex, &own, d->experts, d->tokens, d->capacity);

@@ -53,9 +53,10 @@ enum {
 };
 
 /* Of the table's slots 19 are no operations; gradients are tested elsewhere; norm_modulate_exact,
- * narrow_tiny, attention_sharp, moe, conv2d_3x3 and conv2d_3x3_relu are no slots. */
+ * norm_modulate_rms, qk_norm_rms, narrow_tiny, attention_sharp, moe, conv2d_3x3 and conv2d_3x3_relu
+ * are no slots. */
 _Static_assert((sizeof(struct backend_ops) - sizeof(struct gradient_ops)) / sizeof(void *) ==
-                   OPERATIONS - 6 + 19,
+                   OPERATIONS - 8 + 19,
                "an operation of the table is missing in tolerance.def");
 
 struct job {

@@ -46,7 +46,8 @@ static void test_norms(void **state) {
   float x[8] = {1e-3F, -1e-3F, 1e-3F, -1e-3F, 3, 1, 3, 1}, y[8];
   float shift[4] = {0, 0, 0.5F, 0}, scale[4] = {0, 1, 0, 0};
   double r = sqrt(0.5), one = 1 / sqrt(1 + 1e-6);
-  be_norm_modulate(*state, act_f32(y), x, shift, scale, 4, 1, 2, 4, 1e-6F);
+  be_norm_modulate(*state, act_f32(y), x, shift, scale, 4, 1, 2, 4,
+                   &(struct row_norm){NULL, 1e-6F});
   assert_near(y, (double[]){r, -2 * r, r + 0.5, -r, one, -2 * one, one + 0.5, -one}, 8, 1e-7);
 
   float qkv[6] = {1e-3F, -1e-3F, 1e-3F, -1e-3F, 5, 7}, two[2] = {2, 2}, none[2] = {0, 0};

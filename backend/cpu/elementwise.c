@@ -60,12 +60,21 @@ void cpu_widen(struct exec *ex, float *y, struct act x, int64_t n) {
 }
 
 void cpu_norm_modulate(struct exec *ex, struct act y, const float *x, const float *shift,
-                       const float *scale, int64_t stride, int B, int T, int D, float eps) {
+                       const float *scale, int64_t stride, int B, int T, int D,
+                       const struct row_norm *norm) {
+  const struct row_kernels *kernels = rows_of(ex);
+  const enum cpu_type type = cpu_type(y.type);
   int64_t rows = (int64_t)B * T;
   CPU_PARALLEL_FOR(ex, rows * D)
-  for (int64_t r = 0; r < rows; r++)
-    rows_of(ex)->norm_modulate[cpu_type(y.type)](
-        act_at(y, r * D), x + r * D, shift + r / T * stride, scale + r / T * stride, D, eps);
+  for (int64_t r = 0; r < rows; r++) {
+    const int64_t image = r / T * stride;
+    if (norm->weight)
+      kernels->rms_modulate[type](act_at(y, r * D), x + r * D, norm->weight, shift + image,
+                                  scale + image, D, norm->eps);
+    else
+      kernels->norm_modulate[type](act_at(y, r * D), x + r * D, shift + image, scale + image, D,
+                                   norm->eps);
+  }
 }
 
 void cpu_gated_add(struct exec *ex, float *out, const float *x, const float *gate, int64_t stride,
@@ -91,6 +100,20 @@ void cpu_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_no
       kernels->norm_affine(to + k, from + k, norm->k_weight, norm->k_bias, d, norm->eps);
     }
     if (to != from) memcpy(to + 2 * D, from + 2 * D, (size_t)D * sizeof *to);
+  }
+}
+
+void cpu_qk_rotate(struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
+                   int T, int H, int d) {
+  const int64_t rows = (int64_t)B * T, D = (int64_t)H * d;
+  CPU_PARALLEL_FOR(ex, rows * D)
+  for (int64_t r = 0; r < rows; r++) {
+    const int64_t at = r % T * (d / 2);
+    for (int half = 0; half < 4 * H; half++) { /* of q and of k, which lie side by side */
+      const int64_t angle = at + half % 2 * (d / 4);
+      rows_of(ex)->rotate[rope->adjacent](qkv + r * 3 * D + half * (d / 2), rope->cos + angle,
+                                          rope->sin + angle, direction, d / 4);
+    }
   }
 }
 

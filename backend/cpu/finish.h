@@ -47,6 +47,10 @@ static inline void finish_plain(void *y, int64_t stride, const float *c, const f
                                         const float *bias, int rows, int count) {                  \
     finish_each(y, narrow, stride, c, bias, rows, count, vec_relu);                                \
   }                                                                                                \
+  static inline void finish_silu_##type(void *y, int64_t stride, const float *c,                   \
+                                        const float *bias, int rows, int count) {                  \
+    finish_each(y, narrow, stride, c, bias, rows, count, silu);                                    \
+  }                                                                                                \
   static inline void finish_swiglu_##type(void *y, int64_t stride, const float *c,                 \
                                           const float *bias, int rows, int count) {                \
     finish_pairs(y, narrow, stride, c, bias, rows, count, silu);                                   \

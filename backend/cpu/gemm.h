@@ -72,9 +72,11 @@ void gemm_run_one(struct exec *ex, const struct gemm *g);
 
 /* What follows the first product of an expert. */
 static inline enum cpu_finish finish_of(enum activation activation) {
-  return activation == ACTIVATION_SWIGLU ? FINISH_SWIGLU
-         : activation == ACTIVATION_GELU ? FINISH_GELU
-                                         : FINISH_RELU;
+  static const enum cpu_finish finish[] = {[ACTIVATION_GELU] = FINISH_GELU,
+                                           [ACTIVATION_SWIGLU] = FINISH_SWIGLU,
+                                           [ACTIVATION_RELU] = FINISH_RELU,
+                                           [ACTIVATION_SILU] = FINISH_SILU};
+  return finish[activation];
 }
 
 #endif

@@ -124,5 +124,6 @@ const struct gemm_kernels gemm_bf16_amx = {
     .leave = leave,
     .load = load,
     .tile = tile,
-    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16},
+    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16,
+               finish_silu_bf16},
 };

@@ -88,7 +88,8 @@ const struct gemm_kernels gemm_bf16_avx512bf16 = {
     .load = load,
     .tile = tile,
     .tile_segments = tile_segments,
-    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16},
+    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16,
+               finish_silu_bf16},
     .winograd_load = winograd_load_pairs,
     .winograd_finish = {winograd_plain, winograd_relu},
 };

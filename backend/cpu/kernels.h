@@ -43,7 +43,14 @@ struct cpu_segments {
   uintptr_t away[CPU_SEGMENTS_MAX][CPU_TILE_ROWS_MAX];
 };
 
-enum cpu_finish { FINISH_PLAIN, FINISH_GELU, FINISH_SWIGLU, FINISH_RELU, FINISH_COUNT };
+enum cpu_finish {
+  FINISH_PLAIN,
+  FINISH_GELU,
+  FINISH_SWIGLU,
+  FINISH_RELU,
+  FINISH_SILU,
+  FINISH_COUNT
+};
 
 /* Compute types, as an index. */
 enum cpu_type { CPU_F32, CPU_BF16, CPU_TYPES };
@@ -136,9 +143,13 @@ struct row_kernels {
   /* LayerNorm(x) (1 + scale) + shift, in a compute type */
   void (*norm_modulate[CPU_TYPES])(void *y, const float *x, const float *shift, const float *scale,
                                    int64_t n, float eps);
-  /* LayerNorm(x) weight + bias */
+  void (*rms_modulate[CPU_TYPES])(void *y, const float *x, const float *weight, const float *shift,
+                                  const float *scale, int64_t n, float eps);
+  /* LayerNorm(x) weight + bias; RMSNorm without a bias */
   void (*norm_affine)(float *y, const float *x, const float *weight, const float *bias, int64_t n,
                       float eps);
+  /* n pairs by their angles (struct rope): of halves, adjacent */
+  void (*rotate[2])(float *x, const float *cosine, const float *sine, float direction, int64_t n);
   void (*normalize)(float *y, const float *x, int64_t n); /* x / max(|x|, 1e-12) */
   void (*softmax)(float *y, const float *x, int64_t n);
   void (*round_f16)(float *x, int64_t n);

@@ -94,7 +94,7 @@ const struct gemm_kernels CPU_TIERED(gemm_f32) = {
     .load = load_f32,
     .tile = tile_f32,
     .tile_segments = tile_segments_f32,
-    .finish = {finish_plain, finish_gelu_f32, finish_swiglu_f32, finish_relu_f32},
+    .finish = {finish_plain, finish_gelu_f32, finish_swiglu_f32, finish_relu_f32, finish_silu_f32},
     .winograd_load = winograd_load_f32,
     .winograd_finish = {winograd_plain, winograd_relu_f32},
 };
@@ -111,7 +111,8 @@ const struct gemm_kernels CPU_TIERED(gemm_bf16) = {
     .stride = CPU_STRIP_STRIDE * (int)sizeof(float),
     .load = load_bf16,
     .tile = tile_bf16,
-    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16},
+    .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16,
+               finish_silu_bf16},
     .winograd_load = winograd_load_bf16,
     .winograd_finish = {winograd_plain, winograd_relu_bf16},
 };

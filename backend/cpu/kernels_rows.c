@@ -118,9 +118,72 @@ static void norm_modulate_bf16(void *y, const float *x, const float *shift, cons
   norm(y, true, x, factor, shift, n, eps, 1);
 }
 
+/* 1 / sqrt(mean square + eps) */
+VEC_INLINE vec rms_inverse(const float *x, int64_t n, float eps) {
+  vec squares = vec_set1(0);
+  for (int64_t i = 0; i < n; i += VEC_LANES) {
+    vec v = centered(x + i, vec_set1(0), n - i);
+    squares = vec_fma(v, v, squares);
+  }
+  return vec_set1((float)(1 / sqrt((double)vec_sum(squares) / (double)n + (double)eps)));
+}
+
+/* y = RMSNorm(x) weight (1 + scale) + shift */
+VEC_INLINE void rms_modulate(void *y, bool to_bf16, const float *x, const float *weight,
+                             const float *shift, const float *scale, int64_t n, float eps) {
+  const vec inverse = rms_inverse(x, n, eps), one = vec_set1(1);
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES) {
+    vec v = vec_load(x + i) * inverse * vec_load(weight + i);
+    vec_put(y, to_bf16, i, vec_fma(v, vec_load(scale + i) + one, vec_load(shift + i)), VEC_LANES);
+  }
+  int64_t rest = n - i;
+  if (rest > 0) {
+    vec v = vec_load_n(x + i, rest) * inverse * vec_load_n(weight + i, rest);
+    v = vec_fma(v, vec_load_n(scale + i, rest) + one, vec_load_n(shift + i, rest));
+    vec_put(y, to_bf16, i, v, rest);
+  }
+}
+
+static void rms_modulate_f32(void *y, const float *x, const float *weight, const float *shift,
+                             const float *factor, int64_t n, float eps) {
+  rms_modulate(y, false, x, weight, shift, factor, n, eps);
+}
+
+static void rms_modulate_bf16(void *y, const float *x, const float *weight, const float *shift,
+                              const float *factor, int64_t n, float eps) {
+  rms_modulate(y, true, x, weight, shift, factor, n, eps);
+}
+
 static void norm_affine(float *y, const float *x, const float *weight, const float *bias, int64_t n,
                         float eps) {
-  norm(y, false, x, weight, bias, n, eps, 0);
+  if (bias) {
+    norm(y, false, x, weight, bias, n, eps, 0);
+    return;
+  }
+  const vec inverse = rms_inverse(x, n, eps);
+  int64_t i = 0;
+  for (; i + VEC_LANES <= n; i += VEC_LANES)
+    vec_store(y + i, vec_load(x + i) * inverse * vec_load(weight + i));
+  if (i < n)
+    vec_store_n(y + i, vec_load_n(x + i, n - i) * inverse * vec_load_n(weight + i, n - i), n - i);
+}
+
+VEC_INLINE void rotate_pair(float *first, float *second, float cosine, float sine) {
+  const float a = *first, b = *second;
+  *first = a * cosine - b * sine;
+  *second = b * cosine + a * sine;
+}
+
+static void rotate_halves(float *x, const float *cosine, const float *sine, float direction,
+                          int64_t n) {
+  for (int64_t j = 0; j < n; j++) rotate_pair(x + j, x + n + j, cosine[j], direction * sine[j]);
+}
+
+static void rotate_adjacent(float *x, const float *cosine, const float *sine, float direction,
+                            int64_t n) {
+  for (int64_t j = 0; j < n; j++)
+    rotate_pair(x + 2 * j, x + 2 * j + 1, cosine[j], direction * sine[j]);
 }
 
 static void normalize(float *y, const float *x, int64_t n) {
@@ -320,7 +383,9 @@ const struct row_kernels CPU_TIERED(row_kernels) = {
     .widen = widen,
     .multiply_add = multiply_add,
     .norm_modulate = {norm_modulate_f32, norm_modulate_bf16},
+    .rms_modulate = {rms_modulate_f32, rms_modulate_bf16},
     .norm_affine = norm_affine,
+    .rotate = {rotate_halves, rotate_adjacent},
     .normalize = normalize,
     .softmax = softmax,
     .round_f16 = round_f16,

@@ -43,13 +43,12 @@ static struct source_row find_row(const struct packing *g, int64_t p, int j) {
   int64_t row = p * g->k->columns + j;
   int part = 0;
   if (g->w->paired) {
-    part = j / g->k->lanes;
     row = p * g->k->lanes + j % g->k->lanes;
-    if (row >= g->w->out) part = source->parts;
-  } else {
-    while (part < source->parts && row >= source->weight[part]->shape[0])
-      row -= source->weight[part++]->shape[0];
+    if (row >= g->w->out) return (struct source_row){0};
+    row += j / g->k->lanes * (int64_t)g->w->out;
   }
+  while (part < source->parts && row >= source->weight[part]->shape[0])
+    row -= source->weight[part++]->shape[0];
   if (part == source->parts) return (struct source_row){0};
   return (struct source_row){source->weight[part], source->bias[part], row};
 }

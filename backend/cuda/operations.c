@@ -31,8 +31,12 @@ void cuda_op_add_rows(struct exec *ex, float *x, const float *row, int64_t rows,
 }
 
 void cuda_op_norm_modulate(struct exec *ex, struct act y, const float *x, const float *shift,
-                           const float *scale, int64_t stride, int B, int T, int D, float eps) {
-  RUN(norm_modulate, y.data, y.type, x, shift, scale, stride, B, T, D, eps);
+                           const float *scale, int64_t stride, int B, int T, int D,
+                           const struct row_norm *norm) {
+  if (norm->weight)
+    exec_lacks(ex, "norm_modulate with RMSNorm");
+  else
+    RUN(norm_modulate, y.data, y.type, x, shift, scale, stride, B, T, D, norm->eps);
 }
 
 void cuda_op_gated_add(struct exec *ex, float *out, const float *x, const float *gate,
@@ -43,7 +47,10 @@ void cuda_op_gated_add(struct exec *ex, float *out, const float *x, const float 
 void cuda_op_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
                      int64_t rows, int H, int d) {
   const float *const affine[4] = {norm->q_weight, norm->q_bias, norm->k_weight, norm->k_bias};
-  RUN(qk_norm, y, qkv, affine, norm->eps, rows, H, d);
+  if (norm->q_bias)
+    RUN(qk_norm, y, qkv, affine, norm->eps, rows, H, d);
+  else
+    exec_lacks(ex, "qk_norm with RMSNorm");
 }
 
 void cuda_op_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {

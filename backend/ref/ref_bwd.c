@@ -48,6 +48,8 @@ static struct unit unit_at(const struct layer *l, int64_t row, int64_t o) {
     const double up = ref_linear_at(l->w, l->w->out + o, l->x, x);
     return (struct unit){{dy * up * silu_slope(a), dy * silu_of(a)}};
   }
+  case ACTIVATION_SILU:
+    return (struct unit){{dy * silu_slope(a), 0}};
   case ACTIVATION_RELU:
     break;
   }

@@ -36,62 +36,76 @@ void ref_gated_add_bwd(struct exec *ex, float *dgate, float *dy, const float *do
     }
 }
 
-/* With n = (x - mean) / sigma and g = dy (plus + scale): dx = (g - mean(g) - n mean(g n)) / sigma.
- */
-static void norm_row_bwd(float *dx, const float *dy, const float *x, const float *scale,
-                         double plus, int D, double eps) {
-  struct moments m = ref_moments(x, 1, 0, D, eps);
+/* What a row was multiplied by after its normalisation. */
+struct factors {
+  const float *scale, *weight; /* weight NULL: 1 */
+  double plus;
+};
+
+static double factor_at(const struct factors *f, int i) {
+  return (f->plus + f->scale[i]) * (f->weight ? f->weight[i] : 1);
+}
+
+/* With n = (x - mean) / sigma and g = dy factor: dx = (g - mean(g) - n mean(g n)) / sigma, without
+ * mean(g) in an RMSNorm. */
+static void norm_row_bwd(float *dx, const float *dy, const float *x, const struct factors *f,
+                         bool rms, int D, double eps) {
+  struct moments m = ref_row_moments(x, D, rms, eps);
   double mean = 0, along = 0;
   for (int i = 0; i < D; i++) {
-    double g = dy[i] * (plus + scale[i]);
-    mean += g / D;
+    double g = dy[i] * factor_at(f, i);
+    if (!rms) mean += g / D;
     along += g * (x[i] - m.mean) * m.scale / D;
   }
   for (int i = 0; i < D; i++) {
-    double g = dy[i] * (plus + scale[i]);
+    double g = dy[i] * factor_at(f, i);
     dx[i] = (float)((g - mean - (x[i] - m.mean) * m.scale * along) * m.scale);
   }
 }
 
-/* dshift = sum over tokens of dy, dscale = sum of dy n; of one image. */
-static void modulation_bwd(float *dshift, float *dscale, const float *dy, const float *x, int T,
-                           int D, double eps) {
+/* Shift, scale and weight of one image, `scale` its row; grad is where its gradients go. */
+static void modulation_bwd(const struct modulation_grad *grad, const float *dy, const float *x,
+                           const float *scale, int T, int D, const struct row_norm *norm) {
   for (int64_t c0 = 0; c0 < D; c0 += REF_CHUNK) {
-    double shift[REF_CHUNK] = {0}, scale[REF_CHUNK] = {0};
+    double dy_sum[REF_CHUNK] = {0}, dyn_sum[REF_CHUNK] = {0};
     int64_t c1 = chunk_end(c0, D);
     for (int64_t t = 0; t < T; t++) {
-      struct moments m = ref_moments(x + t * D, 1, 0, D, eps);
+      struct moments m = ref_row_moments(x + t * D, D, norm->weight != NULL, norm->eps);
       for (int64_t c = c0; c < c1; c++) {
-        shift[c - c0] += dy[t * D + c];
-        scale[c - c0] += dy[t * D + c] * (x[t * D + c] - m.mean) * m.scale;
+        dy_sum[c - c0] += dy[t * D + c];
+        dyn_sum[c - c0] += dy[t * D + c] * (x[t * D + c] - m.mean) * m.scale;
       }
     }
     for (int64_t c = c0; c < c1; c++) {
-      if (dshift) dshift[c] = (float)shift[c - c0];
-      if (dscale) dscale[c] = (float)scale[c - c0];
+      const double weight = norm->weight ? norm->weight[c] : 1, sum = dyn_sum[c - c0];
+      if (grad->shift) grad->shift[c] = (float)dy_sum[c - c0];
+      if (grad->scale) grad->scale[c] = (float)(sum * weight);
+      if (grad->weight) grad->weight[c] = (float)(grad->weight[c] + sum * (1 + (double)scale[c]));
     }
   }
 }
 
-void ref_norm_modulate_bwd(struct exec *ex, float *dx, float *dshift, float *dscale,
+void ref_norm_modulate_bwd(struct exec *ex, float *dx, const struct modulation_grad *grad,
                            const float *dy, const float *x, const float *scale, int64_t stride,
-                           int B, int T, int D, float eps) {
+                           int B, int T, int D, const struct row_norm *norm) {
   (void)ex;
-  for (int64_t b = 0; b < B; b++) {
-    const float *image = x + b * T * D, *grad = dy + b * T * D;
-    modulation_bwd(offset_by(dshift, b * stride), offset_by(dscale, b * stride), grad, image, T, D,
-                   eps);
+  for (int64_t b = 0; b < B; b++, scale += stride) {
+    const float *image = x + b * T * D, *dimage = dy + b * T * D;
+    const struct factors factors = {scale, norm->weight, 1};
+    modulation_bwd(&(struct modulation_grad){offset_by(grad->shift, b * stride),
+                                             offset_by(grad->scale, b * stride), grad->weight},
+                   dimage, image, scale, T, D, norm);
     for (int64_t t = 0; dx && t < T; t++)
-      norm_row_bwd(dx + (b * T + t) * D, grad + t * D, image + t * D, scale + b * stride, 1, D,
-                   eps);
+      norm_row_bwd(dx + (b * T + t) * D, dimage + t * D, image + t * D, &factors,
+                   norm->weight != NULL, D, norm->eps);
   }
 }
 
-/* One head of q or k, normalised with weight and bias [d]. */
+/* One head of q or k, normalised with weight and bias [d]; rms: without a bias. */
 static void head_bwd(float *dx, float *dweight, float *dbias, const float *dy, const float *x,
-                     const float *weight, int d, double eps) {
-  struct moments m = ref_moments(x, 1, 0, d, eps);
-  norm_row_bwd(dx, dy, x, weight, 0, d, eps);
+                     const float *weight, bool rms, int d, double eps) {
+  struct moments m = ref_row_moments(x, d, rms, eps);
+  norm_row_bwd(dx, dy, x, &(struct factors){.scale = weight}, rms, d, eps);
   for (int i = 0; i < d; i++) {
     if (dweight) dweight[i] = (float)(dweight[i] + dy[i] * (x[i] - m.mean) * m.scale);
     if (dbias) dbias[i] += dy[i];
@@ -104,10 +118,10 @@ void ref_qk_norm_bwd(struct exec *ex, float *dqkv, const struct qk_norm_grad *gr
   const int64_t D = (int64_t)H * d;
   for (int64_t r = 0; r < rows; r++, dqkv += 3 * D, dy += 3 * D, qkv += 3 * D) {
     for (int64_t q = 0, k = D; q < D; q += d, k += d) {
-      head_bwd(dqkv + q, grad->q_weight, grad->q_bias, dy + q, qkv + q, norm->q_weight, d,
-               norm->eps);
-      head_bwd(dqkv + k, grad->k_weight, grad->k_bias, dy + k, qkv + k, norm->k_weight, d,
-               norm->eps);
+      head_bwd(dqkv + q, grad->q_weight, grad->q_bias, dy + q, qkv + q, norm->q_weight,
+               !norm->q_bias, d, norm->eps);
+      head_bwd(dqkv + k, grad->k_weight, grad->k_bias, dy + k, qkv + k, norm->k_weight,
+               !norm->k_bias, d, norm->eps);
     }
     for (int64_t v = 2 * D; v < 3 * D; v++) dqkv[v] = dy[v];
   }

@@ -73,6 +73,8 @@ static double hidden_at(const struct expert *expert, int64_t f, struct act x, in
     return gelu_of(value);
   case ACTIVATION_SWIGLU:
     return silu_of(value) * ref_linear_at(w, w->out + f, x, first);
+  case ACTIVATION_SILU:
+    return silu_of(value);
   case ACTIVATION_RELU:
     break;
   }

@@ -18,21 +18,47 @@ struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t
 }
 
 void ref_norm_modulate(struct exec *ex, struct act y, const float *x, const float *shift,
-                       const float *scale, int64_t stride, int B, int T, int D, float eps) {
+                       const float *scale, int64_t stride, int B, int T, int D,
+                       const struct row_norm *norm) {
   (void)ex;
   int64_t at = 0;
   for (int64_t b = 0; b < B; b++, shift += stride, scale += stride)
     for (int64_t t = 0; t < T; t++, x += D) {
-      struct moments m = ref_moments(x, 1, 0, D, eps);
-      for (int64_t i = 0; i < D; i++)
-        act_set(y, at++, (x[i] - m.mean) * m.scale * (1 + (double)scale[i]) + shift[i]);
+      struct moments m = ref_row_moments(x, D, norm->weight != NULL, norm->eps);
+      for (int64_t i = 0; i < D; i++) {
+        const double weight = norm->weight ? norm->weight[i] : 1;
+        act_set(y, at++, (x[i] - m.mean) * m.scale * weight * (1 + (double)scale[i]) + shift[i]);
+      }
     }
 }
 
 static void norm_head(float *y, const float *x, const float *weight, const float *bias, int d,
                       float eps) {
-  struct moments m = ref_moments(x, 1, 0, d, eps);
-  for (int i = 0; i < d; i++) y[i] = (float)((x[i] - m.mean) * m.scale * weight[i] + bias[i]);
+  struct moments m = ref_row_moments(x, d, !bias, eps);
+  for (int i = 0; i < d; i++)
+    y[i] = (float)((x[i] - m.mean) * m.scale * weight[i] + (bias ? bias[i] : 0));
+}
+
+/* A half of a head, n features, by its n / 2 angles. */
+static void rotate_half(float *x, const float *cosine, const float *sine, int n, bool adjacent,
+                        double direction) {
+  for (int j = 0; j < n / 2; j++) {
+    float *first = x + (adjacent ? 2 * j : j), *second = first + (adjacent ? 1 : n / 2);
+    const double a = *first, b = *second, c = cosine[j], s = direction * sine[j];
+    *first = (float)(a * c - b * s);
+    *second = (float)(b * c + a * s);
+  }
+}
+
+void ref_qk_rotate(struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
+                   int T, int H, int d) {
+  (void)ex;
+  for (int64_t r = 0; r < (int64_t)B * T; r++, qkv += 3 * (int64_t)H * d) {
+    const int64_t at = r % T * (d / 2);
+    for (int half = 0; half < 4 * H; half++) /* of q and of k, which lie side by side */
+      rotate_half(qkv + (int64_t)half * (d / 2), rope->cos + at + half % 2 * (d / 4),
+                  rope->sin + at + half % 2 * (d / 4), d / 2, rope->adjacent, direction);
+  }
 }
 
 void ref_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,

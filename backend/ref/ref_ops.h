@@ -12,10 +12,10 @@
   X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(alloc) X(release) X(memory_available)  \
   X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy)                 \
   X(linear_update) X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu)   \
-  X(sigmoid) X(add) X(add_rows) X(gated_add) X(norm_modulate) X(qk_norm) X(qk_round_f16)           \
-  X(time_features) X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(group_norm)               \
+  X(sigmoid) X(add) X(add_rows) X(gated_add) X(norm_modulate) X(qk_norm) X(qk_rotate)              \
+  X(qk_round_f16) X(time_features) X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(group_norm)               \
   X(group_moments) X(group_norm_given) X(attention) X(patchify) X(unpatchify) X(gather_rows)       \
-  X(assign_topk) X(assign_tokens) X(assign_label) X(assign_counted) X(dispatch_order)              \
+  X(assign_topk) X(assign_biased) X(assign_tokens) X(assign_label) X(assign_counted) X(dispatch_order)              \
   X(experts_in) X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool)                \
   X(avg_pool_relu) X(mean_pixels) X(take_channels) X(relu) X(tanh_clamp) X(upsample2x)             \
   X(channels_last) X(channels_first)
@@ -89,6 +89,11 @@ struct moments {
   double mean, scale;
 };
 struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t n, double eps);
+/* Of one row: mean 0 and 1 / sqrt(mean square + eps) for an RMSNorm. */
+static inline struct moments ref_row_moments(const float *x, int64_t n, bool rms, double eps) {
+  if (rms) return (struct moments){0, 1 / sqrt(dot(x, x, n) / (double)n + eps)};
+  return ref_moments(x, 1, 0, n, eps);
+}
 
 /* Weights are f32, in layers for bf16 inputs values that bf16 has. One output before activations,
  * row `o` of the stacked matrices, for x[first ...]: x . w + b. For paired weights row o is of

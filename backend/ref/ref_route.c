@@ -44,6 +44,52 @@ void ref_assign_topk(struct exec *ex, struct dispatch *d, const float *scores, i
   }
 }
 
+/* What expert e is chosen by. */
+static float biased(const float *scores, const struct biased_choice *choice, int e) {
+  return scores[e] + choice->bias[e];
+}
+
+/* Sum of the two best of a group of n experts from `first` on. */
+static float group_score(const float *scores, const struct biased_choice *choice, int first,
+                         int n) {
+  float best = -INFINITY, next = -INFINITY;
+  for (int e = first; e < first + n; e++) {
+    const float c = biased(scores, choice, e);
+    if (c > best)
+      next = best, best = c;
+    else if (c > next)
+      next = c;
+  }
+  return best + next;
+}
+
+/* Whether the group is one of those kept: fewer than so many are better. */
+static bool group_is_kept(const float *scores, const struct biased_choice *choice, int group,
+                          int n) {
+  const float own = group_score(scores, choice, group * n, n);
+  int better = 0;
+  for (int g = 0; choice->kept < choice->groups && g < choice->groups; g++)
+    better += precedes(group_score(scores, choice, g * n, n), g, own, group);
+  return better < choice->kept;
+}
+
+void ref_assign_biased(struct exec *ex, struct dispatch *d, float *ranked, const float *scores,
+                       const struct biased_choice *choice, int64_t rows, int E, int K, int skip) {
+  const int n = E / choice->groups;
+  for (int64_t r = 0; r < rows; r++)
+    for (int e = 0; e < E; e++)
+      ranked[r * E + e] =
+          group_is_kept(scores + r * E, choice, e / n, n) ? biased(scores + r * E, choice, e) : 0;
+  ref_assign_topk(ex, d, ranked, rows, E, K, skip);
+  for (int64_t r = 0; r < rows; r++) {
+    const int32_t *expert = d->expert + r * K;
+    double sum = 1e-20;
+    for (int j = 0; j < K; j++) sum += scores[r * E + expert[j]];
+    for (int j = 0; j < K; j++)
+      d->gate[r * K + j] = (float)(scores[r * E + expert[j]] / (K > 1 ? sum : 1) * choice->factor);
+  }
+}
+
 /* One expert's choice among n tokens, score of token t at scores[t * stride]. */
 struct choice {
   const float *scores;

@@ -36,9 +36,11 @@ void run_linear_update(struct trial *t) {
 
 void run_hidden(struct trial *t) {
   const struct shape *s = t->s;
-  bool gelu = s->kinds == KINDS_GELU;
-  struct linear *in = trial_linear(t, s->D, s->F, 1, !gelu, s->bias);
-  struct expert expert = {gelu ? &expert_gelu : &expert_swiglu, s->F, in, NULL};
+  const struct expert_kind *kind = s->kinds == KINDS_GELU   ? &expert_gelu
+                                   : s->kinds == KINDS_SILU ? &expert_silu
+                                                            : &expert_swiglu;
+  struct linear *in = trial_linear(t, s->D, s->F, 1, kind == &expert_swiglu, s->bias);
+  struct expert expert = {kind, s->F, in, NULL};
   struct act x = trial_acts(t, s->D);
   be_hidden(t->ex, trial_act_results(t, s->F), x, &expert, t->count);
 }
@@ -71,21 +73,24 @@ void run_add_rows(struct trial *t) {
 }
 
 /* Shift, scale and gate are parts of rows of 3 D values. */
-void run_norm_modulate(struct trial *t) {
+static void modulate(struct trial *t, struct act y, const float *weight) {
   const struct shape *s = t->s;
   float *x = trial_items(t, (int64_t)s->T * s->D);
   float *m = trial_standard_items(t, 3 * (int64_t)s->D);
-  be_norm_modulate(t->ex, trial_act_results(t, (int64_t)s->T * s->D), x, m, m + s->D,
-                   3 * (int64_t)s->D, (int)t->count, s->T, s->D, (float)s->eps);
+  be_norm_modulate(t->ex, y, x, m, m + s->D, 3 * (int64_t)s->D, (int)t->count, s->T, s->D,
+                   &(struct row_norm){weight, (float)s->eps});
+}
+
+void run_norm_modulate(struct trial *t) {
+  modulate(t, trial_act_results(t, (int64_t)t->s->T * t->s->D), NULL);
 }
 
 void run_norm_modulate_exact(struct trial *t) {
-  const struct shape *s = t->s;
-  float *x = trial_items(t, (int64_t)s->T * s->D);
-  float *m = trial_standard_items(t, 3 * (int64_t)s->D);
-  struct act y = act_f32(trial_results(t, (int64_t)s->T * s->D));
-  be_norm_modulate(t->ex, y, x, m, m + s->D, 3 * (int64_t)s->D, (int)t->count, s->T, s->D,
-                   (float)s->eps);
+  modulate(t, act_f32(trial_results(t, (int64_t)t->s->T * t->s->D)), NULL);
+}
+
+void run_norm_modulate_rms(struct trial *t) {
+  modulate(t, trial_act_results(t, (int64_t)t->s->T * t->s->D), trial_values(t, t->s->D, 0.2F, 1));
 }
 
 void run_gated_add(struct trial *t) {
@@ -98,15 +103,38 @@ void run_gated_add(struct trial *t) {
   be_gated_add(t->ex, in_place, in_place, gate + 2 * s->D, stride, y, (int)t->count, s->T, s->D);
 }
 
-void run_qk_norm(struct trial *t) {
+static void normalise_heads(struct trial *t, const struct qk_norm *norm) {
   const struct shape *s = t->s;
-  const struct qk_norm norm = {trial_values(t, s->d, 0.1F, 1), trial_values(t, s->d, 0.1F, 0),
-                               trial_values(t, s->d, 0.1F, 1), trial_values(t, s->d, 0.1F, 0),
-                               (float)s->eps};
   const int64_t item = 3 * (int64_t)s->H * s->d;
   float *x = trial_items(t, item), *in_place = trial_in_place(t, item);
-  be_qk_norm(t->ex, trial_results(t, item), x, &norm, t->count, s->H, s->d);
-  be_qk_norm(t->ex, in_place, in_place, &norm, t->count, s->H, s->d);
+  be_qk_norm(t->ex, trial_results(t, item), x, norm, t->count, s->H, s->d);
+  be_qk_norm(t->ex, in_place, in_place, norm, t->count, s->H, s->d);
+}
+
+void run_qk_norm(struct trial *t) {
+  const struct shape *s = t->s;
+  normalise_heads(t,
+                  &(struct qk_norm){trial_values(t, s->d, 0.1F, 1), trial_values(t, s->d, 0.1F, 0),
+                                    trial_values(t, s->d, 0.1F, 1), trial_values(t, s->d, 0.1F, 0),
+                                    (float)s->eps});
+}
+
+void run_qk_norm_rms(struct trial *t) {
+  const struct shape *s = t->s;
+  normalise_heads(t, &(struct qk_norm){.q_weight = trial_values(t, s->d, 0.1F, 1),
+                                       .k_weight = trial_values(t, s->d, 0.1F, 1),
+                                       .eps = (float)s->eps});
+}
+
+/* There and back, by sines and cosines of nothing in particular. */
+void run_qk_rotate(struct trial *t) {
+  const struct shape *s = t->s;
+  const int64_t pairs = (int64_t)s->T * s->d / 2, item = 3 * (int64_t)s->T * s->H * s->d;
+  const struct rope rope = {trial_values(t, pairs, 1, 0), trial_values(t, pairs, 1, 0),
+                            s->adjacent};
+  float *there = trial_in_place(t, item), *back = trial_in_place(t, item);
+  be_qk_rotate(t->ex, there, &rope, 1, (int)t->count, s->T, s->H, s->d);
+  be_qk_rotate(t->ex, back, &rope, -1, (int)t->count, s->T, s->H, s->d);
 }
 
 void run_qk_round_f16(struct trial *t) {

@@ -8,7 +8,7 @@
 
 enum { LEAD = 3 };
 
-/* Scores, with ties and NaN if the shape asks for them. */
+/* Scores, with ties and NaN if the shape asks for them; with groups between 0 and 1. */
 static float *scores(struct trial *t, int64_t item) {
   const struct shape *s = t->s;
   int64_t n = s->N * item;
@@ -16,6 +16,7 @@ static float *scores(struct trial *t, int64_t item) {
   trial_normal(t, values, n);
   for (int64_t i = 0; i < n; i++) {
     if (s->ties) values[i] = roundf(values[i] * 2) / 2;
+    if (s->groups) values[i] = 1 / (1 + expf(-values[i]));
     if (s->nans && i % 7 < s->nans) values[i] = NAN;
   }
   float *device = trial_upload(t, values + t->begin * item, t->count * item);
@@ -36,6 +37,16 @@ void run_assign_topk(struct trial *t) {
   const struct shape *s = t->s;
   struct dispatch d = choices(t, s->K);
   be_assign_topk(t->ex, &d, scores(t, s->E), t->count, s->E, s->K, s->skip);
+}
+
+/* Half of the groups are kept. */
+void run_assign_biased(struct trial *t) {
+  const struct shape *s = t->s;
+  struct dispatch d = choices(t, s->K);
+  const struct biased_choice choice = {trial_values(t, s->E, 1, 0), s->groups, (s->groups + 1) / 2,
+                                       2.5F};
+  be_assign_biased(t->ex, &d, trial_results(t, s->E), scores(t, s->E), &choice, t->count, s->E,
+                   s->K, s->skip);
 }
 
 /* One assignment more for each image than are used. */

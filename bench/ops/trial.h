@@ -19,6 +19,7 @@ struct shape {
   int kernel_x, before_x, after_x; /* along the columns; kernel_x 0: as along the rows */
   int ldy, at;                     /* pixels of the result and the channel to start at; 0: dense */
   int silu, skip, kinds, pattern;
+  int adjacent;              /* pairs that turn together */
   int round;                 /* of inputs that are f32 in every compute type */
   int ties;                  /* many equal scores or weights */
   int add;                   /* rows are combined with another array */
@@ -30,7 +31,7 @@ struct shape {
   double scale, offset, eps; /* inputs are scale * normal + offset; scale 0 means 1 */
 };
 
-enum { KINDS_SWIGLU, KINDS_GELU, KINDS_MIXED, KINDS_FREE };
+enum { KINDS_SWIGLU, KINDS_GELU, KINDS_SILU, KINDS_MIXED, KINDS_FREE };
 enum { ROUND_NOT, ROUND_BF16, ROUND_HALFWAY }; /* to values of bf16, to those between two */
 enum { PATTERN_RANDOM, PATTERN_EMPTY, PATTERN_ONE };
 

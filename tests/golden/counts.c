@@ -13,14 +13,15 @@ struct expected {
   const int32_t *labels; /* [B] */
   const double *values;  /* of the tensor */
   int64_t count;
-  int E; /* of the tables */
+  int T, E; /* of the tables, which leave out what comes before the tokens of an image */
   uint32_t *counts;
   bool fits; /* the tensor has the size that the layer needs */
 };
 
 static void expect(struct expected *x, int64_t token, double expert) {
+  const int64_t place = token % x->plan->T - (x->plan->T - x->T);
   x->fits = x->fits && expert >= 0 && expert < x->E;
-  if (x->fits) x->counts[token % x->plan->T * x->E + (int)expert]++;
+  if (x->fits && place >= 0) x->counts[place * x->E + (int)expert]++;
 }
 
 /* topk_idx [B, T, k]; what fills up the slots of a token repeats an expert. */
@@ -65,7 +66,7 @@ static const struct {
 
 static double differing(const struct expected *x, const uint32_t *counts) {
   double n = 0;
-  for (int i = 0; i < x->plan->T * x->E; i++) n += counts[i] != x->counts[i];
+  for (int i = 0; i < x->T * x->E; i++) n += counts[i] != x->counts[i];
   return x->fits ? n : INFINITY;
 }
 
@@ -85,14 +86,14 @@ enum ditmoe_status check_counts(struct golden *g, struct case_file *file, const 
   ditmoe_routing_tables(recording->routing, DITMOE_CONDITIONAL, &tables);
   snprintf(name, sizeof name, "%s.%d", base, plan->layer);
   snprintf(line, sizeof line, "%s:counted", name);
+  x.T = info.tokens;
   x.E = info.experts;
-  TRY(mem_zalloc(g->ctx, (size_t)(plan->T * x.E), sizeof *x.counts, "counts", &x.counts));
+  TRY(mem_zalloc(g->ctx, (size_t)(x.T * x.E), sizeof *x.counts, "counts", &x.counts));
   enum ditmoe_status status = case_values(file, name, &values, &x.count);
   if (status == DITMOE_OK) {
     x.values = values;
     choices[i].expect(&x);
-    case_line(file, line, differing(&x, tables.counts + (int64_t)layer * plan->T * x.E),
-              LIMIT_EXACT);
+    case_line(file, line, differing(&x, tables.counts + (int64_t)layer * x.T * x.E), LIMIT_EXACT);
     mem_free(g->ctx, values);
   }
   mem_free(g->ctx, x.counts);

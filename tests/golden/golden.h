@@ -121,9 +121,10 @@ struct layer_plan {
   int layer, B, T;
   int columns, experts; /* of the router; with the unconditional one */
   const char *router;
-  int64_t rows;                                  /* tokens that were scored */
-  float *scores, *cosine, *capacity, *threshold; /* [rows, columns], [columns]; or NULL */
-  int32_t *offset, *token, *first, *row;         /* of struct dispatch */
+  int64_t rows;                               /* tokens that were scored */
+  float *scores, *ranked, *cosine, *capacity; /* [rows, columns], or NULL */
+  float *threshold;                           /* [columns], or NULL       */
+  int32_t *offset, *token, *first, *row;      /* of struct dispatch */
   float *weight;
 };
 

@@ -17,10 +17,14 @@ static const struct {
     {NULL, "norm2_eps", "norm2_eps"},
     {NULL, "qk_norm_eps", "qk_norm_eps"},
     {NULL, "cfg_channels", "cfg_channels"},
+    {NULL, "in_context_start", "in_context_start"},
     {"config", "num_heads", "heads"},
     {"config", "input_size", "input_size"},
     {"moe", "top_k", "top_k"},
     {"moe", "capacity", "capacity"},
+    {"moe", "n_group", "n_group"},
+    {"moe", "topk_group", "topk_group"},
+    {"moe", "routed_scaling_factor", "routed_scaling_factor"},
     {"moe", "router_weight_mode", "router_weight_mode"},
 };
 

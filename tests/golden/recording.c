@@ -8,7 +8,9 @@
 
 static const char *const tap_names[] = {[TAP_TIME_FEATURES] = "emb_t_sincos",
                                         [TAP_TIME] = "emb_t",
+                                        [TAP_LABEL] = "emb_y",
                                         [TAP_CONDITION] = "emb_c",
+                                        [TAP_PATCHES] = "x_patch",
                                         [TAP_EMBEDDED] = "x_embed",
                                         [TAP_ATTENTION] = "attn_out",
                                         [TAP_FFN] = "moe_out",
@@ -30,6 +32,14 @@ static const struct recorded *find(const struct recording *recording, const char
   for (size_t i = 0; i < recording->count; i++)
     if (!strcmp(recording->items[i].name, name)) return &recording->items[i];
   return NULL;
+}
+
+/* Feed-forward parts of dense blocks have a name of their own in some fixtures. */
+static const struct recorded *find_tensor(const struct recording *recording, const char *name) {
+  char other[sizeof recording->items->name];
+  if (strncmp(name, "mlp_out.", 8) != 0) return find(recording, name);
+  snprintf(other, sizeof other, "%s.%s", tap_names[TAP_FFN], name + 8);
+  return find(recording, other);
 }
 
 /* The first of a name: blocks with an embedder of their own come later. */
@@ -63,6 +73,7 @@ static enum ditmoe_status keep_plan(struct recording *r, struct exec *ex,
                               .router = router->router->name,
                               .rows = trace->rows};
   TRY(copy(ex, r->ctx, &plan->scores, trace->scores, scored));
+  TRY(copy(ex, r->ctx, &plan->ranked, trace->ranked, scored));
   TRY(copy(ex, r->ctx, &plan->cosine, trace->cosine, scored));
   TRY(copy(ex, r->ctx, &plan->capacity, trace->capacity, scored));
   TRY(copy(ex, r->ctx, &plan->threshold, trace->threshold, router->experts));
@@ -110,8 +121,8 @@ void recording_free(struct recording *r) {
   for (size_t i = 0; i < r->count; i++) mem_free(r->ctx, r->items[i].values);
   for (size_t i = 0; i < r->plan_count; i++) {
     struct layer_plan *p = &r->plans[i];
-    void *const owned[] = {p->scores, p->cosine, p->capacity, p->threshold, p->offset,
-                           p->token,  p->first,  p->row,      p->weight};
+    void *const owned[] = {p->scores, p->ranked, p->cosine, p->capacity, p->threshold,
+                           p->offset, p->token,  p->first,  p->row,      p->weight};
     for (size_t j = 0; j < sizeof owned / sizeof *owned; j++) mem_free(r->ctx, owned[j]);
   }
   recorder_close(&r->recorder);
@@ -135,7 +146,7 @@ enum ditmoe_status check_intermediates(struct golden *g, struct case_file *file,
                                        const struct recording *recording, const int32_t *labels) {
   for (size_t i = 0; i < file->checkpoint->count; i++) {
     const char *name = file->checkpoint->tensors[i].name;
-    const struct recorded *item = find(recording, name);
+    const struct recorded *item = find_tensor(recording, name);
     char base[64];
     if (item) {
       const bool embedding = !strncmp(name, "emb_", 4);

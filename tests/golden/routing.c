@@ -86,10 +86,13 @@ static enum ditmoe_status read_scores(const struct routing_check *c, const char 
   return DITMOE_OK;
 }
 
-/* The scores that compete: those of the router, or the cosines behind them. */
+/* The scores that compete: those of the router, what it ranked by instead, which fixtures do not
+ * have, or the cosines behind them. */
 static enum ditmoe_status competing_scores(const struct routing_check *c, struct scores *out) {
   double l2;
   TRY(read_scores(c, "router_scores", c->layout, c->plan->scores, out, &l2));
+  for (int64_t i = 0; out->golden && c->plan->ranked && i < score_count(c, out->layout); i++)
+    out->golden[i] = (double)c->plan->ranked[i];
   if (out->golden) return DITMOE_OK;
   return read_scores(c, "cos_sim", c->layout, c->plan->cosine, out, &l2);
 }
@@ -158,6 +161,23 @@ static void token_choice(const struct layer_plan *plan, int token, int k, double
   if (n > k) experts[0] = -1;
 }
 
+static void swap(double *a, double *b) {
+  const double kept = *a;
+  *a = *b;
+  *b = kept;
+}
+
+/* Puts the experts of a token into the order of what they were ranked by. */
+static void rank_choice(const struct layer_plan *plan, int token, int k, double *experts,
+                        double *weights) {
+  const float *ranked = plan->ranked + (int64_t)token * plan->columns;
+  for (int j = 1; j < k; j++)
+    for (int i = j; i > 0 && ranked[(int)experts[i]] > ranked[(int)experts[i - 1]]; i--) {
+      swap(&experts[i], &experts[i - 1]);
+      swap(&weights[i], &weights[i - 1]);
+    }
+}
+
 static bool contains(const double *values, int k, double value) {
   for (int j = 0; j < k; j++)
     if (values[j] == value) return true;
@@ -193,6 +213,7 @@ static void topk_token(const struct routing_check *c, struct topk *k, int b, int
   const int token = b * c->plan->T + t;
   const double *golden = k->index + (int64_t)token * k->k;
   token_choice(c->plan, token, k->k, k->ours, k->gates);
+  if (c->plan->ranked && k->ours[0] >= 0) rank_choice(c->plan, token, k->k, k->ours, k->gates);
   if (memcmp(k->ours, golden, (size_t)k->k * sizeof *golden) != 0) {
     bool wrong = c->null[b] || !k->scores.golden;
     if (!wrong) {
