@@ -10,6 +10,7 @@ static enum ditmoe_status open_file(struct ditmoe_ctx *ctx, struct exec *ex, con
                                     struct ditmoe_checkpoint **out) {
   TRY(backend_open(ex, ctx, options->backend, options->tier, options->threads));
   TRY(backend_compute(ex, options->dtype));
+  ex->dry = options->plan_only;
   TRY(ditmoe_checkpoint_open(ctx, path, options->key, out));
   return options->dtype ? DITMOE_OK : backend_compute(ex, packed_dtype(*out));
 }

@@ -115,6 +115,8 @@ struct ditmoe_model_options {
   int threads;         /* 0: one per processor available                                       */
   const char *key;     /* see ditmoe_checkpoint_open                                           */
   const char *record;  /* JSON text that overrides the checkpoint record, docs/RECORD.md; NULL */
+  int plan_only;       /* read no weights: the model or decoder is good for its info and
+                          ditmoe_plan alone, whether it would fit or not                       */
 };
 
 struct ditmoe_model_info {

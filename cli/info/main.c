@@ -143,7 +143,8 @@ static enum ditmoe_status add_model(struct ditmoe_ctx *ctx, cJSON *object, const
   struct ditmoe_model *model = NULL;
   char *record;
   TRY(json_file_text("--record", settings->record, &record));
-  const struct ditmoe_model_options options = {.key = settings->key, .record = record};
+  const struct ditmoe_model_options options = {
+      .key = settings->key, .record = record, .plan_only = 1};
   enum ditmoe_status status = report_call(ctx, ditmoe_model_open(ctx, path, &options, &model));
   if (status == DITMOE_OK) cJSON_AddItemToObject(object, "model", model_json(model));
   ditmoe_model_close(model);

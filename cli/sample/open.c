@@ -127,7 +127,8 @@ static enum ditmoe_status open_decoder(struct sample *run,
   const struct ditmoe_model_options same = {.backend = options->backend,
                                             .tier = options->tier,
                                             .dtype = options->dtype,
-                                            .threads = options->threads};
+                                            .threads = options->threads,
+                                            .plan_only = options->plan_only};
   TRY(report_call(run->ctx, ditmoe_decoder_open(run->ctx, run->vae_path, &same,
                                                 (int)run->settings.tile, &run->decoder)));
   ditmoe_decoder_info(run->decoder, &run->decoder_info);
@@ -179,14 +180,15 @@ enum ditmoe_status sample_open(struct sample *run) {
                                          .dtype = s->dtype,
                                          .threads = (int)s->threads,
                                          .key = s->key,
-                                         .record = run->record};
+                                         .record = run->record,
+                                         .plan_only = s->dry_run};
   TRY(open_model(run, &options));
   run->classes = classes_of(run->model, s->allow_null || s->reproduce);
   if (s->list_classes) return DITMOE_OK;
   TRY(open_decoder(run, &options));
   TRY(refuse_needless(run));
   TRY(expect("image-size", s->image_size, run->side));
-  TRY(sample_hash_start(run));
+  if (!s->dry_run) TRY(sample_hash_start(run));
   run->seconds_open = clock_seconds() - start;
   return DITMOE_OK;
 }

@@ -120,7 +120,7 @@ static const struct option table[] = {
   {.name = "tile", AT(tile), INTEGER(1, 8192), .traits = OPTION_DECIDES,
    .help = "Decode in tiles of this latent side, with less memory."},
   {.name = "dry-run", AT(dry_run), FLAG,
-   .help = "Print the memory needed and whether it fits, and end."},
+   .help = "Print the memory needed and whether it fits, from the headers of the files, and end."},
 
   {.name = "output", .letter = 'o', AT(output), TEXT("PATTERN"), .preset = "./", .group = "Outputs",
    .help = "Folder, or names such as out_%06d.png, or one FILE.npz; in a folder 000000.png and so "
