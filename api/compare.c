@@ -1,5 +1,6 @@
 /* Two sets to numbers. */
 #include "api/set.h"
+#include "base/blas.h"
 #include "eval/metrics.h"
 
 #include <string.h>
@@ -70,7 +71,7 @@ enum ditmoe_status ditmoe_compare(struct ditmoe_ctx *ctx, const struct ditmoe_se
                                   const struct ditmoe_set *samples, unsigned measures,
                                   struct ditmoe_scores *out) {
   struct ditmoe_scores scores = {0};
-  metrics_threads(samples->threads);
+  TRY(blas_load(ctx, samples->threads));
   TRY(check_networks(ctx, reference, samples));
   if (measures & DITMOE_FRECHET)
     TRY(frechet(ctx, reference, samples, false, &scores.frechet, &scores.clipped));

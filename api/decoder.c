@@ -5,6 +5,7 @@ static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_decoder *de
                                const char *path, const struct ditmoe_model_options *options) {
   TRY(backend_open(&decoder->ex, ctx, options->backend, options->tier, options->threads));
   TRY(backend_compute(&decoder->ex, options->dtype));
+  decoder->ex.dry = options->plan_only;
   TRY(vae_open(&decoder->ex, path, &decoder->vae));
   struct vae_info info;
   vae_describe(decoder->vae, &info);

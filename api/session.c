@@ -79,6 +79,8 @@ static enum ditmoe_status make_session(struct ditmoe_ctx *ctx, struct ditmoe_ses
                                        const struct ditmoe_request *request) {
   struct resolved resolved;
   const struct ditmoe_model *model = s->model;
+  if (model->ex.dry || (s->decoder && s->decoder->ex.dry))
+    return fail(ctx, DITMOE_USAGE, "a model that was opened for its plan has no weights");
   TRY(request_resolve(ctx, model, request, &resolved));
   TRY(check_decoder(ctx, model, s->decoder));
   uint64_t arena = session_arena_bytes(model, s->decoder, &resolved);

@@ -1,5 +1,6 @@
 /* Sets of images: one side of a comparison. */
 #include "api/set.h"
+#include "base/blas.h"
 
 #include "eval/metrics.h"
 #include "io/file.h"
@@ -83,10 +84,10 @@ enum ditmoe_status ditmoe_set_open(struct ditmoe_ctx *ctx, const char *path,
   if (!options) options = &defaults;
   if (options->count < 0 || options->batch < 0 || options->threads < 0)
     return fail(ctx, DITMOE_USAGE, "%s: count, threads and batch must not be negative", path);
+  TRY(blas_load(ctx, options->threads));
   TRY(mem_zalloc(ctx, 1, sizeof *set, "set of images", &set));
   set->own.hooks = ctx->hooks;
   set->threads = options->threads;
-  metrics_threads(set->threads);
   set->images = (struct ditmoe_images_options){options->recursive, options->count};
   enum ditmoe_status status = mem_strdup(ctx, path, &set->path);
   if (status == DITMOE_OK) status = load(ctx, set, network, options);

@@ -1,13 +1,12 @@
 /* Experts as weights: how alike the routed experts of a layer are. No model is made: its
  * table of parameters tells which tensors each expert consists of, and these are read in pieces. */
+#include "base/blas.h"
 #include "dit/params.h"
 #include "ditmoe_routing.h"
 #include "eval/metrics.h"
 #include "io/packed.h"
 
-#include <cblas.h>
 #include <float.h>
-#include <lapacke.h>
 #include <math.h>
 #include <string.h>
 
@@ -114,7 +113,7 @@ static void measure_cosines(const struct measure *m, const struct weights *exper
     for (int64_t first = 0; first < longest; first += PIECE) {
       const int n = longest - first < PIECE ? (int)(longest - first) : PIECE;
       read_piece(m, experts, p, first, n);
-      cblas_dsyrk(CblasColMajor, CblasLower, CblasTrans, E, n, 1, m->piece, n, 1, m->gram, E);
+      blas.cblas_dsyrk(CblasColMajor, CblasLower, CblasTrans, E, n, 1, m->piece, n, 1, m->gram, E);
     }
   }
   for (int a = 0; a < E; a++)
@@ -134,7 +133,8 @@ static void measure_moment(const struct measure *m, const struct weights *w) {
     for (int64_t first = 0; first < rows; first += ROWS) {
       const int n = rows - first < ROWS ? (int)(rows - first) : ROWS;
       read_values(m, m->piece, w->part[p], first * D, (int64_t)n * D);
-      cblas_dsyrk(CblasColMajor, CblasLower, CblasNoTrans, D, n, 1, m->piece, D, 1, m->moment, D);
+      blas.cblas_dsyrk(CblasColMajor, CblasLower, CblasNoTrans, D, n, 1, m->piece, D, 1, m->moment,
+                       D);
     }
     checkpoint_drop(m->checkpoint, w->part[p]);
   }
@@ -161,9 +161,9 @@ static enum ditmoe_status measure_directions(const struct measure *m, const stru
   if (w->count == 0) return DITMOE_OK;
   measure_moment(m, w);
   if (!has_directions(m)) return DITMOE_OK;
-  if (LAPACKE_dsyevr_work(LAPACK_COL_MAJOR, 'V', 'I', 'L', D, m->moment, D, 0, 0, D - rank + 1, D,
-                          0, &found, m->values, vectors, D, m->support, m->space, space_size(m),
-                          m->integers, 10 * D) != 0 ||
+  if (blas.LAPACKE_dsyevr_work(LAPACK_COL_MAJOR, 'V', 'I', 'L', D, m->moment, D, 0, 0, D - rank + 1,
+                               D, 0, &found, m->values, vectors, D, m->support, m->space,
+                               space_size(m), m->integers, 10 * D) != 0 ||
       found != rank)
     return fail(m->ctx, DITMOE_FAILED, "%s: the singular values of an expert did not converge",
                 m->checkpoint->path);
@@ -175,8 +175,8 @@ static enum ditmoe_status measure_directions(const struct measure *m, const stru
 static float overlap_of(const struct measure *m, const double *a, const double *b) {
   const int rank = m->rank;
   double sum = 0;
-  cblas_dgemm(CblasColMajor, CblasTrans, CblasNoTrans, rank, rank, m->D, 1, a, m->D, b, m->D, 0,
-              m->overlap, rank);
+  blas.cblas_dgemm(CblasColMajor, CblasTrans, CblasNoTrans, rank, rank, m->D, 1, a, m->D, b, m->D,
+                   0, m->overlap, rank);
   for (int i = 0; i < rank * rank; i++) sum += m->overlap[i] * m->overlap[i];
   return (float)(sum > rank ? 1 : sum / rank);
 }
@@ -315,8 +315,8 @@ enum ditmoe_status ditmoe_similarity_measure(struct ditmoe_ctx *ctx, const char 
       backend_open(&ex, ctx, options->backend, options->tier, options->threads);
   if (status == DITMOE_OK) status = backend_compute(&ex, options->dtype);
   if (status == DITMOE_OK) status = ditmoe_checkpoint_open(ctx, path, options->key, &checkpoint);
+  if (status == DITMOE_OK) status = blas_load(ctx, options->threads);
   if (status == DITMOE_OK) {
-    metrics_threads(options->threads);
     m.checkpoint = checkpoint;
     status = measure_file(&m, &ex, options->record);
   }

@@ -20,7 +20,7 @@
  * Errors are sticky: an operation that fails sets ex->status and all later ones do nothing; a
  * forward pass is a list of plain calls and asks ex->status once. While an execution is dry
  * (exec_measure), operations do nothing at all: running the same forward pass is how its memory is
- * sized. */
+ * sized. Layers that a dry execution makes have their sizes and no values. */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
 

@@ -1,18 +1,16 @@
 /* OpenBLAS, which the metrics use, too. It has no products of bf16 in Debian's form. */
+#include "base/blas.h"
 #include "bench/peak.h"
-
-#include <cblas.h>
 
 static enum ditmoe_status open_openblas(struct product *p, bool *available) {
   *available = p->ex->compute == DT_F32;
-  if (*available) openblas_set_num_threads(p->ex->device->threads);
-  return DITMOE_OK;
+  return *available ? blas_load(p->ex->ctx, p->ex->device->threads) : DITMOE_OK;
 }
 
 static enum ditmoe_status call(void *user) {
   const struct product *p = user;
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, p->rows, p->out, p->in, 1, p->x, p->in, p->w,
-              p->in, 0, p->y, p->out);
+  blas.cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, p->rows, p->out, p->in, 1, p->x, p->in,
+                   p->w, p->in, 0, p->y, p->out);
   return DITMOE_OK;
 }
 

@@ -1,8 +1,7 @@
+#include "base/blas.h"
 #include "eval/metrics.h"
 
-#include <cblas.h>
 #include <float.h>
-#include <lapacke.h>
 #include <math.h>
 #include <string.h>
 
@@ -43,8 +42,8 @@ static void load(struct workspace *work, const struct gaussian *g) {
 static int estimated_rank(struct workspace *work, const struct gaussian *g) {
   lapack_int rank = 0;
   load(work, g);
-  LAPACKE_dpstrf_work(LAPACK_COL_MAJOR, 'L', work->n, work->factor, work->n, work->integers, &rank,
-                      -1, work->space);
+  blas.LAPACKE_dpstrf_work(LAPACK_COL_MAJOR, 'L', work->n, work->factor, work->n, work->integers,
+                           &rank, -1, work->space);
   return rank;
 }
 
@@ -63,8 +62,8 @@ static enum ditmoe_status decompose(struct ditmoe_ctx *ctx, struct workspace *wo
                                     const struct gaussian *g, int *rank, double *clipped) {
   const int n = work->n;
   load(work, g);
-  if (LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'L', n, work->factor, n, work->values, work->space,
-                          work->size, work->integers, work->integer_size) != 0)
+  if (blas.LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'L', n, work->factor, n, work->values,
+                               work->space, work->size, work->integers, work->integer_size) != 0)
     return fail(ctx, DITMOE_FAILED, "the eigenvalues of a covariance did not converge");
   const double least = n * DBL_EPSILON * fmax(0, work->values[n - 1]);
   *clipped = clipped_share(work->values, n);
@@ -87,15 +86,16 @@ static enum ditmoe_status trace_root(struct ditmoe_ctx *ctx, struct workspace *w
   double *matrix = work->space, *product = work->space + rest;
   *trace = *clipped = 0;
   if (rank == 0) return DITMOE_OK;
-  cblas_dsymm(CblasColMajor, CblasLeft, CblasLower, n, rank, 1, other->covariance, n, work->factor,
-              n, 0, product, n);
-  cblas_dgemm(CblasColMajor, CblasTrans, CblasNoTrans, rank, rank, n, 1, work->factor, n, product,
-              n, 0, matrix, rank);
+  blas.cblas_dsymm(CblasColMajor, CblasLeft, CblasLower, n, rank, 1, other->covariance, n,
+                   work->factor, n, 0, product, n);
+  blas.cblas_dgemm(CblasColMajor, CblasTrans, CblasNoTrans, rank, rank, n, 1, work->factor, n,
+                   product, n, 0, matrix, rank);
   for (size_t i = 0; i < entries; i++)
     if (!isfinite(matrix[i]))
       return fail(ctx, DITMOE_NONFINITE, "the product of the covariances is too large");
-  if (LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'N', 'L', rank, matrix, rank, work->values, product,
-                          work->size - (lapack_int)rest, work->integers, work->integer_size) != 0)
+  if (blas.LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'N', 'L', rank, matrix, rank, work->values,
+                               product, work->size - (lapack_int)rest, work->integers,
+                               work->integer_size) != 0)
     return fail(ctx, DITMOE_FAILED, "the eigenvalues of the product did not converge");
   for (int i = 0; i < rank; i++) *trace += sqrt(fmax(0, work->values[i]));
   *clipped = clipped_share(work->values, rank);

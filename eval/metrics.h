@@ -1,16 +1,12 @@
 /* The metrics, from features and statistics; no images and no network here. Features are f32, rows
  * of one image each; all sums are in double, in blocks of fixed size: no result depends on batches
- * or threads by more than the rounding of LAPACK. */
+ * or threads by more than the rounding of LAPACK. Whoever calls has loaded it (base/blas.h). */
 #ifndef EVAL_METRICS_H
 #define EVAL_METRICS_H
 
 #include "base/memory.h"
 
 #include <stdint.h>
-
-/* blas.c: threads of BLAS and LAPACK from now on, in the whole process; 0 changes nothing. They
- * work while no other thread of ours does. */
-void metrics_threads(int threads);
 
 /* statistics.c: mean and covariance of a stream of rows, in one pass. */
 

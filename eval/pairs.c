@@ -1,6 +1,6 @@
 #include "eval/pairs.h"
+#include "base/blas.h"
 
-#include <cblas.h>
 #include <float.h>
 
 enum { BLOCK = 1024 }; /* rows: 3 blocks of doubles are 40 MiB at 2048 dimensions */
@@ -41,8 +41,8 @@ enum ditmoe_status pairs_visit(struct ditmoe_ctx *ctx, const struct rows *x, con
     const int rows = widen_block(left, x, a);
     for (int64_t b = y ? 0 : a; b < other->count; b += BLOCK) {
       const int columns = widen_block(right, other, b);
-      cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, columns, dims, 1, left, dims,
-                  right, dims, 0, products, columns);
+      blas.cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, columns, dims, 1, left, dims,
+                       right, dims, 0, products, columns);
       visit(user, &(struct pair_block){a, b, rows, columns, products});
     }
   }

@@ -1,6 +1,6 @@
+#include "base/blas.h"
 #include "eval/pairs.h"
 
-#include <cblas.h>
 #include <string.h>
 
 /* Rows that are added to the scatter at once: always as many, whatever the batches were, so that
@@ -42,8 +42,8 @@ void moments_free(struct ditmoe_ctx *ctx, struct moments *moments) {
 /* The rows of the block onto a scatter. */
 static void add_block(const struct moments *moments, double *scatter) {
   const int d = moments->dims;
-  cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, d, moments->filled, 1, moments->block, d, 1,
-              scatter, d);
+  blas.cblas_dsyrk(CblasRowMajor, CblasUpper, CblasTrans, d, moments->filled, 1, moments->block, d,
+                   1, scatter, d);
 }
 
 enum ditmoe_status moments_add(struct ditmoe_ctx *ctx, struct moments *moments, const float *rows,

@@ -125,6 +125,11 @@ static enum ditmoe_status floats(struct params *params, const struct param_group
   float *host;
   void *device = NULL;
   for (size_t i = 0; i < row_count(group); i++) n += (size_t)row[i].source->elements;
+  params->weight_bytes += n * sizeof *host;
+  if (ex->dry) {
+    params_inspect(params, group, true);
+    return DITMOE_OK;
+  }
   TRY(mem_alloc(ex->ctx, n, sizeof *host, row->name, &host));
   for (size_t i = 0; i < row_count(group); at += (size_t)row[i++].source->elements)
     tensor_read_f32(host + at, row[i].source, 0, row[i].source->elements);
@@ -133,7 +138,6 @@ static enum ditmoe_status floats(struct params *params, const struct param_group
   mem_free(ex->ctx, host);
   if (status != DITMOE_OK) return status;
   *out = device;
-  params->weight_bytes += n * sizeof *host;
   params_inspect(params, group, false);
   return ex->status;
 }
@@ -147,7 +151,7 @@ static enum ditmoe_status adopt(struct params *params, const struct param_group 
   const struct tensor *stored = checkpoint_find(params->packed->file, name);
   TRY(ex->device->ops->packed->adopt(ex, &shape, stored, out));
   params->weight_bytes += (uint64_t)stored->elements;
-  params_inspect(params, group, false);
+  params_inspect(params, group, ex->dry);
   return DITMOE_OK;
 }
 
@@ -184,7 +188,7 @@ static enum ditmoe_status linear(struct params *params, const struct param_group
   mem_free(ex->ctx, scaled);
   if (status != DITMOE_OK) return status;
   params->weight_bytes += (*out)->bytes;
-  params_inspect(params, group, (*out)->finite);
+  params_inspect(params, group, (*out)->finite || ex->dry);
   return DITMOE_OK;
 }
 
@@ -268,7 +272,7 @@ static enum ditmoe_status check_memory(const struct params *params, const struct
 }
 
 enum ditmoe_status params_make(struct params *params, struct exec *ex) {
-  TRY(check_memory(params, ex));
+  if (!ex->dry) TRY(check_memory(params, ex));
   for (size_t i = 0; i < params->group_count; i++) TRY(make(params, &params->group[i], ex));
   for (size_t i = 0; i < params->count; i++) params->row[i].source = NULL;
   params->file = NULL;

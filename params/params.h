@@ -126,8 +126,8 @@ struct params_what {
  * the table; DITMOE_MISMATCH lists the first ten differences. */
 enum ditmoe_status params_match(struct params *params, const struct exec *ex,
                                 const struct params_what *what);
-/* Makes all layers; DITMOE_NOMEM without trying if this machine cannot hold them. The file may be
- * closed afterwards, unless it is packed. */
+/* Makes all layers; DITMOE_NOMEM without trying if this machine cannot hold them. Those of a dry
+ * execution have sizes and no values. The file may be closed afterwards, unless it is packed. */
 enum ditmoe_status params_make(struct params *params, struct exec *ex);
 /* Both, for a network of this name whose differences begin with the name of the tensor. */
 enum ditmoe_status params_load(struct params *params, struct exec *ex, const char *network);

@@ -101,7 +101,6 @@ struct mixture {
   bool free_heads; /* H d need not be D */
   const char *family, *unknown; /* of kinds whose tensors are the same: their common name, and what
                                    only the record tells */
-  bool unit_time;               /* flows of this kind are given t, not 1000 t */
 };
 
 /* Makes a mixture known. */

@@ -1,6 +1,7 @@
 /* Metrics against sums written out, closed forms, and sets that are degenerate. */
 #include "support.h"
 
+#include "base/blas.h"
 #include "base/rng.h"
 #include "eval/metrics.h"
 
@@ -518,6 +519,11 @@ static void test_out_of_memory(void **state) {
   }
 }
 
+static int load_blas(void **state) {
+  (void)state;
+  return (int)blas_load(test_ctx(), 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_moments),
@@ -538,5 +544,5 @@ int main(void) {
       cmocka_unit_test(test_score_refused),
       cmocka_unit_test(test_out_of_memory),
   };
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, load_blas, NULL);
 }

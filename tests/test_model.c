@@ -402,6 +402,13 @@ static void test_weights_do_not_fit(void **state) {
   assert_fails(test_ctx(), DITMOE_NOMEM, "the weights need 32",
                ditmoe_model_open(test_ctx(), temporary_path("huge.safetensors"), NULL, &model));
   assert_null(model);
+  const struct ditmoe_model_options options = {.plan_only = 1};
+  struct ditmoe_model_info info;
+  assert_ok(test_ctx(),
+            ditmoe_model_open(test_ctx(), temporary_path("huge.safetensors"), &options, &model));
+  ditmoe_model_info(model, &info);
+  assert_true(info.weight_bytes > (uint64_t)rows * 512 * 4);
+  ditmoe_model_close(model);
 }
 
 /* Names under a prefix that nobody knows: the message shows what they look like. */

@@ -368,6 +368,35 @@ static void test_plan(void **state) {
   ditmoe_model_close(model);
 }
 
+/* Without its weights a model plans what it does with them, and nothing else. */
+static void test_plan_only(void **state) {
+  static const char *const kinds[][2] = {{"cpu", "f32"}, {"cpu", "bf16"}, {"ref", "f32"}};
+  struct ditmoe_request request = short_request(4);
+  (void)state;
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    struct ditmoe_plan plan[2];
+    for (int only = 0; only < 2; only++) {
+      const struct ditmoe_model_options options = {
+          .backend = kinds[i][0], .dtype = kinds[i][1], .plan_only = only};
+      struct ditmoe_model *model = NULL;
+      struct ditmoe_decoder *decoder = NULL;
+      struct ditmoe_session *session = NULL;
+      assert_ok(test_ctx(), ditmoe_model_open(test_ctx(), source_path("assets/default/model.pth"),
+                                              &options, &model));
+      assert_ok(test_ctx(), ditmoe_decoder_open(test_ctx(), source_path("assets/default/vae"),
+                                                &options, 0, &decoder));
+      assert_ok(test_ctx(), ditmoe_plan(test_ctx(), model, decoder, &request, &plan[only]));
+      if (only)
+        assert_fails(test_ctx(), DITMOE_USAGE, "has no weights",
+                     ditmoe_session_create(test_ctx(), model, decoder, &request, &session));
+      ditmoe_decoder_close(decoder);
+      ditmoe_model_close(model);
+    }
+    assert_int_equal(plan[0].weight_bytes, plan[1].weight_bytes);
+    assert_int_equal(plan[0].activation_bytes, plan[1].activation_bytes);
+  }
+}
+
 /* A decoder of other latents. */
 static void test_decoder_mismatch(void **state) {
   (void)state;
@@ -454,6 +483,7 @@ int main(void) {
       cmocka_unit_test_prestate(test_allocation_failures, f32),
       cmocka_unit_test_prestate(test_allocation_failures, bf16),
       cmocka_unit_test(test_plan),
+      cmocka_unit_test(test_plan_only),
       cmocka_unit_test(test_decoder_mismatch),
       cmocka_unit_test(test_blocks),
       cmocka_unit_test(test_coupled_blocks),

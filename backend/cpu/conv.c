@@ -55,7 +55,7 @@ static enum ditmoe_status make(struct exec *ex, struct conv *w, const struct ten
   const int64_t columns = made->count > 1 ? w->in : weight->elements / w->out;
   const int64_t each = w->out * columns, all = made->count * each;
   TRY(mem_alloc(ex->ctx, (size_t)(all + weight->elements), sizeof *matrix, weight->name, &matrix));
-  transform(ex, matrix, matrix + all, weight, w, made->count);
+  if (!ex->dry) transform(ex, matrix, matrix + all, weight, w, made->count);
   enum ditmoe_status status = DITMOE_OK;
   for (int i = 0; i < made->count && status == DITMOE_OK; i++) {
     status = pack(ex, matrix + i * each, columns, weight, i == 0 ? bias : NULL, &made->matrix[i]);

@@ -150,9 +150,11 @@ enum ditmoe_status cpu_linear_create(struct exec *ex, const struct linear_source
   if (!shape.bytes)
     return fail(ex->ctx, DITMOE_NOMEM, "not enough memory: %s [%d, %d] is too large",
                 source->weight[0]->name, shape.out, shape.in);
-  TRY(mem_alloc(ex->ctx, shape.bytes, 1, source->weight[0]->name, &shape.data));
-  pages_large(shape.data, shape.bytes);
-  shape.finite = pack(ex, &(struct packing){source, &shape, k, kernels->pack});
+  if (!ex->dry) {
+    TRY(mem_alloc(ex->ctx, shape.bytes, 1, source->weight[0]->name, &shape.data));
+    pages_large(shape.data, shape.bytes);
+    shape.finite = pack(ex, &(struct packing){source, &shape, k, kernels->pack});
+  }
   enum ditmoe_status status = make(ex, &shape, out);
   if (status != DITMOE_OK) mem_free(ex->ctx, shape.data);
   return status;
@@ -212,7 +214,7 @@ static enum ditmoe_status adopt(struct exec *ex, const struct linear *shape,
                 bytes->name, size, PACKED_ALIGN, (long long)bytes->elements,
                 dtype_name(bytes->dtype));
   CPU_PARALLEL_FOR(ex, size)
-  for (size_t at = 0; at < size; at += PIECE)
+  for (size_t at = 0; at < (ex->dry ? 0 : size); at += PIECE)
     pages_map(data + at, size - at < PIECE ? size - at : PIECE);
   struct linear adopted = *shape;
   adopted.adopted = true;

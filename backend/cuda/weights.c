@@ -102,7 +102,7 @@ static enum ditmoe_status make(struct exec *ex, const struct linear *shape, cons
   w->bytes = matrix + bias;
   enum ditmoe_status status = mem_zalloc(ex->ctx, 1, sizeof *data, name, &w->data);
   data = w->data;
-  if (status == DITMOE_OK) status = take(ex, w->bytes, name, data);
+  if (status == DITMOE_OK && !ex->dry) status = take(ex, w->bytes, name, data);
   if (status != DITMOE_OK) {
     cuda_op_linear_destroy(ex, w);
     return status;
@@ -119,6 +119,7 @@ enum ditmoe_status cuda_op_linear_create(struct exec *ex, const struct linear_so
   TRY(linear_source_shape(ex->ctx, source, &shape));
   shape.format = shape.input;
   const char *name = source->weight[0]->name;
+  if (ex->dry) return make(ex, &shape, name, out);
   const size_t total = (size_t)shape.out << shape.paired;
   TRY(mem_alloc(ex->ctx, total * ((size_t)shape.in + 1), sizeof *read, name, &read));
   linear_source_read(source, read, read + total * (size_t)shape.in);
@@ -173,11 +174,11 @@ enum ditmoe_status cuda_op_conv_create(struct exec *ex, const struct tensor *wei
   const int64_t each = weight->elements / shape.out;
   const int64_t spare = each > shape.out ? each : shape.out;
   TRY(mem_alloc(ex->ctx, (size_t)(weight->elements + spare), sizeof *read, weight->name, &read));
-  read_conv(read, weight, bias, &shape);
+  if (!ex->dry) read_conv(read, weight, bias, &shape);
   const struct linear as_matrix = {
       .in = (int)each, .out = shape.out, .input = ex->compute, .format = ex->compute};
   enum ditmoe_status status = make(ex, &as_matrix, weight->name, &matrix);
-  if (status == DITMOE_OK) status = fill(ex, matrix, read);
+  if (status == DITMOE_OK && !ex->dry) status = fill(ex, matrix, read);
   if (status == DITMOE_OK) status = mem_alloc(ex->ctx, 1, sizeof *w, weight->name, &w);
   if (status == DITMOE_OK) {
     *w = shape;

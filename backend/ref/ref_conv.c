@@ -18,11 +18,11 @@ enum ditmoe_status ref_conv_create(struct exec *ex, const struct tensor *weight,
   shape.input = ex->compute;
   shape.bytes = (size_t)(n + shape.out) * sizeof(float);
   float *packed = shape.data;
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; !ex->dry && i < n; i++) {
     int64_t o = i / (in * area), channel = i / area % in, at = i % area;
     tensor_read_f32(&packed[(o * area + at) * in + channel], weight, i, 1);
   }
-  ref_round(packed, shape.input, n);
+  if (!ex->dry) ref_round(packed, shape.input, n);
   if (bias) tensor_read_f32(packed + n, bias, 0, shape.out);
   *w = shape;
   *out = w;

@@ -16,8 +16,10 @@ enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source
     return status;
   }
   shape.bytes = rows * ((size_t)shape.in + 1) * sizeof(float);
-  linear_source_read(source, shape.data, (float *)shape.data + rows * (size_t)shape.in);
-  ref_round(shape.data, shape.format, (int64_t)rows * shape.in);
+  if (!ex->dry) {
+    linear_source_read(source, shape.data, (float *)shape.data + rows * (size_t)shape.in);
+    ref_round(shape.data, shape.format, (int64_t)rows * shape.in);
+  }
   *w = shape;
   *out = w;
   return DITMOE_OK;

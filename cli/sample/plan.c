@@ -117,7 +117,8 @@ enum ditmoe_status sample_print_plan(const struct sample *run) {
   const struct ditmoe_plan *p = &run->plan;
   const double mib = 1048576;
   uint64_t working = p->activation_bytes + own_bytes(run);
-  bool fits = working <= p->available_bytes;
+  uint64_t all = p->weight_bytes + working;
+  bool fits = all <= p->available_bytes;
   if (run->settings.common.json) {
     printf(
         "{\"weights\": %llu, \"working\": %llu, \"available\": %llu, \"fits\": %s, \"batch\": %d, "
@@ -126,7 +127,7 @@ enum ditmoe_status sample_print_plan(const struct sample *run) {
         (unsigned long long)p->available_bytes, fits ? "true" : "false", p->batch, p->sampler,
         p->steps, p->denoiser_calls, (long long)run->labels.count);
   } else {
-    printf("weights    %10.1f MiB, loaded\n"
+    printf("weights    %10.1f MiB\n"
            "working    %10.1f MiB for batches of %d\n"
            "available  %10.1f MiB\n"
            "%s: %lld images by %s in %d steps, %d model calls for each batch\n",
@@ -137,5 +138,5 @@ enum ditmoe_status sample_print_plan(const struct sample *run) {
   if (fits) return DITMOE_OK;
   return report_error(
       DITMOE_NOMEM, "%.1f MiB are needed, %.1f MiB are free; use a smaller --batch-size or --tile",
-      (double)working / mib, (double)p->available_bytes / mib);
+      (double)all / mib, (double)p->available_bytes / mib);
 }

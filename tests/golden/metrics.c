@@ -3,6 +3,7 @@
 #include "tests/golden/golden.h"
 #include "tests/limit.h"
 
+#include "base/blas.h"
 #include "eval/metrics.h"
 #include "io/npz.h"
 
@@ -375,6 +376,7 @@ done:
 enum ditmoe_status golden_metrics(struct golden *g) {
   struct metrics m = {.g = g, .expected = case_string(g->manifest, "expected")};
   enum ditmoe_status status;
+  TRY(blas_load(g->ctx, 0));
   TRY(golden_open(g, FEATURES, &m.file));
   TRY_DONE(load_probabilities(&m));
   TRY_DONE(check_entries(&m));
