@@ -23,13 +23,19 @@ static const struct word { /* of a choice */
   const char *key, *word;
   int value;
 } words[] = {
-    {"kinds", "swiglu", KINDS_SWIGLU},   {"kinds", "gelu", KINDS_GELU},
-    {"kinds", "silu", KINDS_SILU},       {"kinds", "mixed", KINDS_MIXED},
-    {"kinds", "free", KINDS_FREE},       {"pattern", "random", PATTERN_RANDOM},
-    {"pattern", "empty", PATTERN_EMPTY}, {"pattern", "one", PATTERN_ONE},
-    {"round", "not", ROUND_NOT},         {"round", "bf16", ROUND_BF16},
-    {"round", "halfway", ROUND_HALFWAY}, {"dtype", "f32", DT_F32},
-    {"dtype", "bf16", DT_BF16},          {"dtype", "f16", DT_F16},
+    {"kinds", "swiglu", KINDS_SWIGLU},
+    {"kinds", "gelu", KINDS_GELU},
+    {"kinds", "mixed", KINDS_MIXED},
+    {"kinds", "free", KINDS_FREE},
+    {"pattern", "random", PATTERN_RANDOM},
+    {"pattern", "empty", PATTERN_EMPTY},
+    {"pattern", "one", PATTERN_ONE},
+    {"round", "not", ROUND_NOT},
+    {"round", "bf16", ROUND_BF16},
+    {"round", "halfway", ROUND_HALFWAY},
+    {"dtype", "f32", DT_F32},
+    {"dtype", "bf16", DT_BF16},
+    {"dtype", "f16", DT_F16},
 };
 
 enum key_type { KEY_WHOLE, KEY_NUMBER, KEY_WORD };

@@ -11,6 +11,7 @@ static enum cuda_activation activation_of(const struct expert *expert) {
   case ACTIVATION_SWIGLU:
     return CUDA_PAIRED;
   case ACTIVATION_RELU:
+  case ACTIVATION_SILU: /* refused before */
     break;
   }
   return CUDA_RELU;
@@ -51,6 +52,10 @@ void cuda_op_linear(struct exec *ex, float *y, struct act x, const struct linear
 
 void cuda_op_hidden(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                     int64_t rows) {
+  if (expert->kind->activation == ACTIVATION_SILU) {
+    exec_lacks(ex, "hidden with SiLU");
+    return;
+  }
   struct cuda_product p = product_of(expert->in, x, rows);
   p.activation = activation_of(expert);
   p.y_type = h.type;

@@ -34,16 +34,19 @@ void run_linear_update(struct trial *t) {
   be_linear(t->ex, y, x, w, t->count);
 }
 
-void run_hidden(struct trial *t) {
+static void hidden(struct trial *t, const struct expert_kind *kind) {
   const struct shape *s = t->s;
-  const struct expert_kind *kind = s->kinds == KINDS_GELU   ? &expert_gelu
-                                   : s->kinds == KINDS_SILU ? &expert_silu
-                                                            : &expert_swiglu;
   struct linear *in = trial_linear(t, s->D, s->F, 1, kind == &expert_swiglu, s->bias);
   struct expert expert = {kind, s->F, in, NULL};
   struct act x = trial_acts(t, s->D);
   be_hidden(t->ex, trial_act_results(t, s->F), x, &expert, t->count);
 }
+
+void run_hidden(struct trial *t) {
+  hidden(t, t->s->kinds == KINDS_GELU ? &expert_gelu : &expert_swiglu);
+}
+
+void run_hidden_silu(struct trial *t) { hidden(t, &expert_silu); }
 
 #define RUN_MAP(op)                                                                                \
   void run_##op(struct trial *t) {                                                                 \

@@ -31,7 +31,7 @@ struct shape {
   double scale, offset, eps; /* inputs are scale * normal + offset; scale 0 means 1 */
 };
 
-enum { KINDS_SWIGLU, KINDS_GELU, KINDS_SILU, KINDS_MIXED, KINDS_FREE };
+enum { KINDS_SWIGLU, KINDS_GELU, KINDS_MIXED, KINDS_FREE };
 enum { ROUND_NOT, ROUND_BF16, ROUND_HALFWAY }; /* to values of bf16, to those between two */
 enum { PATTERN_RANDOM, PATTERN_EMPTY, PATTERN_ONE };
 
