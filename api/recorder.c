@@ -20,7 +20,7 @@ static int64_t most_assignments(const struct dit *model, int rows) {
   int64_t most = 0;
   for (int l = 0; l < c->depth; l++) {
     if (!model->blocks[l].moe) continue;
-    const struct router_input in = {.B = rows, .T = dit_tokens(c, l), .D = c->width};
+    const struct router_input in = {.B = rows, .T = c->tokens + c->prefix, .D = c->width};
     const struct router_layer *router = model->blocks[l].moe->router;
     int64_t assignments = router->router->assignments(router, &in);
     if (assignments > most) most = assignments;

@@ -111,9 +111,10 @@ struct backend_ops {
   void (*qk_round_f16)(struct exec *ex, float *qkv, int64_t rows, int D);
   void (*attention)(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T,
                     int H, int d);
-  void (*patchify)(struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch);
-  void (*unpatchify)(struct exec *ex, float *x, const float *rows, int B, int C, int size,
-                     int patch);
+  void (*patchify)(struct exec *ex, float *rows, const float *x, int B, int C, int height,
+                   int width, int patch);
+  void (*unpatchify)(struct exec *ex, float *x, const float *rows, int B, int C, int height,
+                     int width, int patch);
 
   void (*gather_rows)(struct exec *ex, float *dst, const float *src, const int32_t *index,
                       int64_t n, int D);

@@ -129,15 +129,16 @@ static inline void be_attention(struct exec *ex, struct act o, float *lse, const
                                 int T, int H, int d) {
   BE_CALL(ex, attention, o, lse, qkv, B, T, H, d);
 }
-/* rows [B, T, C * p * p] (channel slowest) of x [B, C, size, size]; T = (size / p)^2, row-major. */
-static inline void be_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int size,
-                               int patch) {
-  BE_CALL(ex, patchify, rows, x, B, C, size, patch);
+/* rows [B, T, C * p * p] (channel slowest) of x [B, C, height, width]; T = height / p * width / p,
+ * row-major. */
+static inline void be_patchify(struct exec *ex, float *rows, const float *x, int B, int C,
+                               int height, int width, int patch) {
+  BE_CALL(ex, patchify, rows, x, B, C, height, width, patch);
 }
-/* x [B, C, size, size] of rows [B, T, p * p * C] (channel fastest). */
+/* x [B, C, height, width] of rows [B, T, p * p * C] (channel fastest). */
 static inline void be_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C,
-                                 int size, int patch) {
-  BE_CALL(ex, unpatchify, x, rows, B, C, size, patch);
+                                 int height, int width, int patch) {
+  BE_CALL(ex, unpatchify, x, rows, B, C, height, width, patch);
 }
 
 /* dst [n, D]: row i = src row index[i] */

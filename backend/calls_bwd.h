@@ -67,15 +67,15 @@ static inline void be_attention_bwd(struct exec *ex, float *dqkv, const float *d
                                     int H, int d) {
   BE_BWD(ex, attention_bwd, dqkv, d_o, qkv, o, lse, B, T, H, d);
 }
-/* dx [B, C, size, size] of drows [B, T, C p p] */
+/* dx [B, C, height, width] of drows [B, T, C p p] */
 static inline void be_patchify_bwd(struct exec *ex, float *dx, const float *drows, int B, int C,
-                                   int size, int patch) {
-  BE_BWD(ex, patchify_bwd, dx, drows, B, C, size, patch);
+                                   int height, int width, int patch) {
+  BE_BWD(ex, patchify_bwd, dx, drows, B, C, height, width, patch);
 }
-/* drows [B, T, p p C] of dx [B, C, size, size] */
+/* drows [B, T, p p C] of dx [B, C, height, width] */
 static inline void be_unpatchify_bwd(struct exec *ex, float *drows, const float *dx, int B, int C,
-                                     int size, int patch) {
-  BE_BWD(ex, unpatchify_bwd, drows, dx, B, C, size, patch);
+                                     int height, int width, int patch) {
+  BE_BWD(ex, unpatchify_bwd, drows, dx, B, C, height, width, patch);
 }
 
 /* dsrc row index[i] += dy row i, i ascending */

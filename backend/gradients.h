@@ -48,10 +48,10 @@ struct gradient_ops {
                       int H, int d);
   void (*attention_bwd)(struct exec *ex, float *dqkv, const float *d_o, const float *qkv,
                         struct act o, const float *lse, int B, int T, int H, int d);
-  void (*patchify_bwd)(struct exec *ex, float *dx, const float *drows, int B, int C, int size,
-                       int patch);
-  void (*unpatchify_bwd)(struct exec *ex, float *drows, const float *dx, int B, int C, int size,
-                         int patch);
+  void (*patchify_bwd)(struct exec *ex, float *dx, const float *drows, int B, int C, int height,
+                       int width, int patch);
+  void (*unpatchify_bwd)(struct exec *ex, float *drows, const float *dx, int B, int C, int height,
+                         int width, int patch);
   void (*gather_rows_bwd)(struct exec *ex, float *dsrc, const float *dy, const int32_t *index,
                           int64_t n, int D);
   void (*normalize_rows_bwd)(struct exec *ex, float *dx, const float *dy, const float *x,

@@ -2,7 +2,6 @@
 #include "dit/dit.h"
 #include "backend/packed.h"
 #include "dit/params.h"
-#include "dit/positions.h"
 
 #include <string.h>
 
@@ -43,7 +42,7 @@ static enum ditmoe_status load(struct exec *ex, struct dit *model,
                                const struct packed *packed, const char *record) {
   TRY(dit_params(ex, model, checkpoint, packed, record));
   TRY(params_make(&model->params, ex));
-  TRY(positions_make(ex, model));
+  TRY(dit_grid_own(ex, model));
   find_embedders(ex, model);
   return DITMOE_OK;
 }
@@ -73,7 +72,10 @@ enum ditmoe_status dit_open(struct exec *ex, const struct ditmoe_checkpoint *che
 
 void dit_close(struct exec *ex, struct dit *model) {
   if (!model) return;
-  positions_free(ex, model);
+  const struct backend_ops *ops = ex->device->ops;
+  if (model->config.positions == POSITIONS_MADE)
+    ops->release(ex, (float *)(uintptr_t)model->grid.pos_embed);
+  ops->release(ex, (float *)(uintptr_t)model->grid.rope);
   dit_params_free(ex, model);
   config_free(ex->ctx, &model->config);
   mem_free(ex->ctx, model);

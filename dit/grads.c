@@ -55,7 +55,8 @@ static void take_all(struct dit_grads *g, const struct dit *model) {
   g->embedder = take_embedder(g, model, &model->embedder);
   if (model->patch_reduce) g->patch_reduce = take_linear(g, model->patch_reduce);
   g->patch_embed = take_linear(g, model->patch_embed);
-  if (model->pos_embed) g->pos_embed = take(g, (int64_t)model->config.tokens * model->config.width);
+  if (model->grid.pos_embed)
+    g->pos_embed = take(g, (int64_t)model->config.tokens * model->config.width);
   if (model->config.rms_final) g->final_norm = take(g, model->config.width);
   for (int layer = 0; layer < model->config.depth; layer++) take_block(g, model, layer);
   g->final_modulation = take_linear(g, model->final_modulation);

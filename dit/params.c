@@ -30,7 +30,7 @@ static void list_patches(struct dit *model) {
   list_patch_layer(params, &model->patch_embed, D, c->reduced ? c->reduced : c->channels,
                    c->reduced ? 1 : c->patch, true, d->patch_embed);
   if (c->positions == POSITIONS_STORED)
-    params_floats(params, &model->pos_embed, 3, (int64_t[3]){1, c->tokens, D}, PARAM_FIXED,
+    params_floats(params, &model->grid.pos_embed, 3, (int64_t[3]){1, c->tokens, D}, PARAM_FIXED,
                   d->pos_embed);
   if (c->prefix)
     params_floats(params, &model->prefix_positions, 3, (int64_t[3]){1, c->prefix, D}, 0,
@@ -168,6 +168,7 @@ enum ditmoe_status dit_params(struct exec *ex, struct dit *model,
   struct dit_config *c = &model->config;
   char network[96];
   TRY(config_infer(ex->ctx, c, checkpoint, record));
+  model->grid.rows = model->grid.cols = c->size / c->patch;
   const size_t depth = (size_t)c->depth;
   TRY(mem_zalloc(ex->ctx, depth, sizeof *model->blocks, "blocks", &model->blocks));
   if (strstr(c->dialect->labels, "%d"))

@@ -246,10 +246,10 @@ WRAP(time_features, (struct exec *ex, float *y, const float *time, int B, int n,
 WRAP(qk_round_f16, (struct exec *ex, float *qkv, int64_t rows, int D), qkv, rows, D)
 WRAP(attention, (struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T, int H,
      int d), o, lse, qkv, B, T, H, d)
-WRAP(patchify, (struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch),
-     rows, x, B, C, size, patch)
-WRAP(unpatchify, (struct exec *ex, float *x, const float *rows, int B, int C, int size, int patch),
-     x, rows, B, C, size, patch)
+WRAP(patchify, (struct exec *ex, float *rows, const float *x, int B, int C, int height, int width,
+     int patch), rows, x, B, C, height, width, patch)
+WRAP(unpatchify, (struct exec *ex, float *x, const float *rows, int B, int C, int height,
+     int width, int patch), x, rows, B, C, height, width, patch)
 WRAP(gather_rows, (struct exec *ex, float *dst, const float *src, const int32_t *index, int64_t n,
      int D), dst, src, index, n, D)
 WRAP(normalize_rows, (struct exec *ex, float *y, const float *x, int64_t rows, int D),
