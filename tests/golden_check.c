@@ -56,6 +56,8 @@ static const struct {
              {"vae_kl", check_vae},
              {"taesd", check_vae},
              {"inception", golden_inception},
+             {"sit", golden_model},
+             {"repa", golden_model},
              {"dsmoe", golden_model},
              {"jitmoe", golden_model},
              {"lightningdit", golden_model},
