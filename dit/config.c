@@ -220,6 +220,9 @@ static void apply_defaults(struct dit_config *config) {
   DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
   DEFAULT(REC_CLASSES_USED, classes_used, config->label_rows - 1);
   DEFAULT(REC_SHIFT, shift, 1);
+  if (flow) DEFAULT(REC_PREDICTION, prediction, PREDICTS_VELOCITY);
+  if (flow && r->prediction == PREDICTS_CLEAN) DEFAULT(REC_T_EPS, t_eps, 0.05);
+  if (flow) DEFAULT(REC_NOISE_SCALE, noise_scale, 1);
 }
 
 /* What must be known by now. */

@@ -5,6 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Images instead of latents, and predictions of them. */
+#define JIT                                                                                        \
+  "{\"objective\":\"rf\",\"time_direction\":\"0to1\",\"time_scale\":1,\"cfg_channels\":\"all\","   \
+  "\"prediction\":\"x\",\"t_eps\":0.05,\"pixels\":true}"
+
 /* Of those that fit a file the first counts, so that special ones come before those that they are
  * made from. */
 static const struct family families[] = {
@@ -40,6 +45,39 @@ static const struct family families[] = {
                "\"cfg_channels\":3}",
      .steps = 250,
      .counts_points = true},
+    {.name = "dsmoe",
+     .title = "DSMoE",
+     .kinds = "dsmoe",
+     .record = "{\"objective\":\"rf\",\"time_direction\":\"0to1\",\"time_scale\":1,"
+               "\"cfg_channels\":\"all\"}"},
+    {.name = "jitmoe",
+     .title = "JiTMoE",
+     .kinds = "jitmoe",
+     .record = JIT,
+     .sampler = "heun",
+     .steps = 50,
+     .heun_ends_euler = true,
+     .guided_by_evaluation = true,
+     .guided_inside = true},
+    {.name = "jit",
+     .title = "JiT (arXiv 2511.13720)",
+     .kinds = "dit",
+     .tensor = "net.x_embedder.proj1.weight",
+     .record = JIT,
+     .sampler = "heun",
+     .steps = 50,
+     .heun_ends_euler = true,
+     .guided_by_evaluation = true,
+     .guided_inside = true},
+    {.name = "lightningdit",
+     .title = "LightningDiT (arXiv 2501.01423)",
+     .kinds = "dit",
+     .tensor = "feat_rope.freqs_cos",
+     .record = "{\"objective\":\"rf\",\"time_direction\":\"0to1\",\"time_scale\":1,"
+               "\"cfg_channels\":3,\"shift\":0.3}",
+     .steps = 250,
+     .counts_points = true,
+     .guided_by_evaluation = true},
     {.name = "dit",
      .title = "DiT (arXiv 2212.09748)",
      .kinds = "dit",

@@ -13,7 +13,10 @@ struct known_model {
 #define DDPM(heads) SIZE(heads) ",\"objective\":\"ddpm\""
 #define FLOW(heads) SIZE(heads) ",\"objective\":\"rf\""
 #define TOP_2       ",\"top_k\":2}"
-#define PROMOE      ",\"top_k\":1,\"kind\":\"promoe-tc\",\"router_weight_mode\":\"identity\"}"
+#define GATE(k, groups, factor)                                                                    \
+  ",\"top_k\":" #k ",\"n_group\":" #groups ",\"topk_group\":" #groups                              \
+  ",\"routed_scaling_factor\":" #factor "}"
+#define PROMOE ",\"top_k\":1,\"kind\":\"promoe-tc\",\"router_weight_mode\":\"identity\"}"
 
 /* Sizes of DiT (arXiv 2212.09748), DiT-MoE (arXiv 2407.11633) and ProMoE; 1000 classes. The S and B
  * checkpoints of DiT-MoE are DDPM models, XL and G rectified flow. Dense models of one size come
@@ -28,6 +31,9 @@ static const struct known_model models[] = {
     {"promoe-tc", 768, 12, 12, FLOW(12) PROMOE},
     {"promoe-tc", 1024, 24, 12, FLOW(16) PROMOE},
     {"promoe-tc", 1152, 28, 12, FLOW(16) PROMOE},
+    {"dsmoe", 768, 10, 16, SIZE(12) GATE(2, 2, 2)},
+    {"dsmoe", 768, 12, 48, SIZE(12) GATE(5, 1, 2.5)},
+    {"jitmoe", 768, 10, 16, "{\"heads\":12,\"in_context_start\":4" GATE(2, 2, 2.5)},
     {"dit", 384, 12, 0, SIZE(6) "}"},
     {"dit", 768, 12, 0, SIZE(12) "}"},
     {"dit", 1024, 24, 0, SIZE(16) "}"},

@@ -10,6 +10,8 @@ static const struct record_choice objectives[] = {
     {"ddpm", OBJECTIVE_DDPM}, {"rf", OBJECTIVE_RF}, {"rectified flow", OBJECTIVE_RF}, {NULL, 0}};
 static const struct record_choice directions[] = {
     {"1to0", NOISE_AT_1}, {"0to1", NOISE_AT_0}, {NULL, 0}};
+static const struct record_choice predictions[] = {
+    {"velocity", PREDICTS_VELOCITY}, {"x", PREDICTS_CLEAN}, {NULL, 0}};
 static const struct record_choice channels[] = {{"all", 0}, {NULL, 0}};
 static const struct record_choice booleans[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
 
@@ -55,6 +57,12 @@ static const struct record_key keys[REC_FIELDS] = {
                           -1e6, 1e6, NULL, NULL},
     [REC_IN_CONTEXT_START] = {"in_context_start", NULL, NULL, RECORD_INT, AT(in_context_start), 0,
                               4096, NULL, "before which block the in-context tokens are put in"},
+    [REC_PREDICTION] = {"prediction", NULL, NULL, RECORD_CHOICE, AT(prediction), 1, 0, predictions,
+                        NULL},
+    [REC_T_EPS] = {"t_eps", NULL, NULL, RECORD_NUMBER, AT(t_eps), 1e-6, 1, NULL, NULL},
+    [REC_NOISE_SCALE] = {"noise_scale", NULL, NULL, RECORD_NUMBER, AT(noise_scale), 1e-6, 1e6, NULL,
+                         NULL},
+    [REC_PIXELS] = {"pixels", NULL, NULL, RECORD_CHOICE, AT(pixels), 1, 0, booleans, NULL},
     [REC_CLASS_NAMES] = {"class_names", NULL, NULL, RECORD_TEXTS, AT(class_names), 0, 0, NULL,
                          NULL},
     [REC_VAE] = {"vae", NULL, "--vae", RECORD_TEXT, AT(vae), 0, 0, NULL, NULL},

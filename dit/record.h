@@ -8,6 +8,7 @@
 #include "router/router.h"
 
 enum dit_objective { OBJECTIVE_DDPM, OBJECTIVE_RF };
+enum flow_prediction { PREDICTS_VELOCITY, PREDICTS_CLEAN };
 enum time_direction { NOISE_AT_1, NOISE_AT_0 }; /* which time of a flow is noise */
 
 /* Per-layer integers: one value for all layers, or one for each. */
@@ -39,6 +40,10 @@ enum record_field {
   REC_LATENT_SCALE,
   REC_LATENT_SHIFT,
   REC_IN_CONTEXT_START,
+  REC_PREDICTION,
+  REC_T_EPS,
+  REC_NOISE_SCALE,
+  REC_PIXELS,
   REC_CLASS_NAMES,
   REC_VAE,
   REC_FIELDS
@@ -69,6 +74,10 @@ struct dit_record {
   double shift;
   double latent_scale, latent_shift;
   int in_context_start; /* block before which in-context tokens are put in */
+  int prediction;       /* of a flow: enum flow_prediction                 */
+  double t_eps;         /* least time to clean data that a prediction of it is divided by */
+  double noise_scale;   /* deviation of the noise that a flow starts from */
+  int pixels;           /* images, not latents */
   int class_count;
   char **class_names;
   char *vae; /* path of the decoder, relative to the model */

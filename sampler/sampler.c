@@ -4,6 +4,7 @@
 #include "base/tensor.h"
 #include "sampler/guidance.h"
 
+#include <math.h>
 #include <string.h>
 
 /* One line for each sampler. */
@@ -98,6 +99,11 @@ enum ditmoe_status sampler_velocity(struct sampler_run *run, float *v, const flo
   TRY(sampler_predict(run, output, x, t, step));
   for (int64_t n = 0; n < run->count; n++)
     memcpy(v + n * size, output + n * stride, (size_t)size * sizeof *v);
+  if (run->clean_eps > 0) {
+    const float least = copysignf((float)run->clean_eps, run->schedule.rising ? 1 : -1);
+    const float divisor = fabsf(left) > fabsf(least) ? left : least;
+    for (int64_t i = 0; i < elements; i++) v[i] = (v[i] - x[i]) / divisor;
+  }
   if (!run->hooks.estimate || left == 0) return DITMOE_OK;
   for (int64_t i = 0; i < elements; i++) x0[i] = x[i] + left * v[i];
   TRY(run->hooks.estimate(run->hooks.user, run, step, x0));

@@ -70,6 +70,9 @@ struct sampler_run {
   double eta;           /* ddim */
   bool fixed_variance;  /* ddpm: ignore a learned variance */
   bool heun_ends_euler; /* the last step of heun is one of euler */
+  /* > 0: of a flow, whose model predicts the clean data; its velocity is what leads there in the
+   * time that is left, at least so much. */
+  double clean_eps;
   /* Standard normals of a step's own noise, [B, C, H, W]. */
   void *noise_user;
   enum ditmoe_status (*noise)(void *noise_user, float *out, int step);

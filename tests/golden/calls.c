@@ -54,7 +54,10 @@ static enum ditmoe_status run_forward(struct golden *g, const cJSON *call, const
   const size_t half = (size_t)f->B / 2 * (size_t)c->channels * (size_t)c->size * (size_t)c->size;
   memcpy(f->x + half, f->x, half * sizeof *f->x);
   TRY(golden_predict(g, model, f->out, &in));
-  golden_guide(c, f->out, f->B / 2, case_number(call, "scale", NAN), golden_channels(g, call));
+  /* Some originals do not guide before a time. */
+  const bool early = (double)f->time[0] < case_number(call, "cfg_interval_start", 0);
+  golden_guide(c, f->out, f->B / 2, early ? 1 : case_number(call, "scale", NAN),
+               golden_channels(g, call));
   return DITMOE_OK;
 }
 

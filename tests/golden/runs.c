@@ -5,6 +5,7 @@
 #include "tests/limit.h"
 
 #include "sampler/sampler.h"
+#include "vae/vae.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@ struct sampling {
   int noises;   /* steps that `noise` is for */
   bool guided;
   double scale;                  /* 1 if not guided */
+  double guided_from;            /* time before which a doubled run is not */
   float *z, *noise;              /* [rows, C, S, S]; [steps, rows, C, S, S] or NULL */
   int32_t *labels, *null_labels; /* [rows] */
   int64_t each;                  /* C S S */
@@ -88,7 +90,8 @@ static enum ditmoe_status predict_doubled(void *user, float *out,
   struct sampling *s = user;
   const int n = s->rows / 2;
   TRY(evaluate_pair(s, out, prediction->x, n, s->labels + n, prediction));
-  golden_guide(&s->model->config, out, n, s->scale, golden_channels(s->g, s->run));
+  golden_guide(&s->model->config, out, n, prediction->time < s->guided_from ? 1 : s->scale,
+               golden_channels(s->g, s->run));
   return DITMOE_OK;
 }
 
@@ -209,14 +212,18 @@ static enum ditmoe_status read_inputs(struct sampling *s) {
   const struct dit_config *c = &s->model->config;
   int64_t count, labels, nulls = -1, noise = 0;
   s->each = (int64_t)c->channels * c->size * c->size;
-  TRY(golden_floats(file, "z", &s->z, &count));
+  const bool drawn = !checkpoint_find(checkpoint, "z"); /* then the noise is one draw, unscaled */
+  TRY(golden_floats(file, drawn ? "noise" : "z", &s->z, &count));
+  for (int64_t i = 0; drawn && i < count; i++)
+    s->z[i] *= (float)case_number(s->run, "noise_scale", 1);
   TRY(golden_labels(file, s->model, checkpoint_find(checkpoint, "labels") ? "labels" : "y",
                     &s->labels, &labels));
   if (labels < 1 || labels > 1 << 16 || count != labels * s->each)
     return fail(file->ctx, DITMOE_FORMAT, "%s: z of %lld elements does not fit %lld labels",
                 file->name, (long long)count, (long long)labels);
   s->rows = (int)labels;
-  if (checkpoint_find(checkpoint, "noise")) TRY(golden_floats(file, "noise", &s->noise, &noise));
+  if (!drawn && checkpoint_find(checkpoint, "noise"))
+    TRY(golden_floats(file, "noise", &s->noise, &noise));
   s->noises = (int)(noise / count);
   if (noise % count != 0 || s->noises > s->schedule.steps)
     return fail(file->ctx, DITMOE_FORMAT, "%s: noise of %lld elements", file->name,
@@ -285,21 +292,22 @@ static struct guidance read_guidance(const struct sampling *s) {
 static struct sampler_run make_run(struct sampling *s, int rows) {
   const struct dit_config *c = &s->model->config;
   memcpy(s->x, s->z, (size_t)rows * (size_t)s->each * sizeof *s->x);
-  return (struct sampler_run){.ctx = s->g->ctx,
-                              .count = rows,
-                              .channels = c->channels,
-                              .out_channels = c->out_channels,
-                              .plane = (int64_t)c->size * c->size,
-                              .denoiser = {.user = s, .predict = predict},
-                              .guidance = read_guidance(s),
-                              .heun_ends_euler =
-                                  !strcmp(case_string(s->run, "heun_last_step"), "euler"),
-                              .schedule = s->schedule,
-                              .eta = case_number(s->run, "eta", 0),
-                              .noise_user = s,
-                              .noise = step_noise,
-                              .x = s->x,
-                              .work = s->work};
+  return (struct sampler_run){
+      .ctx = s->g->ctx,
+      .count = rows,
+      .channels = c->channels,
+      .out_channels = c->out_channels,
+      .plane = (int64_t)c->size * c->size,
+      .denoiser = {.user = s, .predict = predict},
+      .guidance = read_guidance(s),
+      .heun_ends_euler = !strcmp(case_string(s->run, "heun_last_step"), "euler"),
+      .clean_eps = c->record.prediction == PREDICTS_CLEAN ? case_number(s->run, "t_eps", NAN) : 0,
+      .schedule = s->schedule,
+      .eta = case_number(s->run, "eta", 0),
+      .noise_user = s,
+      .noise = step_noise,
+      .x = s->x,
+      .work = s->work};
 }
 
 /* The run of the fixture, with all it leaves behind. */
@@ -439,7 +447,7 @@ done:
 /* The finals as the decoder shows them. */
 static enum ditmoe_status compare_images(struct sampling *s, float *finals) {
   const struct dit_config *c = &s->model->config;
-  const struct latents latents = {finals, s->rows, c->channels, c->size};
+  const struct latents latents = {finals, s->rows, c->channels, c->size, c->size};
   const char *tensor = golden_text(s->run, "image");
   const char *path = case_string(s->g->manifest, "weights_vae");
   float *images = NULL;
@@ -449,6 +457,45 @@ static enum ditmoe_status compare_images(struct sampling *s, float *finals) {
   enum ditmoe_status status = golden_decode(s->g, s->g->ex, path, &latents, &images, &count);
   if (status == DITMOE_OK) status = compare_l2(&s->file, tensor, images, count, LIMIT_DECODED);
   mem_free(s->g->ctx, images);
+  return status;
+}
+
+/* Finals as the levels that are shown, of models of images. */
+static enum ditmoe_status compare_levels(struct sampling *s, const float *finals) {
+  double *golden, worst = 0;
+  int64_t count;
+  if (!checkpoint_find(s->file.checkpoint, "final_u8")) return DITMOE_OK;
+  TRY(case_values(&s->file, "final_u8", &golden, &count));
+  for (int64_t i = 0; count == s->rows * s->each && i < count; i++)
+    worst = fmax(worst, fabs((double)pixel_level(finals[i]) - golden[i]));
+  case_line(&s->file, "final_u8", count == s->rows * s->each ? worst : INFINITY, LIMIT_PIXEL);
+  mem_free(s->g->ctx, golden);
+  return DITMOE_OK;
+}
+
+/* Finals as a decoder gets them: each channel with a mean and a deviation of its own. */
+static enum ditmoe_status compare_latents(struct sampling *s, const float *finals) {
+  const struct dit_config *c = &s->model->config;
+  const int64_t plane = (int64_t)c->size * c->size;
+  double *mean = NULL, *deviation = NULL;
+  float *latents = NULL;
+  int64_t count, channels;
+  enum ditmoe_status status;
+  if (!checkpoint_find(s->file.checkpoint, "final_latents")) return DITMOE_OK;
+  TRY_DONE(case_values(&s->file, "latent_mean", &mean, &channels));
+  TRY_DONE(case_values(&s->file, "latent_std", &deviation, &channels));
+  TRY_DONE(golden_floats(&s->file, "final_latents", &latents, &count));
+  if (channels != c->channels || count > s->rows * s->each)
+    TRY_DONE(fail(s->g->ctx, DITMOE_FORMAT, "%s: final_latents do not fit", s->file.name));
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t channel = i / plane % c->channels;
+    latents[i] = (float)(finals[i] * deviation[channel] + mean[channel]);
+  }
+  status = compare_sampled(&s->file, "final_latents", latents, count, 1);
+done:
+  mem_free(s->g->ctx, latents);
+  mem_free(s->g->ctx, deviation);
+  mem_free(s->g->ctx, mean);
   return status;
 }
 
@@ -468,6 +515,8 @@ static enum ditmoe_status compare_run(struct sampling *s) {
   if (sibling(s, "xps", name, sizeof name)) TRY(compare_xps(s, name));
   if (sibling(s, "final_state", name, sizeof name))
     TRY(compare_sampled(&s->file, name, finals, size, 1));
+  TRY(compare_levels(s, finals));
+  TRY(compare_latents(s, finals));
   TRY(compare_times(s));
   TRY(compare_calls(s, "model_times", s->call_times, LIMIT_TIMES));
   TRY(compare_calls(s, "model_rows", s->call_rows, LIMIT_EXACT));
@@ -482,7 +531,8 @@ static enum ditmoe_status check_run(struct golden *g, const cJSON *run) {
   struct sampling s = {.g = g,
                        .run = run,
                        .guided = cJSON_IsNumber(golden_field(run, "cfg_scale")),
-                       .scale = case_number(run, "cfg_scale", 1)};
+                       .scale = case_number(run, "cfg_scale", 1),
+                       .guided_from = case_number(run, "cfg_interval_start", 0)};
   enum ditmoe_status status;
   TRY_DONE(golden_open(g, case_string(run, "file"), &s.file));
   TRY_DONE(golden_load(g, NULL, NULL, false, &s.model));
