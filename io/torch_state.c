@@ -29,8 +29,8 @@ static void list_keys(const struct pickle *pickle, struct pickle_value dict, cha
 /* *dict = the state dictionary; *key = its name, NULL for root itself. */
 static enum ditmoe_status choose(const struct reading *r, struct pickle_value root,
                                  struct pickle_value *dict, const char **key) {
-  static const char *const preferred[] = {"ema", "ema_model_state_dict", "model",
-                                          "model_state_dict", "state_dict"};
+  static const char *const preferred[] = {"ema",   "ema_model_state_dict", "model_ema1",
+                                          "model", "model_state_dict",     "state_dict"};
   struct source *source = r->source;
   if (root.kind != PICKLE_DICT)
     return fail(source->ctx, DITMOE_MISMATCH, "%s: no tensors: the file holds %s, not a dictionary",

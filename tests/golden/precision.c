@@ -226,7 +226,13 @@ void precision_report(struct golden *g, const char *file, const char *tensor) {
                   LIMIT_FORWARD_BF16_INJECTED);
   snprintf(line, sizeof line, "%s:%s, %lld of %lld choices", file, tensor, (long long)p->differed,
            (long long)p->assigned);
-  report_decibels(g->report, line, p->passes > 0 ? own : -INFINITY, LIMIT_FORWARD_BF16);
+  const bool renormalised =
+      cJSON_IsTrue(golden_field(golden_field(g->manifest, "moe"), "renormalise"));
+  report_decibels(g->report, line, p->passes > 0 ? own : -INFINITY,
+                  renormalised ? LIMIT_FORWARD_BF16_RENORMALISED : LIMIT_FORWARD_BF16);
+  snprintf(line, sizeof line, "%s:%s, share of choices", file, tensor);
+  if (renormalised)
+    report_add(g->report, line, (double)p->differed / (double)p->assigned, LIMIT_CHOICES_BF16);
   forget(p);
 }
 
