@@ -44,7 +44,7 @@ struct ditmoe_session {
   struct exec ex;
   int capacity;      /* images of one batch                */
   int height, width; /* of the latents                     */
-  int factor;        /* of the decoder, 0 without one      */
+  int factor;        /* of the decoder, 1 of a model of images, else 0 */
   struct dit_grid grid;
   struct arena host; /* the memory of the arrays below */
   size_t work_floats;

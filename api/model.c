@@ -96,6 +96,7 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
       .null_label = c->record.null_label,
       .learned_variance = c->out_channels > c->channels,
       .qk_norm = c->qk_norm,
+      .pixels = c->record.pixels && c->channels == 3,
       .ignored_tensors = model->dit->ignored,
       .latent_scale = record_has(&c->record, REC_LATENT_SCALE) ? c->record.latent_scale : 0,
       .parameters = model->dit->params.parameters,

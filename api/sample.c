@@ -149,12 +149,39 @@ static enum ditmoe_status after_step(void *user, struct sampler_run *run, int st
   return DITMOE_OK;
 }
 
+/* out [C, H, W] = x deviation + mean, of each channel. */
+static void add_statistics(const struct ditmoe_session *s, float *out, const float *x) {
+  const struct dit_record *record = &s->model->dit->config.record;
+  const size_t plane = (size_t)s->height * (size_t)s->width;
+  for (int c = 0; c < record->latent_mean.count; c++)
+    for (size_t i = (size_t)c * plane; i < (size_t)(c + 1) * plane; i++)
+      out[i] = x[i] * (float)record->latent_std.values[c] + (float)record->latent_mean.values[c];
+}
+
+/* Images that are latents already, as levels. */
+static void show(const struct batch *batch, uint8_t *pixels) {
+  const struct ditmoe_session *s = batch->session;
+  const size_t plane = (size_t)s->height * (size_t)s->width;
+  for (int i = 0; i < batch->count; i++, pixels += 3 * plane)
+    for (size_t at = 0; at < 3 * plane; at++)
+      pixels[at] = pixel_level(s->x[(size_t)i * 3 * plane + at % 3 * plane + at / 3]);
+}
+
 static enum ditmoe_status decode(struct batch *batch, uint8_t *pixels) {
   struct ditmoe_session *s = batch->session;
   const size_t values = image_values(s);
+  if (!s->decoder) {
+    show(batch, pixels);
+    return DITMOE_OK;
+  }
   for (int i = 0; i < batch->count; i++) {
-    TRY(vae_decode(&s->ex, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), s->height,
-                   s->width, s->decoder->tile));
+    const float *latents = s->x + (size_t)i * latent_size(s);
+    if (s->model->dit->config.record.latent_mean.count) {
+      add_statistics(s, s->noise, latents);
+      latents = s->noise;
+    }
+    TRY(vae_decode(&s->ex, s->decoder->vae, s->image, latents, s->height, s->width,
+                   s->decoder->tile));
     if (!f32_all_finite(s->image, (int64_t)values))
       return fail(s->ex.ctx, DITMOE_NONFINITE,
                   "image %lld: the decoder made NaN or infinite pixels",
@@ -228,7 +255,7 @@ enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *
   if (resolved.batch > session->capacity || work > session->work_floats ||
       session_arena_bytes(session->model, session->decoder, &resolved) > session->ex.arena.capacity)
     return fail(ctx, DITMOE_USAGE, "the session was made for a smaller batch or another sampler");
-  if (pixels && !session->decoder)
+  if (pixels && !session->factor)
     return fail(ctx, DITMOE_USAGE, "pixels need a session with a decoder");
   TRY(resolved.sampler->plan(ctx, &resolved.schedule, &schedule));
   resolved.schedule.steps = schedule.steps;

@@ -1,6 +1,7 @@
 /* Sessions: the working memory of a run, made once. */
 #include "api/handles.h"
 #include "base/system.h"
+#include "dit/families.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,6 +19,17 @@ static enum ditmoe_status check_decoder(struct ditmoe_ctx *ctx, const struct dit
                 decoder->ex.device->ops->name, decoder->ex.device->tier,
                 model->ex.device->ops->name, model->ex.device->tier);
   vae_describe(decoder->vae, &info);
+  if (c->record.pixels)
+    return fail(ctx, DITMOE_MISMATCH, "the model makes images, not latents: it takes no decoder");
+  if (c->family && c->family->statistics && !c->record.latent_mean.count && !info.statistics)
+    return fail(ctx, DITMOE_USAGE,
+                "latents of %s have a mean and a deviation of each channel, which neither record "
+                "nor decoder has; give --latents-stats FILE",
+                c->family->name);
+  if (c->record.latent_mean.count && info.statistics)
+    return fail(ctx, DITMOE_MISMATCH,
+                "the decoder has means and deviations of its own, besides the latent_mean of the "
+                "record");
   if (info.latent_channels != c->channels)
     return fail(ctx, DITMOE_MISMATCH,
                 "the decoder takes latents of %d channels, the model makes %d",
@@ -56,7 +68,7 @@ static void carve_arrays(struct ditmoe_session *s, const struct resolved *resolv
   if (s->decoder) vae_describe(s->decoder->vae, &info);
   s->capacity = resolved->batch;
   s->height = resolved->height, s->width = resolved->width;
-  s->factor = info.factor;
+  s->factor = c->record.pixels && c->channels == 3 ? 1 : info.factor;
   s->work_floats = sampler_work_size(resolved->sampler, resolved->batch, c->channels,
                                      c->out_channels, (int64_t)plane);
   s->x = arena_alloc(&s->host, latents, sizeof *s->x);

@@ -265,6 +265,11 @@ static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_
     return fail(ctx, DITMOE_MISMATCH,
                 "%s: classes_used %d of %d label rows, cfg_channels %d of %d channels", path,
                 r->classes_used, config->label_rows, r->cfg_channels, config->out_channels);
+  const int means = r->latent_mean.count, deviations = r->latent_std.count;
+  if (means != deviations || (means && means != config->channels))
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: latent_mean for %d channels, latent_std for %d, but the latents have %d", path,
+                means, deviations, config->channels);
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] && record_has(r, REC_TOP_K) &&
         layer_int(&r->top_k, layer) > config->experts[layer])

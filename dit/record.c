@@ -63,6 +63,10 @@ static const struct record_key keys[REC_FIELDS] = {
     [REC_NOISE_SCALE] = {"noise_scale", NULL, NULL, RECORD_NUMBER, AT(noise_scale), 1e-6, 1e6, NULL,
                          NULL},
     [REC_PIXELS] = {"pixels", NULL, NULL, RECORD_CHOICE, AT(pixels), 1, 0, booleans, NULL},
+    [REC_LATENT_MEAN] = {"latent_mean", NULL, NULL, RECORD_NUMBERS, AT(latent_mean), -1e6, 1e6,
+                         NULL, NULL},
+    [REC_LATENT_STD] = {"latent_std", NULL, NULL, RECORD_NUMBERS, AT(latent_std), 1e-6, 1e6, NULL,
+                        NULL},
     [REC_CLASS_NAMES] = {"class_names", NULL, NULL, RECORD_TEXTS, AT(class_names), 0, 0, NULL,
                          NULL},
     [REC_VAE] = {"vae", NULL, "--vae", RECORD_TEXT, AT(vae), 0, 0, NULL, NULL},
@@ -139,8 +143,8 @@ static enum ditmoe_status bad_value(const struct reading *r, const struct record
     return fail(r->ctx, code, "%s: \"%s\" must be text", r->origin, key->name);
   if (key->type == RECORD_TEXTS)
     return fail(r->ctx, code, "%s: \"%s\" must be a list of texts", r->origin, key->name);
-  return fail(r->ctx, code, "%s: \"%s\" must be a number from %g to %g%s", r->origin, key->name,
-              key->low, key->high,
+  return fail(r->ctx, code, "%s: \"%s\" must be a %s from %g to %g%s", r->origin, key->name,
+              key->type == RECORD_NUMBERS ? "list of numbers" : "number", key->low, key->high,
               key->type == RECORD_INTS ? ", or a list with one for each layer" : "");
 }
 
@@ -180,6 +184,18 @@ static enum ditmoe_status read_ints(const struct reading *r, const struct record
   return DITMOE_OK;
 }
 
+static enum ditmoe_status read_numbers(const struct reading *r, const struct record_key *key,
+                                       const cJSON *value, struct channel_numbers *out) {
+  const int count = cJSON_IsArray(value) ? cJSON_GetArraySize(value) : 0;
+  if (count < 1 || count > 65536) return bad_value(r, key);
+  TRY(mem_alloc(r->ctx, (size_t)count, sizeof *out->values, "checkpoint record", &out->values));
+  for (const cJSON *item = value->child; item; item = item->next) {
+    if (!number_fits(key, item, false)) return bad_value(r, key);
+    out->values[out->count++] = item->valuedouble;
+  }
+  return DITMOE_OK;
+}
+
 static enum ditmoe_status read_texts(const struct reading *r, const struct record_key *key,
                                      const cJSON *value) {
   struct dit_record *record = r->record;
@@ -203,6 +219,9 @@ static enum ditmoe_status read_field(const struct reading *r, enum record_field 
   switch (key->type) {
   case RECORD_INTS:
     TRY(read_ints(r, key, value, out));
+    break;
+  case RECORD_NUMBERS:
+    TRY(read_numbers(r, key, value, out));
     break;
   case RECORD_TEXTS:
     return read_texts(r, key, value);
@@ -276,6 +295,10 @@ static cJSON *write_field(const struct dit_record *record, enum record_field f) 
   switch (keys[f].type) {
   case RECORD_INTS:
     return write_ints(value);
+  case RECORD_NUMBERS: {
+    const struct channel_numbers *list = value;
+    return cJSON_CreateDoubleArray(list->values, list->count);
+  }
   case RECORD_TEXTS:
     return cJSON_CreateStringArray((const char *const *)record->class_names, record->class_count);
   case RECORD_TEXT:
@@ -328,6 +351,8 @@ void record_free(struct ditmoe_ctx *ctx, struct dit_record *record) {
   mem_free(ctx, record->top_k.values);
   mem_free(ctx, record->zero_experts.values);
   mem_free(ctx, record->copy_experts.values);
+  mem_free(ctx, record->latent_mean.values);
+  mem_free(ctx, record->latent_std.values);
   for (int i = 0; i < record->class_count; i++) mem_free(ctx, record->class_names[i]);
   mem_free(ctx, record->class_names);
   mem_free(ctx, record->vae);

@@ -17,6 +17,12 @@ struct layer_ints {
   int *values;
 };
 
+/* One for each channel; count 0: not set. */
+struct channel_numbers {
+  int count;
+  double *values;
+};
+
 enum record_field {
   REC_KIND,
   REC_FAMILY,
@@ -44,6 +50,8 @@ enum record_field {
   REC_T_EPS,
   REC_NOISE_SCALE,
   REC_PIXELS,
+  REC_LATENT_MEAN,
+  REC_LATENT_STD,
   REC_CLASS_NAMES,
   REC_VAE,
   REC_FIELDS
@@ -78,6 +86,7 @@ struct dit_record {
   double t_eps;         /* least time to clean data that a prediction of it is divided by */
   double noise_scale;   /* deviation of the noise that a flow starts from */
   int pixels;           /* images, not latents */
+  struct channel_numbers latent_mean, latent_std; /* of the encoder's latents, taken away */
   int class_count;
   char **class_names;
   char *vae; /* path of the decoder, relative to the model */

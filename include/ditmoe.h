@@ -141,6 +141,7 @@ struct ditmoe_model_info {
   int batch_coupled;  /* routing of an image depends on its batch */
   int learned_variance;
   int qk_norm;         /* q and k are normalised                  */
+  int pixels;          /* it makes images, not latents            */
   int ignored_tensors; /* of the file, which only training needs  */
   double latent_scale; /* 0: unknown to the model */
   uint64_t parameters, weight_bytes;
@@ -158,6 +159,10 @@ enum ditmoe_status ditmoe_model_pack(struct ditmoe_ctx *ctx, const char *path,
 void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_info *out);
 /* Name of a class from the checkpoint record, or NULL. */
 const char *ditmoe_model_class_name(const struct ditmoe_model *model, int label);
+/* Reads means and deviations of latents, tensors mean and std with a value for each channel, as a
+ * record's members: {"latent_mean": [...], "latent_std": [...]}; free the text with free(). */
+enum ditmoe_status ditmoe_latent_statistics(struct ditmoe_ctx *ctx, const char *path,
+                                            char **record);
 /* The complete checkpoint record as JSON (docs/RECORD.md); lives as long as the model. */
 const char *ditmoe_model_record(const struct ditmoe_model *model);
 
@@ -212,7 +217,7 @@ struct ditmoe_request {
   int cfg_channels;        /* 0: all; 3: the first three; -1: the model's                  */
   double eta;              /* ddim                                                         */
   /* sde, sde-heun (docs/MODELS.md); NULL and 0: sigma, 1, mean, 0.04, 0 */
-  const char *diffusion_form; /* "sigma" "linear" "constant" "sbdm" "decreasing"
+  const char *diffusion_form; /* "sigma" "constant" "sbdm" "decreasing"
                                  "increasing-decreasing"                                 */
   double diffusion_norm;
   const char *last_step; /* "mean" "tweedie" "euler" "none"                              */
@@ -259,7 +264,8 @@ enum ditmoe_status ditmoe_session_create(struct ditmoe_ctx *ctx, const struct di
 void ditmoe_session_destroy(struct ditmoe_session *session);
 
 /* Samples request->count images. latents [count, C, H, W] or NULL; pixels [count, h, w, 3] (RGB
- * bytes, H and W times the factor, trunc(clamp(127.5 x + 128))) or NULL, needs a decoder. Image i
+ * bytes, H and W times the factor, trunc(clamp(127.5 x + 128))) or NULL, needs a decoder or a model
+ * of images, whose levels are those of 255 (x + 1) / 2, to nearest even. Image i
  * depends on (seed, first_index + i) alone, whatever the batch and the threads; for batch-coupled
  * models and torch-cpu on the index block that holds it. */
 enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *session,

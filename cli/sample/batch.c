@@ -81,7 +81,10 @@ int64_t sample_next_batch(const struct sample *run, int64_t *first) {
   return count < end - *first ? count : end - *first;
 }
 
-/* Without a decoder: trunc(clamp(127.5 x + 128)) of the first three channels, or of the first
+/* Whether the library makes the pixels. */
+static bool shows(const struct sample *run) { return run->decoder || run->info.pixels; }
+
+/* Else: trunc(clamp(127.5 x + 128)) of the first three channels, or of the first
  * alone. */
 static void pixels_of_latents(uint8_t *pixels, const float *latents, int channels, size_t plane) {
   for (size_t i = 0; i < plane; i++)
@@ -103,7 +106,7 @@ static enum ditmoe_status predict_images(struct sample *run, int64_t first, int6
   request.observe = observe;
   enum ditmoe_status status =
       report_call(run->ctx, ditmoe_sample(run->ctx, run->batches.session, &request, latents,
-                                          run->decoder ? run->batches.pixels : NULL));
+                                          shows(run) ? run->batches.pixels : NULL));
   free(labels);
   return status;
 }
@@ -116,7 +119,7 @@ static enum ditmoe_status make_batch(struct sample *run, int64_t first, int64_t 
   if (run->settings.latents) latents += (size_t)(first - run->labels.first) * floats;
   TRY(sample_routing_begin(run, first, count));
   TRY(sample_routing_end(run, predict_images(run, first, count, latents)));
-  for (size_t i = 0; i < (size_t)count && !run->decoder; i++)
+  for (size_t i = 0; i < (size_t)count && !shows(run); i++)
     pixels_of_latents(pixels + i * bytes, latents + i * floats, run->info.channels, plane);
   TRY(sample_begin(run));
   TRY(sample_write_batch(run, first, count, pixels));

@@ -7,6 +7,7 @@
 #include <zlib.h>
 
 static const char PIXEL_FORMULA[] = "trunc(clamp(127.5 x + 128, 0, 255))";
+static const char LEVEL_FORMULA[] = "round(clamp(255 (x + 1) / 2, 0, 255))"; /* of images */
 
 cJSON *sample_options_json(const struct sample *run, unsigned traits) {
   const struct option *option;
@@ -40,7 +41,7 @@ void sample_add_execution(const struct sample *run, cJSON *object) {
   cJSON_AddStringToObject(object, "dtype", run->info.dtype);
   cJSON_AddStringToObject(object, "backend", run->info.backend);
   cJSON_AddStringToObject(object, "tier", run->info.tier);
-  cJSON_AddStringToObject(object, "pixels", PIXEL_FORMULA);
+  cJSON_AddStringToObject(object, "pixels", run->info.pixels ? LEVEL_FORMULA : PIXEL_FORMULA);
 }
 
 void sample_add_program(cJSON *object) {

@@ -22,12 +22,30 @@ static void add_to_record(cJSON *record, const struct option *option, const char
   free(name);
 }
 
+/* Members that a file of statistics stands for. */
+static enum ditmoe_status add_statistics(struct sample *run, cJSON **record) {
+  char *text = NULL;
+  TRY(report_call(run->ctx,
+                  ditmoe_latent_statistics(run->ctx, run->settings.latents_stats, &text)));
+  cJSON *members = cJSON_Parse(text);
+  free(text);
+  if (!*record) *record = cJSON_CreateObject();
+  while (members && members->child) {
+    cJSON *member = cJSON_DetachItemViaPointer(members, members->child);
+    cJSON_DeleteItemFromObjectCaseSensitive(*record, member->string);
+    cJSON_AddItemToObject(*record, member->string, member);
+  }
+  cJSON_Delete(members);
+  return DITMOE_OK;
+}
+
 /* The file, and over it the single options. NULL if there are none. */
 static enum ditmoe_status make_record(struct sample *run) {
   const struct option *option;
   cJSON *record = NULL;
   if (run->origin.record) run->record = text_copy(run->origin.record);
   if (run->settings.record) TRY(json_file_read("--record", run->settings.record, &record));
+  if (run->settings.latents_stats) TRY(add_statistics(run, &record));
   for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
     if (!(option->traits & OPTION_IN_RECORD)) continue;
     char *value = option_value(&run->options, option);
@@ -59,6 +77,7 @@ static char *vae_of_record(const struct ditmoe_model *model) {
 /* Sets vae_path: what was given, else the first place that exists. */
 static enum ditmoe_status find_vae(struct sample *run) {
   const char *given = run->settings.vae, *model = run->settings.model;
+  if (!given && run->info.pixels) return DITMOE_OK;
   if (given) {
     if (strcmp(given, "none") != 0) run->vae_path = text_copy(given);
     return DITMOE_OK;
@@ -157,6 +176,7 @@ static enum ditmoe_status open_model(struct sample *run,
     report_detail("%d tensors that only training needs are passed over", info->ignored_tensors);
   report_detail("arithmetic: %s, backend %s, instructions %s", info->dtype, info->backend,
                 info->tier);
+  sample_check_preset(run);
   TRY(expect("num-classes", run->settings.num_classes, info->num_classes));
   if (option_given(&run->options, &run->settings.num_experts) &&
       run->settings.num_experts != info->experts)

@@ -18,8 +18,11 @@ static const struct option table[] = {
   {.name = "key", AT(key), TEXT("NAME"), .traits = OPTION_DECIDES,
    .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
   {.name = "vae", .aliases = "vae-path", AT(vae), TEXT("PATH|none"),
-   .help = "Decoder: a folder or file; none for a model of pixels. Else $DITMOE_VAE, vae or "
-           "sd-vae-ft-mse beside the model, or what its record names."},
+   .help = "Decoder: a folder or file; none for latents as they are, and for models of images. Else "
+           "$DITMOE_VAE, vae or sd-vae-ft-mse beside the model, or what its record names."},
+  {.name = "latents-stats", AT(latents_stats), TEXT("FILE"),
+   .help = "Mean and deviation of each channel of the latents, as LightningDiT keeps them in "
+           "latents_stats.pt; they become members of the record."},
   {.name = "record", AT(record), TEXT("FILE"),
    .help = "JSON of what the weights do not tell; it overrides the checkpoint's own."},
   {.name = "image-size", AT(image_size), INTEGER(1, 65535),
@@ -29,7 +32,8 @@ static const struct option table[] = {
   {.name = "num-experts", AT(num_experts), INTEGER(0, 65536),
    .help = "Refuse to run unless the model has this many experts."},
 
-  {.name = "kind", AT(kind), CHOICE("dit-moe|promoe-tc|promoe-ec|tc-dit|ec-dit|diffmoe|dit"),
+  {.name = "kind", AT(kind),
+   CHOICE("dit-moe|promoe-tc|promoe-ec|tc-dit|ec-dit|diffmoe|dsmoe|jitmoe|dit"),
    .traits = OPTION_IN_RECORD, .group = "Checkpoint record", .help = "Architecture."},
   {.name = "family", AT(family), TEXT("NAME"), .traits = OPTION_IN_RECORD,
    .help = "Whose model it is, where the tensors of several are alike: dit, sit, repa, ... "
@@ -84,6 +88,10 @@ static const struct option table[] = {
   {.name = "seed", .aliases = "global-seed", .letter = 's', AT(seed), .kind = OPTION_SEED,
    .argument = "N", .preset = "0", .traits = OPTION_DECIDES, .group = "Sampling",
    .help = "An image depends on (seed, index) alone. -1 draws a seed and prints it."},
+  {.name = "preset", AT(preset), TEXT("NAME"), .traits = OPTION_DECIDES,
+   .help = "The settings of a published result (docs/PRESETS.md); other options win over it."},
+  {.name = "list-presets", AT(list_presets), FLAG,
+   .help = "Print their names, settings and results, and end."},
   {.name = "sampler", .aliases = "sampling-method", AT(sampler),
    CHOICE("ddpm|ddim|dpmpp-2m|euler|heun|midpoint|sde|sde-heun"),
    .synonyms = "rf=euler rf-euler=euler flow-euler=euler rf-heun=heun dpm++2m=dpmpp-2m "
@@ -108,8 +116,9 @@ static const struct option table[] = {
    .help = "Channels that are guided. Default: the model's."},
   {.name = "eta", AT(eta), NUMBER(0, 1), .traits = OPTION_DECIDES, .help = "ddim: share of noise."},
   {.name = "diffusion-form", AT(diffusion_form),
-   CHOICE("sigma|linear|constant|sbdm|decreasing|increasing-decreasing"),
-   .synonyms = "SBDM=sbdm inccreasing-decreasing=increasing-decreasing", .traits = OPTION_DECIDES,
+   CHOICE("sigma|constant|sbdm|decreasing|increasing-decreasing"),
+   .synonyms = "linear=sigma SBDM=sbdm inccreasing-decreasing=increasing-decreasing",
+   .traits = OPTION_DECIDES,
    .help = "sde: how much noise at which time. Default: sigma."},
   {.name = "diffusion-norm", AT(diffusion_norm), NUMBER(1e-6, 1e3), .traits = OPTION_DECIDES,
    .help = "sde: its scale. Default: 1."},

@@ -125,8 +125,9 @@ static enum ditmoe_status read_options(struct sample *run, const cJSON *settings
 
 /* Options that choose what the image already says. */
 static enum ditmoe_status refuse_others(const struct sample *run) {
-  static const char *const names[] = {"class",       "class-file", "num-samples", "label-sampling",
-                                      "index-range", "allow-null", "record",      "resume"};
+  static const char *const names[] = {"class",          "class-file",  "num-samples",
+                                      "label-sampling", "index-range", "allow-null",
+                                      "record",         "resume",      "latents-stats"};
   const struct option *option;
   for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
     bool refused = option->traits & OPTION_IN_RECORD;
