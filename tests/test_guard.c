@@ -226,6 +226,14 @@ static const struct subject models[] = {
     MODEL("promoe/ecdit_swiglu_shared/bare.safetensors", "\"heads\": 4, \"capacity\": 2"),
     MODEL("promoe/diffmoe_shared_qknorm/bare.safetensors", "\"heads\": 4"),
     MODEL("promoe/dit_dense_qknorm/bare.safetensors", "\"heads\": 4, \"family\": \"promoe-dit\""),
+    MODEL("dsmoe/dsmoe_tiny/bare.safetensors", "\"heads\": 4, \"top_k\": 2, \"n_group\": 2, "
+                                               "\"routed_scaling_factor\": 2, \"input_size\": 8"),
+    MODEL("dsmoe/dsmoe_groups_rms/bare.safetensors",
+          "\"heads\": 4, \"top_k\": 3, \"n_group\": 4, \"topk_group\": 2, "
+          "\"routed_scaling_factor\": 2.5"),
+    MODEL("jitmoe/jitmoe_tiny/bare.safetensors",
+          "\"top_k\": 2, \"routed_scaling_factor\": 2.5, \"in_context_start\": 2"),
+    MODEL("lightningdit/ldit_tiny/bare.safetensors", "\"heads\": 4"),
     MODEL("diffusers_dit/pipeline/transformer/diffusion_pytorch_model.safetensors", "\"heads\": 4"),
 };
 

@@ -226,40 +226,12 @@ static bool run_case(const struct job *job, int index, struct exec *ref, struct 
   return good;
 }
 
-/* Those that the GPU does not have yet. */
-static bool is_lacking(const struct job *job) {
-  static const char *const names[] = {"norm_modulate_rms", "qk_norm_rms", "qk_rotate",
-                                      "hidden_silu", "assign_biased"};
-  bool listed = false;
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    listed |= strcmp(names[i], job->operation->name) == 0;
-  return listed && strcmp(job->variant->backend, "cuda") == 0;
-}
-
-/* The first case is refused with the name of the operation. */
-static void refuse(const struct job *job, struct exec *ex) {
-  int i = 0;
-  while (strcmp(cases[i].operation, job->operation->name) != 0) i++;
-  struct trial t;
-  trial_begin(&t, ex, &cases[i].shape, 0, cases[i].shape.N);
-  job->operation->run(&t);
-  assert_fails(test_ctx(), DITMOE_DEVICE, "is unsupported", ex->status);
-  exec_clear(ex);
-  trial_finish(&t);
-  trial_free(&t);
-  exec_close(ex);
-}
-
 static void test_operation(void **state) {
   const struct job *job = *state;
   struct exec ref, ex[3];
   enum ditmoe_status status = open_variant(&ex[0], test_ctx(), job->variant, 1);
   if (status == DITMOE_DEVICE) skip();
   assert_ok(test_ctx(), status);
-  if (is_lacking(job)) {
-    refuse(job, &ex[0]);
-    return;
-  }
   assert_ok(test_ctx(), open_variant(&ex[1], test_ctx(), job->variant, 2));
   assert_ok(test_ctx(), open_variant(&ex[2], test_ctx(), job->variant, 4));
   const struct variant reference = {"ref", NULL, job->variant->dtype};

@@ -89,6 +89,7 @@ DEVICE float gelu(float x) {
 DEVICE float activate(float x, enum cuda_activation activation) {
   if (activation == CUDA_GELU) return gelu(x);
   if (activation == CUDA_RELU) return x < 0 ? 0 : x; /* a NaN stays one */
+  if (activation == CUDA_SILU) return silu(x);
   return x;
 }
 
@@ -100,6 +101,9 @@ template <int N> DEVICE void activate_all(float *acc, enum cuda_activation activ
   } else if (activation == CUDA_RELU) {
 #pragma unroll
     for (int i = 0; i < N; i++) acc[i] = activate(acc[i], CUDA_RELU);
+  } else if (activation == CUDA_SILU) {
+#pragma unroll
+    for (int i = 0; i < N; i++) acc[i] = activate(acc[i], CUDA_SILU);
   }
 }
 

@@ -15,7 +15,7 @@ extern "C" {
 #include "base/tensor.h"
 
 /* gelu is the tanh form. CUDA_PAIRED: silu(gate) * up, of weights packed in pairs. */
-enum cuda_activation { CUDA_LINEAR, CUDA_GELU, CUDA_RELU, CUDA_PAIRED };
+enum cuda_activation { CUDA_LINEAR, CUDA_GELU, CUDA_RELU, CUDA_SILU, CUDA_PAIRED };
 
 /* y[r, o] = act(sum_i x[source(r), i] w[e, o, i] + bias[e, o]) for the rows of experts 0 ..
  * experts - 1, which are offset[e] .. offset[e + 1] - 1; source(r) = token[r], or r where there is
@@ -78,6 +78,15 @@ struct cuda_plan {
 cudaError_t cuda_assign_topk(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
                              const float *scores, int32_t first_token, int64_t rows, int E, int K,
                              int skip);
+/* struct biased_choice. */
+struct cuda_biased {
+  const float *bias;
+  int groups, kept;
+  float factor;
+};
+cudaError_t cuda_assign_biased(cudaStream_t stream, const struct cuda_plan *plan, float *ranked,
+                               const float *scores, const struct cuda_biased *biased, int64_t rows,
+                               int E, int K, int skip);
 /* `stride` slots for each image, of which this fills the first E * K and empties the others. */
 cudaError_t cuda_assign_tokens(cudaStream_t stream, const struct cuda_plan *plan, int64_t at,
                                const float *scores, int32_t first_token, int B, int T, int E, int K,

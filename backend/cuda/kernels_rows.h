@@ -1,5 +1,5 @@
-/* Launchers of what works on rows and on single values: backend/cuda/rows.cu, values.cu,
- * softmax.cu. Meanings as in backend/calls.h; pointers are to device memory; a launch depends on
+/* Launchers of what works on rows and on single values: backend/cuda/rows.cu, rms.cu,
+ * values.cu. Meanings as in backend/calls.h; pointers are to device memory; a launch depends on
  * shapes alone, a row's bits on no other row. Activations have `type`, f32, bf16 or f16. */
 #ifndef BACKEND_CUDA_KERNELS_ROWS_H
 #define BACKEND_CUDA_KERNELS_ROWS_H
@@ -21,6 +21,10 @@ cudaError_t cuda_relu(cudaStream_t stream, float *y, const float *x, int64_t n);
 cudaError_t cuda_tanh_clamp(cudaStream_t stream, float *y, const float *x, float limit, int64_t n);
 cudaError_t cuda_add(cudaStream_t stream, float *y, const float *a, const float *b, int64_t n);
 cudaError_t cuda_add_rows(cudaStream_t stream, float *x, const float *row, int64_t rows, int64_t n);
+/* struct rope: rows of T tokens, d / 2 angles each. */
+cudaError_t cuda_qk_rotate(cudaStream_t stream, float *qkv, const float *cosines,
+                           const float *sines, bool adjacent, float direction, int64_t rows, int T,
+                           int H, int d);
 cudaError_t cuda_qk_round_f16(cudaStream_t stream, float *qkv, int64_t rows, int D);
 cudaError_t cuda_time_features(cudaStream_t stream, float *features, const float *time, int B,
                                int n, float shift);
@@ -35,11 +39,18 @@ cudaError_t cuda_unpatchify(cudaStream_t stream, float *x, const float *rows, in
 cudaError_t cuda_norm_modulate(cudaStream_t stream, void *y, enum dtype type, const float *x,
                                const float *shift, const float *scale, int64_t stride, int B, int T,
                                int D, float eps);
+/* RMSNorm with weight [D]. */
+cudaError_t cuda_rms_modulate(cudaStream_t stream, void *y, enum dtype type, const float *x,
+                              const float *weight, const float *shift, const float *scale,
+                              int64_t stride, int B, int T, int D, float eps);
 cudaError_t cuda_gated_add(cudaStream_t stream, float *out, const float *x, const float *gate,
                            int64_t stride, const float *y, int B, int T, int D);
 /* norm: q's weight and bias, k's weight and bias [d]. */
 cudaError_t cuda_qk_norm(cudaStream_t stream, float *y, const float *qkv,
                          const float *const norm[4], float eps, int64_t rows, int H, int d);
+/* The same with RMSNorm: q's weight, k's weight. */
+cudaError_t cuda_qk_rms(cudaStream_t stream, float *y, const float *qkv,
+                        const float *const weight[2], float eps, int64_t rows, int H, int d);
 cudaError_t cuda_normalize_rows(cudaStream_t stream, float *y, const float *x, int64_t rows, int D);
 cudaError_t cuda_softmax_rows(cudaStream_t stream, float *y, const float *x, int64_t rows, int n);
 cudaError_t cuda_softmax_tokens(cudaStream_t stream, float *y, const float *x, int B, int T, int E);

@@ -10,8 +10,9 @@ static enum cuda_activation activation_of(const struct expert *expert) {
     return CUDA_GELU;
   case ACTIVATION_SWIGLU:
     return CUDA_PAIRED;
+  case ACTIVATION_SILU:
+    return CUDA_SILU;
   case ACTIVATION_RELU:
-  case ACTIVATION_SILU: /* refused before */
     break;
   }
   return CUDA_RELU;
@@ -52,10 +53,6 @@ void cuda_op_linear(struct exec *ex, float *y, struct act x, const struct linear
 
 void cuda_op_hidden(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                     int64_t rows) {
-  if (expert->kind->activation == ACTIVATION_SILU) {
-    exec_lacks(ex, "hidden with SiLU");
-    return;
-  }
   struct cuda_product p = product_of(expert->in, x, rows);
   p.activation = activation_of(expert);
   p.y_type = h.type;
@@ -72,6 +69,14 @@ void cuda_op_assign_topk(struct exec *ex, struct dispatch *d, const float *score
                          int E, int K, int skip) {
   const struct cuda_plan plan = plan_of(d);
   RUN(assign_topk, &plan, 0, scores, 0, rows, E, K, skip);
+}
+
+void cuda_op_assign_biased(struct exec *ex, struct dispatch *d, float *ranked, const float *scores,
+                           const struct biased_choice *choice, int64_t rows, int E, int K,
+                           int skip) {
+  const struct cuda_plan plan = plan_of(d);
+  const struct cuda_biased biased = {choice->bias, choice->groups, choice->kept, choice->factor};
+  RUN(assign_biased, &plan, ranked, scores, &biased, rows, E, K, skip);
 }
 
 void cuda_op_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores, int B, int T,

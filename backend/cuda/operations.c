@@ -34,7 +34,7 @@ void cuda_op_norm_modulate(struct exec *ex, struct act y, const float *x, const 
                            const float *scale, int64_t stride, int B, int T, int D,
                            const struct row_norm *norm) {
   if (norm->weight)
-    exec_lacks(ex, "norm_modulate with RMSNorm");
+    RUN(rms_modulate, y.data, y.type, x, norm->weight, shift, scale, stride, B, T, D, norm->eps);
   else
     RUN(norm_modulate, y.data, y.type, x, shift, scale, stride, B, T, D, norm->eps);
 }
@@ -47,10 +47,16 @@ void cuda_op_gated_add(struct exec *ex, float *out, const float *x, const float 
 void cuda_op_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
                      int64_t rows, int H, int d) {
   const float *const affine[4] = {norm->q_weight, norm->q_bias, norm->k_weight, norm->k_bias};
+  const float *const weights[2] = {norm->q_weight, norm->k_weight};
   if (norm->q_bias)
     RUN(qk_norm, y, qkv, affine, norm->eps, rows, H, d);
   else
-    exec_lacks(ex, "qk_norm with RMSNorm");
+    RUN(qk_rms, y, qkv, weights, norm->eps, rows, H, d);
+}
+
+void cuda_op_qk_rotate(struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
+                       int T, int H, int d) {
+  RUN(qk_rotate, qkv, rope->cos, rope->sin, rope->adjacent, direction, (int64_t)B * T, T, H, d);
 }
 
 void cuda_op_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {

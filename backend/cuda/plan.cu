@@ -52,6 +52,60 @@ cudaError_t cuda_assign_topk(cudaStream_t stream, const struct cuda_plan *plan, 
   return cudaGetLastError();
 }
 
+DEVICE float group_score(const float *scores, const float *bias, int first, int n) {
+  float best = -INFINITY, next = -INFINITY;
+  for (int e = first; e < first + n; e++) {
+    const float c = scores[e] + bias[e];
+    if (c > best)
+      next = best, best = c;
+    else if (c > next)
+      next = c;
+  }
+  return best + next;
+}
+
+/* A thread for each row and group. */
+__global__ void rank_biased(float *ranked, const float *scores, const struct cuda_biased b,
+                            int64_t rows, int E) {
+  const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, r = i / b.groups;
+  const int group = static_cast<int>(i % b.groups), n = E / b.groups;
+  if (r >= rows) return;
+  scores += r * E;
+  ranked += r * E;
+  const float own = group_score(scores, b.bias, group * n, n);
+  int better = 0;
+  for (int g = 0; b.kept < b.groups && g < b.groups; g++)
+    better += precedes(group_score(scores, b.bias, g * n, n), g, own, group);
+  for (int e = group * n; e < (group + 1) * n; e++)
+    ranked[e] = better < b.kept ? scores[e] + b.bias[e] : 0;
+}
+
+/* A thread for each row: in double as the CPU's. */
+__global__ void renormalise(const struct cuda_plan d, const float *scores, float factor,
+                            int64_t rows, int E, int K) {
+  const int64_t r = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (r >= rows) return;
+  double sum = 1e-20;
+  for (int j = 0; j < K; j++) sum += static_cast<double>(scores[r * E + d.expert[r * K + j]]);
+  for (int j = 0; j < K; j++) {
+    const double score = static_cast<double>(scores[r * E + d.expert[r * K + j]]);
+    d.gate[r * K + j] = static_cast<float>(score / (K > 1 ? sum : 1) * static_cast<double>(factor));
+  }
+}
+
+cudaError_t cuda_assign_biased(cudaStream_t stream, const struct cuda_plan *plan, float *ranked,
+                               const float *scores, const struct cuda_biased *biased, int64_t rows,
+                               int E, int K, int skip) {
+  if (rows == 0) return cudaSuccess;
+  LAUNCH(rank_biased, blocks_for(rows * biased->groups, THREADS), THREADS, 0, stream, ranked,
+         scores, *biased, rows, E);
+  cudaError_t error = cuda_assign_topk(stream, plan, 0, ranked, 0, rows, E, K, skip);
+  if (error != cudaSuccess) return error;
+  LAUNCH(renormalise, blocks_for(rows, THREADS), THREADS, 0, stream, *plan, scores, biased->factor,
+         rows, E, K);
+  return cudaGetLastError();
+}
+
 /* Selection of the k best of n scores by one block: the k-th best key is found digit by digit from
  * the top, then the better ones and the first of its equals are taken in order. */
 struct selection {

@@ -115,6 +115,30 @@ cudaError_t cuda_qk_round_f16(cudaStream_t stream, float *qkv, int64_t rows, int
   return launch_values(stream, round_value{qkv, D}, rows * 2 * D);
 }
 
+/* Pair i of q and k: they lie side by side, H d values each, and have d / 2 angles a head. */
+struct rotate_value {
+  float *qkv;
+  const float *cosines, *sines;
+  bool adjacent;
+  float direction;
+  int T, H, d;
+  __device__ void operator()(int64_t i) const {
+    const int pairs = d / 2, half = d / 4, p = static_cast<int>(i % pairs), j = p % half;
+    const int64_t head = i / pairs, row = head / (2 * H), angle = row % T * pairs + p;
+    float *x = qkv + (row * 3 * H + head % (2 * H)) * d + p / half * pairs;
+    float *first = x + (adjacent ? 2 * j : j), *second = first + (adjacent ? 1 : half);
+    const float a = *first, b = *second, c = cosines[angle], s = direction * sines[angle];
+    *first = a * c - b * s;
+    *second = b * c + a * s;
+  }
+};
+cudaError_t cuda_qk_rotate(cudaStream_t stream, float *qkv, const float *cosines,
+                           const float *sines, bool adjacent, float direction, int64_t rows, int T,
+                           int H, int d) {
+  return launch_values(stream, rotate_value{qkv, cosines, sines, adjacent, direction, T, H, d},
+                       rows * H * d);
+}
+
 /* Frequency and angle are rounded to f32 where the CPU rounds them. */
 struct time_value {
   float *features;

@@ -53,6 +53,8 @@ double activation_of(enum cuda_activation activation, double first, double up) {
     return first / 2 * (1 + tanh(0.7978845608028654 * (first + 0.044715 * first * first * first)));
   case CUDA_RELU:
     return first < 0 ? 0 : first;
+  case CUDA_SILU:
+    return first / (1 + exp(-first));
   case CUDA_PAIRED:
     return first / (1 + exp(-first)) * up;
   default:
@@ -109,6 +111,7 @@ static const product_case cases[] = {
     {"dense", DT_BF16, DT_F32, CUDA_LINEAR, 192, 144, 0, false, true, {300}},
     {"many tiles", DT_BF16, DT_BF16, CUDA_GELU, 80, 392, 0, false, true, {700, 3, 300}},
     {"many tiles of few inputs", DT_BF16, DT_F32, CUDA_LINEAR, 8, 776, 0, false, true, {0, 640}},
+    {"silu", DT_BF16, DT_BF16, CUDA_SILU, 64, 264, 8, true, true, {129, 0, 7}},
     {"relu", DT_F16, DT_F16, CUDA_RELU, 64, 61, 3, false, true, {33}},
     {"odd inputs", DT_BF16, DT_BF16, CUDA_PAIRED, 37, 45, 0, true, true, {10, 70}},
     {"odd inputs rows", DT_F16, DT_F32, CUDA_LINEAR, 45, 37, 1, false, true, {10, 0, 70}},
