@@ -112,6 +112,10 @@ static void add_block(struct subject *s, int layer) {
     add_group(s, "k weight", norm->k_weight, grad->qk_norm.k_weight, d);
     add_group(s, "k bias", norm->k_bias, grad->qk_norm.k_bias, d);
   }
+  if (s->model->config.rms_norm) {
+    add_group(s, "norm 1", block->norm1.weight, grad->norm1, s->model->config.width);
+    add_group(s, "norm 2", block->norm2.weight, grad->norm2, s->model->config.width);
+  }
   if (block->mlp) add_expert(s, "mlp", block->mlp, &grad->mlp);
   if (!block->moe) return;
   if (block->moe->shared) add_expert(s, "shared", block->moe->shared, &grad->mlp);
@@ -392,6 +396,8 @@ static void check_model(struct subject *s, struct model_run *run) {
   add_group(s, "positions", s->model->grid.pos_embed, s->grads.pos_embed,
             (int64_t)c->tokens * c->width);
   add_embedder(s, &s->model->embedder, &s->grads.embedder);
+  if (c->rms_final)
+    add_group(s, "final norm", s->model->final_norm.weight, s->grads.final_norm, c->width);
   add_linear(s, "final modulation", s->model->final_modulation, &s->grads.final_modulation);
   add_linear(s, "final", s->model->final_linear, &s->grads.final_linear);
   add_block(s, 0);
@@ -507,6 +513,7 @@ static struct model_case whole[] = {
     {"promoe/dit_dense_qknorm", 1, false},
     {"promoe/promoe_tc", 2, false},
     {"dit_moe/b_mixed", 1, true},
+    {"lightningdit/ldit_tiny", 2, false},
 };
 
 int main(void) {
@@ -527,7 +534,9 @@ int main(void) {
       BLOCKS_OF("promoe/diffmoe_shared_qknorm"),
       {"whole promoe/dit_dense_qknorm", test_whole, NULL, NULL, &whole[0]},
       {"whole promoe/promoe_tc", test_whole, NULL, NULL, &whole[1]},
+      BLOCKS_OF("lightningdit/ldit_tiny"),
       {"whole dit_moe/b_mixed", test_whole, NULL, NULL, &whole[2]},
+      {"whole lightningdit/ldit_tiny", test_whole, NULL, NULL, &whole[3]},
       cmocka_unit_test(test_untrainable),
       cmocka_unit_test(test_no_memory),
   };

@@ -64,6 +64,65 @@ static void test_norms(void **state) {
   assert_near(y, (double[]){0.6, 0.8, 0, 0}, 4, 1e-7);
 }
 
+/* Without a mean taken away: the root mean square of 3, 1, 3, 1 is sqrt(5). */
+static void test_rms(void **state) {
+  float x[8] = {1e-3F, -1e-3F, 1e-3F, -1e-3F, 3, 1, 3, 1}, y[8], weight[4] = {1, 2, 1, 0.5F};
+  float shift[4] = {0, 0, 0.5F, 0}, scale[4] = {0, 1, 0, 0};
+  const double r = sqrt(0.5), q = 1 / sqrt(5 + 1e-6);
+  be_norm_modulate(*state, act_f32(y), x, shift, scale, 4, 1, 2, 4,
+                   &(struct row_norm){weight, 1e-6F});
+  assert_near(y, (double[]){r, -4 * r, r + 0.5, -r / 2, 3 * q, 4 * q, 3 * q + 0.5, q / 2}, 8, 2e-7);
+
+  float qkv[6] = {1e-3F, -1e-3F, 3, 1, 5, 7};
+  const struct qk_norm norm = {.q_weight = weight, .k_weight = weight + 2, .eps = 1e-6F};
+  be_qk_norm(*state, qkv, qkv, &norm, 1, 1, 2);
+  assert_near(qkv, (double[]){r, -2 * r, 3 * q, q / 2, 5, 7}, 6, 2e-7);
+}
+
+/* A head of 8: two pairs of the row's half, two of the column's. */
+static void test_rotation(void **state) {
+  float cosines[4] = {0, 1, -1, 0.6F}, sines[4] = {1, 0, 0, 0.8F};
+  float halves[24] = {1, 2, 3, 4, 5, 6, 7, 8, 1, 0, 0, 0, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9};
+  float adjacent[24];
+  memcpy(adjacent, halves, sizeof adjacent);
+  struct rope rope = {cosines, sines, false};
+  be_qk_rotate(*state, halves, &rope, 1, 1, 1, 1, 8);
+  assert_near(halves, (double[]){-3, 2, 1, 4, -5, -2.8, -7, 9.6}, 8, 1e-6);
+  assert_near(halves + 8, (double[]){0, 0, 1, 0, 0, 0, 0, 0}, 8, 0);
+  assert_near(halves + 16, (double[]){9, 9, 9, 9, 9, 9, 9, 9}, 8, 0);
+  rope.adjacent = true;
+  be_qk_rotate(*state, adjacent, &rope, 1, 1, 1, 1, 8);
+  assert_near(adjacent, (double[]){-2, 1, 3, 4, -5, -6, -2.2, 10.4}, 8, 1e-6);
+  be_qk_rotate(*state, adjacent, &rope, -1, 1, 1, 1, 8);
+  assert_near(adjacent, (double[]){1, 2, 3, 4, 5, 6, 7, 8}, 8, 1e-6);
+}
+
+/* Masked groups count 0, more than an expert of a kept group whose score and bias are below. */
+static void test_biased_choice(void **state) {
+  static float bias[4] = {2, -0.9F, 0, 0};
+  static const struct {
+    int groups, kept, K, skip;
+    int32_t expert[3];
+    double gate[3];
+  } cases[] = {
+      {2, 1, 2, 0, {0, 2}, {0.8, 1.2}},                   /* 2.4, -0.6, 0, 0: a mask wins */
+      {2, 2, 2, 0, {0, 2}, {0.8, 1.2}},                   /* 2.4, -0.6, 0.6, 0.5         */
+      {2, 2, 3, 0, {0, 2, 3}, {0.533333, 0.8, 0.666667}}, /* weights without the bias */
+      {1, 1, 1, 0, {0}, {0.8}},                           /* one expert: its score times 2 */
+      {1, 1, 1, 1, {2}, {1.2}},
+      {2, 2, 1, 3, {1}, {0.6}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    float scores[4] = {0.4F, 0.3F, 0.6F, 0.5F}, ranked[4], gate[3];
+    int32_t expert[3], source[3];
+    struct dispatch d = {.experts = 4, .expert = expert, .source = source, .gate = gate};
+    const struct biased_choice choice = {bias, cases[i].groups, cases[i].kept, 2};
+    be_assign_biased(*state, &d, ranked, scores, &choice, 1, 4, cases[i].K, cases[i].skip);
+    for (int j = 0; j < cases[i].K; j++) assert_int_equal(expert[j], cases[i].expert[j]);
+    assert_near(gate, cases[i].gate, cases[i].K, 1e-6);
+  }
+}
+
 static void test_softmax(void **state) {
   float x[4] = {0, 1, 100, 100}, y[4], z[2] = {NAN, 1};
   be_softmax_rows(*state, y, x, 2, 2);
@@ -327,7 +386,8 @@ int main(void) {
       cmocka_unit_test(test_order),         cmocka_unit_test(test_convolution),
       cmocka_unit_test(test_linear),        cmocka_unit_test(test_experts),
       cmocka_unit_test(test_bf16),          cmocka_unit_test(test_convolution_relu),
-      cmocka_unit_test(test_pooling),
+      cmocka_unit_test(test_pooling),       cmocka_unit_test(test_rms),
+      cmocka_unit_test(test_rotation),      cmocka_unit_test(test_biased_choice),
   };
   return cmocka_run_group_tests(tests, open_ref, close_ref);
 }
