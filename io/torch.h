@@ -10,7 +10,8 @@ typedef enum ditmoe_status torch_storage(struct source *source, void *archive, s
                                          struct text key, uint64_t bytes, const uint8_t **data);
 
 /* Adds the tensors of the state dictionary in `root`, which is the entry source->key of it, or the
- * first of ema, ema_model_state_dict, model, model_state_dict, state_dict, or root itself. */
+ * first of ema, ema_model_state_dict, model_ema1, model, model_state_dict, state_dict, or root
+ * itself. */
 enum ditmoe_status torch_state_read(struct source *source, const struct pickle *pickle,
                                     struct pickle_value root, torch_storage *storage,
                                     void *archive);

@@ -34,6 +34,12 @@ enum effect {
   "-m @fixtures/dit_moe/b_mixed/bare.safetensors --record ../tiny.json -n 2 --steps 2 --vae "      \
   "@fixtures/vae/kl_oldkeys"
 
+#define IMAGES                                                                                     \
+  "-m @fixtures/jitmoe/jitmoe_tiny/checkpoint-last.pth --record ../images.json -n 2 --steps 2"
+#define LIGHT                                                                                      \
+  "-m @fixtures/lightningdit/ldit_tiny/0080000.pt --vae @fixtures/vae2/vavae/bare.safetensors "    \
+  "--record ../light.json -n 2 --steps 3"
+
 static const struct record {
   const char *file, *text;
 } records[] = {
@@ -42,6 +48,9 @@ static const struct record {
     {"promoe.json", "{\"kind\": \"promoe-tc\", \"objective\": \"rf\", \"heads\": 4, \"top_k\": 1, "
                     "\"router_weight_mode\": \"identity\"}"},
     {"choice.json", "{\"kind\": \"ec-dit\", \"objective\": \"rf\", \"heads\": 4, \"capacity\": 2}"},
+    {"images.json", "{\"top_k\": 2, \"routed_scaling_factor\": 2.5, \"in_context_start\": 2}"},
+    {"light.json", "{\"heads\": 4, \"latent_mean\": [0, 0, 0, 0, 0, 0, 0, 0], "
+                   "\"latent_std\": [1, 1, 1, 1, 1, 1, 1, 1]}"},
     {"eps.json", "{\"norm_eps\": 0.01}"},
     {"classes.txt", "5\n6\n"},
 };
@@ -61,6 +70,15 @@ static const struct option_case {
             "--steps 2", "--key model", IMAGE, 0, NULL},
     {"key", BASE, "--key ema", REFUSED, DITMOE_USAGE, "ema"},
     {"vae", BASE, "=" KL, IMAGE, 0, NULL},
+    {"vae", IMAGES, "--vae none", MANIFEST, 0, NULL},
+    {"vae", IMAGES, "--vae @fixtures/vae/kl_oldkeys", REFUSED, DITMOE_MISMATCH,
+     "it takes no decoder"},
+    {"latents-stats", LIGHT, "--latents-stats @fixtures/lightningdit/ldit_tiny/latents_stats.pt",
+     IMAGE, 0, NULL},
+    {"latents-stats", LIGHT, "--latents-stats @fixtures/lightningdit/ldit_tiny/bare.safetensors",
+     REFUSED, DITMOE_MISMATCH, "no statistics of latents"},
+    {"latents-stats", "", "-m @fixtures/lightningdit/ldit_tiny/0080000.pt --heads 4 -n 1 --steps 3 "
+     "--vae @fixtures/vae2/vavae/bare.safetensors", REFUSED, DITMOE_USAGE, "--latents-stats FILE"},
     {"vae", TINY, "--vae absent", REFUSED, DITMOE_USAGE, "given twice"},
     {"record", "-m @fixtures/dit_moe/b_mixed/bare.safetensors --vae none -n 2 --steps 2 "
                "--objective ddpm --heads 6 --top-k 1", "--record ../eps.json", IMAGE, 0, NULL},

@@ -475,8 +475,46 @@ static void test_original_timesteps(void **state) {
   }
 }
 
+/* A model that always predicts the clean value 2. */
+static enum ditmoe_status predict_two(void *user, float *out, const struct prediction *prediction) {
+  const struct toy *toy = user;
+  (void)prediction;
+  for (int64_t i = 0; i < toy->run.count * 2 * CHANNELS * PLANE; i++) out[i] = 2;
+  return DITMOE_OK;
+}
+
+/* The velocity leads to it in the time that is left, at least clean_eps, in both directions. */
+static void test_clean_predictions(void **state) {
+  (void)state;
+  static const struct {
+    const char *sampler;
+    bool rising;
+    double eps, left; /* share of the way to 2 that is left after 4 steps */
+  } cases[] = {{"euler", true, 0.05, 0},
+               {"euler", false, 0.05, 0},
+               {"heun", true, 0.05, 0},
+               {"euler", true, 0.5, 0.125},
+               {"euler", false, 1, 0.31640625}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct toy toy;
+    toy_open(&toy, sampler_find(cases[i].sampler), 4, 1);
+    toy_close(&toy);
+    const struct schedule_request request = {.steps = 4, .shift = 1, .rising = cases[i].rising};
+    assert_ok(test_ctx(), toy.sampler->plan(test_ctx(), &request, &toy.run.schedule));
+    const float start = toy.x[0];
+    toy.run.denoiser.predict = predict_two;
+    toy.run.clean_eps = cases[i].eps;
+    toy.run.heun_ends_euler = true;
+    toy_run(&toy);
+    const double expected = 2 + ((double)start - 2) * cases[i].left;
+    assert_within("the way that is left", fabs((double)toy.x[0] - expected), 1e-6);
+    toy_close(&toy);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_clean_predictions),
       cmocka_unit_test(test_dpmpp_tables),
       cmocka_unit_test(test_flow_solvers),
       cmocka_unit_test(test_ddpm_variances),
