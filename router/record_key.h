@@ -7,8 +7,8 @@
 enum record_type {
   RECORD_INT,
   RECORD_NUMBER,
-  RECORD_CHOICE, /* an int with names */
-  RECORD_INTS,   /* one for all layers, or one for each; of models only, as the next are */
+  RECORD_CHOICE,  /* an int with names */
+  RECORD_INTS,    /* one for all layers, or one for each; of models only, as the next are */
   RECORD_NUMBERS, /* one for each channel */
   RECORD_TEXT,
   RECORD_TEXTS,

@@ -239,8 +239,8 @@ WRAP(gated_add, (struct exec *ex, float *out, const float *x, const float *gate,
      const float *y, int B, int T, int D), out, x, gate, stride, y, B, T, D)
 WRAP(qk_norm, (struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
      int64_t rows, int H, int d), y, qkv, norm, rows, H, d)
-WRAP(qk_rotate, (struct exec *ex, float *qkv, const struct rope *rope, float direction, int B, int T,
-     int H, int d), qkv, rope, direction, B, T, H, d)
+WRAP(qk_rotate, (struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
+     int T, int H, int d), qkv, rope, direction, B, T, H, d)
 WRAP(time_features, (struct exec *ex, float *y, const float *time, int B, int n, float shift),
      y, time, B, n, shift)
 WRAP(qk_round_f16, (struct exec *ex, float *qkv, int64_t rows, int D), qkv, rows, D)
@@ -426,12 +426,12 @@ static void guard_conv_destroy(struct exec *ex, struct conv *conv) {
   X(release) X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy)      \
   X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add)  \
   X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_rotate) X(time_features)               \
-  X(qk_round_f16) X(assign_biased)                                                                 \
-  X(attention) X(patchify) X(unpatchify) X(gather_rows) X(normalize_rows) X(softmax_rows)          \
-  X(softmax_tokens) X(assign_topk) X(assign_tokens) X(assign_counted) X(assign_label)              \
-  X(dispatch_order) X(experts_in) X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu)          \
-  X(max_pool) X(avg_pool_relu) X(mean_pixels) X(take_channels) X(group_norm) X(group_moments)      \
-  X(group_norm_given) X(relu) X(tanh_clamp) X(upsample2x) X(channels_last) X(channels_first)
+  X(qk_round_f16) X(assign_biased) X(attention) X(patchify) X(unpatchify) X(gather_rows)           \
+  X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(assign_topk) X(assign_tokens)              \
+  X(assign_counted) X(assign_label) X(dispatch_order) X(experts_in) X(experts_out)                 \
+  X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels)             \
+  X(take_channels) X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(tanh_clamp)        \
+  X(upsample2x) X(channels_last) X(channels_first)
 /* clang-format on */
 
 void guard_open(struct guard *guard, struct exec *ex, const char *backend, const char *dtype,

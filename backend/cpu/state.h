@@ -94,9 +94,9 @@ enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
   X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(linear_create) X(linear_destroy)       \
   X(linear_update) X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu)   \
   X(sigmoid) X(add) X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_rotate)              \
-  X(qk_round_f16) X(attention) X(gather_rows) X(normalize_rows) X(softmax_rows) X(experts_in) X(experts_out)       \
-  X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels)             \
-  X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(upsample2x)
+  X(qk_round_f16) X(attention) X(gather_rows) X(normalize_rows) X(softmax_rows) X(experts_in)      \
+  X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu)             \
+  X(mean_pixels) X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(upsample2x)
 /* clang-format on */
 
 extern const struct packed_ops cpu_packed;

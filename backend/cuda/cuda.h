@@ -56,12 +56,12 @@ enum ditmoe_status cuda_failure(struct ditmoe_ctx *ctx, cudaError_t error, const
   X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy) X(conv_create)  \
   X(conv_destroy) X(linear_update) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid)       \
   X(add) X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_rotate) X(qk_round_f16)         \
-  X(time_features) X(assign_biased)                                                                \
-  X(attention) X(patchify) X(unpatchify) X(gather_rows) X(normalize_rows) X(softmax_rows)          \
-  X(softmax_tokens) X(assign_topk) X(assign_tokens) X(assign_counted) X(assign_label)              \
-  X(dispatch_order) X(experts_in) X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu)          \
-  X(max_pool) X(avg_pool_relu) X(mean_pixels) X(take_channels) X(group_norm) X(group_moments)      \
-  X(group_norm_given) X(relu) X(tanh_clamp) X(upsample2x) X(channels_last) X(channels_first)
+  X(time_features) X(assign_biased) X(attention) X(patchify) X(unpatchify) X(gather_rows)          \
+  X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(assign_topk) X(assign_tokens)              \
+  X(assign_counted) X(assign_label) X(dispatch_order) X(experts_in) X(experts_out)                 \
+  X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels)             \
+  X(take_channels) X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(tanh_clamp)        \
+  X(upsample2x) X(channels_last) X(channels_first)
 /* clang-format on */
 
 #define CUDA_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) cuda_op_##op;

@@ -13,12 +13,12 @@
   X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy)                 \
   X(linear_update) X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu)   \
   X(sigmoid) X(add) X(add_rows) X(gated_add) X(norm_modulate) X(qk_norm) X(qk_rotate)              \
-  X(qk_round_f16) X(time_features) X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(group_norm)               \
-  X(group_moments) X(group_norm_given) X(attention) X(patchify) X(unpatchify) X(gather_rows)       \
-  X(assign_topk) X(assign_biased) X(assign_tokens) X(assign_label) X(assign_counted) X(dispatch_order)              \
-  X(experts_in) X(experts_out) X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool)                \
-  X(avg_pool_relu) X(mean_pixels) X(take_channels) X(relu) X(tanh_clamp) X(upsample2x)             \
-  X(channels_last) X(channels_first)
+  X(qk_round_f16) X(time_features) X(normalize_rows) X(softmax_rows) X(softmax_tokens)             \
+  X(group_norm) X(group_moments) X(group_norm_given) X(attention) X(patchify) X(unpatchify)        \
+  X(gather_rows) X(assign_topk) X(assign_biased) X(assign_tokens) X(assign_label)                  \
+  X(assign_counted) X(dispatch_order) X(experts_in) X(experts_out) X(combine_rows) X(conv2d)       \
+  X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels) X(take_channels) X(relu)              \
+  X(tanh_clamp) X(upsample2x) X(channels_last) X(channels_first)
 #define REF_BWD_OPS(X)                                                                             \
   X(linear_bwd_input) X(linear_bwd_weight) X(hidden_bwd) X(silu_bwd) X(sigmoid_bwd)                \
   X(add_rows_bwd) X(norm_modulate_bwd) X(gated_add_bwd) X(qk_norm_bwd) X(attention_bwd)            \

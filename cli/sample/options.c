@@ -18,8 +18,8 @@ static const struct option table[] = {
   {.name = "key", AT(key), TEXT("NAME"), .traits = OPTION_DECIDES,
    .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
   {.name = "vae", .aliases = "vae-path", AT(vae), TEXT("PATH|none"),
-   .help = "Decoder: a folder or file; none for latents as they are, and for models of images. Else "
-           "$DITMOE_VAE, vae or sd-vae-ft-mse beside the model, or what its record names."},
+   .help = "Decoder: a folder or file; none for latents as they are, and for models of images. "
+           "Else $DITMOE_VAE, vae or sd-vae-ft-mse beside the model, or what its record names."},
   {.name = "latents-stats", AT(latents_stats), TEXT("FILE"),
    .help = "Mean and deviation of each channel of the latents, as LightningDiT keeps them in "
            "latents_stats.pt; they become members of the record."},
