@@ -130,12 +130,11 @@ enum ditmoe_status exec_reserve(struct exec *ex, size_t bytes) {
   return DITMOE_OK;
 }
 
-size_t exec_measure(const struct exec *ex, void (*run)(struct exec *ex, void *user), void *user) {
-  struct exec probe = *ex;
-  probe.dry = true;
-  arena_init_measuring(&probe.arena);
-  run(&probe, user);
-  return probe.arena.peak;
+struct exec exec_dry(const struct exec *ex) {
+  struct exec dry = *ex;
+  dry.dry = true;
+  arena_init_measuring(&dry.arena);
+  return dry;
 }
 
 void exec_clear(struct exec *ex) { ex->status = DITMOE_OK; }

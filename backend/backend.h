@@ -19,7 +19,7 @@
  *
  * Errors are sticky: an operation that fails sets ex->status and all later ones do nothing; a
  * forward pass is a list of plain calls and asks ex->status once. While an execution is dry
- * (exec_measure), operations do nothing at all: running the same forward pass is how its memory is
+ * (exec_dry), operations do nothing at all: running the same forward pass is how its memory is
  * sized. Layers that a dry execution makes have their sizes and no values. */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
@@ -124,8 +124,9 @@ void exec_close(struct exec *ex);
 enum ditmoe_status backend_compute(struct exec *ex, const char *dtype);
 /* Gives the arena `bytes` of device memory. */
 enum ditmoe_status exec_reserve(struct exec *ex, size_t bytes);
-/* Bytes of the arena that run(ex, user) takes, by a dry run of it. */
-size_t exec_measure(const struct exec *ex, void (*run)(struct exec *ex, void *user), void *user);
+/* A copy of an execution that does nothing, for a pass that is run for its memory: arena.peak tells
+ * it afterwards. Such a copy is not closed. */
+struct exec exec_dry(const struct exec *ex);
 /* Forgets an error after it was reported. */
 void exec_clear(struct exec *ex);
 /* Name of backend `index`, 0 is the default; NULL ends the list. */
