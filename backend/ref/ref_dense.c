@@ -8,14 +8,9 @@ enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source
   struct linear shape, *w;
   TRY(linear_source_shape(ex->ctx, source, &shape));
   size_t rows = (size_t)linear_total(&shape);
-  TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a linear layer", &w));
-  enum ditmoe_status status = mem_alloc(ex->ctx, rows * ((size_t)shape.in + 1), sizeof(float),
-                                        source->weight[0]->name, &shape.data);
-  if (status != DITMOE_OK) {
-    mem_free(ex->ctx, w);
-    return status;
-  }
   shape.bytes = rows * ((size_t)shape.in + 1) * sizeof(float);
+  TRY(mem_alloc(ex->ctx, sizeof *w + shape.bytes, 1, source->weight[0]->name, &w));
+  shape.data = w + 1;
   if (!ex->dry) {
     linear_source_read(source, shape.data, (float *)shape.data + rows * (size_t)shape.in);
     ref_round(shape.data, shape.format, (int64_t)rows * shape.in);
@@ -25,10 +20,7 @@ enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source
   return DITMOE_OK;
 }
 
-void ref_linear_destroy(struct exec *ex, struct linear *linear) {
-  if (linear) mem_free(ex->ctx, linear->data);
-  mem_free(ex->ctx, linear);
-}
+void ref_linear_destroy(struct exec *ex, struct linear *linear) { mem_free(ex->ctx, linear); }
 
 void ref_linear_update(struct exec *ex, struct linear *w, const float *weight, const float *bias) {
   const size_t rows = (size_t)linear_total(w), values = rows * (size_t)w->in;
