@@ -122,17 +122,8 @@ enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *
   return ex->status;
 }
 
-/* A prediction for its memory. */
-struct pass {
-  const struct dit *model;
-  int B;
-};
-
-static void predict_dry(struct exec *ex, void *user) {
-  const struct pass *pass = user;
-  (void)dit_predict(ex, pass->model, NULL, &(struct dit_input){.B = pass->B});
-}
-
 size_t dit_predict_bytes(const struct exec *ex, const struct dit *model, int B) {
-  return exec_measure(ex, predict_dry, &(struct pass){model, B});
+  struct exec dry = exec_dry(ex);
+  (void)dit_predict(&dry, model, NULL, &(struct dit_input){.B = B});
+  return dry.arena.peak;
 }

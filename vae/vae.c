@@ -203,28 +203,16 @@ enum ditmoe_status vae_encode(struct exec *ex, const struct vae *vae, float *mea
   return ex->status;
 }
 
-/* A pass for its memory. */
-struct pass {
-  const struct vae *vae;
-  int size, tile;
-};
-
-static void decode_dry(struct exec *ex, void *user) {
-  const struct pass *pass = user;
-  (void)vae_decode(ex, pass->vae, NULL, NULL, pass->size, pass->tile);
-}
-
-static void encode_dry(struct exec *ex, void *user) {
-  const struct pass *pass = user;
-  (void)vae_encode(ex, pass->vae, NULL, NULL, NULL, pass->size);
-}
-
 size_t vae_decode_bytes(const struct exec *ex, const struct vae *vae, int size, int tile) {
-  return exec_measure(ex, decode_dry, &(struct pass){vae, size, tile});
+  struct exec dry = exec_dry(ex);
+  (void)vae_decode(&dry, vae, NULL, NULL, size, tile);
+  return dry.arena.peak;
 }
 
 size_t vae_encode_bytes(const struct exec *ex, const struct vae *vae, int size) {
-  return exec_measure(ex, encode_dry, &(struct pass){vae, size, 0});
+  struct exec dry = exec_dry(ex);
+  (void)vae_encode(&dry, vae, NULL, NULL, NULL, size);
+  return dry.arena.peak;
 }
 
 void vae_pixels(uint8_t *pixels, const float *image, int size) {
