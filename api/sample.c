@@ -95,6 +95,11 @@ static enum ditmoe_status predict_both(void *user, float *conditional, float *un
 
 /* Randomness. */
 
+/* The stream of a sample that is set apart for labels. */
+int32_t ditmoe_random_label(uint64_t seed, int64_t index, int32_t classes) {
+  return (int32_t)rng_below((uint32_t)classes, seed, (uint64_t)index, 0, RNG_LABEL);
+}
+
 static void philox_normal(const struct batch *batch, float *out, int step,
                           enum rng_purpose purpose) {
   const size_t size = latent_size(batch->session);

@@ -5,6 +5,19 @@
 #include "eval/metrics.h"
 #include "io/file.h"
 
+enum ditmoe_status set_normal_create(struct ditmoe_ctx *ctx, struct set_normal *normal, int dims) {
+  const size_t n = (size_t)dims;
+  TRY(mem_alloc(ctx, n, (n + 1) * sizeof *normal->mean, "mean and covariance", &normal->mean));
+  normal->covariance = normal->mean + n;
+  normal->dims = dims;
+  return DITMOE_OK;
+}
+
+void set_normal_free(struct ditmoe_ctx *ctx, struct set_normal *normal) {
+  mem_free(ctx, normal->mean);
+  *normal = (struct set_normal){0};
+}
+
 /* Statistics of a file that came from another network can only be compared with their like. */
 static enum ditmoe_status check_dims(struct ditmoe_ctx *ctx, const struct ditmoe_set *set,
                                      const struct set_normal *normal, const char *array,

@@ -3,7 +3,6 @@
  *   set.c         open: which statistics a file gives, which are computed
  *   set_file.c    statistics out of an npz
  *   set_pass.c    the pass over the images
- *   set_normal.c  room for statistics
  *   set_save.c    npz and npy
  *   compare.c     two sets */
 #ifndef API_SET_H
@@ -16,7 +15,7 @@
 struct set_normal {
   int dims; /* 0: not known */
   bool from_file;
-  double *mean, *covariance; /* [dims], [dims, dims] */
+  double *mean, *covariance; /* [dims], [dims, dims], in one block */
 };
 
 struct ditmoe_set {

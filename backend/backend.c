@@ -68,7 +68,7 @@ static enum ditmoe_status find(struct ditmoe_ctx *ctx, const char *name,
 
 static void device_close(struct device *device, struct ditmoe_ctx *ctx) {
   if (!device) return;
-  device->ops->fini(device, ctx);
+  if (device->ops->fini) device->ops->fini(device, ctx);
   mem_free(ctx, device);
 }
 
@@ -91,7 +91,7 @@ static enum ditmoe_status device_open(struct device **out, struct ditmoe_ctx *ct
 
 enum ditmoe_status exec_open(struct exec *ex, struct ditmoe_ctx *ctx, const struct device *device) {
   *ex = (struct exec){.device = device, .ctx = ctx};
-  enum ditmoe_status status = device->ops->exec_init(ex);
+  enum ditmoe_status status = device->ops->exec_init ? device->ops->exec_init(ex) : DITMOE_OK;
   if (status != DITMOE_OK) exec_close(ex);
   return status;
 }
@@ -117,7 +117,7 @@ static void release_arena(struct exec *ex) {
 void exec_close(struct exec *ex) {
   if (!ex->device) return;
   release_arena(ex);
-  ex->device->ops->exec_fini(ex);
+  if (ex->device->ops->exec_fini) ex->device->ops->exec_fini(ex);
   device_close(ex->own, ex->ctx);
   *ex = (struct exec){0};
 }
@@ -130,12 +130,11 @@ enum ditmoe_status exec_reserve(struct exec *ex, size_t bytes) {
   return DITMOE_OK;
 }
 
-size_t exec_measure(const struct exec *ex, void (*run)(struct exec *ex, void *user), void *user) {
-  struct exec probe = *ex;
-  probe.dry = true;
-  arena_init_measuring(&probe.arena);
-  run(&probe, user);
-  return probe.arena.peak;
+struct exec exec_dry(const struct exec *ex) {
+  struct exec dry = *ex;
+  dry.dry = true;
+  arena_init_measuring(&dry.arena);
+  return dry;
 }
 
 void exec_clear(struct exec *ex) { ex->status = DITMOE_OK; }
@@ -151,11 +150,11 @@ void exec_lacks(struct exec *ex, const char *operation) {
 
 enum ditmoe_status backend_compute(struct exec *ex, const char *dtype) {
   ex->compute = DT_F32;
-  if (!dtype)
+  if (!dtype && ex->device->ops->best_dtype)
     ex->compute = ex->device->ops->best_dtype(ex->device);
-  else if (strcmp(dtype, "bf16") == 0)
+  else if (dtype && strcmp(dtype, "bf16") == 0)
     ex->compute = DT_BF16;
-  else if (strcmp(dtype, "f32") != 0)
+  else if (dtype && strcmp(dtype, "f32") != 0)
     return fail(ex->ctx, DITMOE_USAGE, "dtype: expected f32 or bf16, found \"%s\"", dtype);
   return DITMOE_OK;
 }

@@ -19,7 +19,7 @@
  *
  * Errors are sticky: an operation that fails sets ex->status and all later ones do nothing; a
  * forward pass is a list of plain calls and asks ex->status once. While an execution is dry
- * (exec_measure), operations do nothing at all: running the same forward pass is how its memory is
+ * (exec_dry), operations do nothing at all: running the same forward pass is how its memory is
  * sized. Layers that a dry execution makes have their sizes and no values. */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
@@ -55,14 +55,19 @@ struct biased_choice {
   float factor; /* of the weights */
 };
 
+#define BE_UNPACK(...)             __VA_ARGS__
+#define BE_OP(op, parameters, ...) void (*op)(struct exec * ex, BE_UNPACK parameters);
+
+struct gradient_ops {
 #include "backend/gradients.h"
+};
 
 struct backend_ops {
   const char *name;
-  /* The type of weights and activations that this device does best. */
+  /* The type of weights and activations that this device does best; NULL: f32. */
   enum dtype (*best_dtype)(const struct device *device);
   /* Fill tier and state of a device and state of an execution; fini takes what init made, however
-   * far it came. */
+   * far it came. All but the first may be NULL. */
   enum ditmoe_status (*init)(struct device *device, struct ditmoe_ctx *ctx, const char *tier);
   void (*fini)(struct device *device, struct ditmoe_ctx *ctx);
   enum ditmoe_status (*exec_init)(struct exec *ex);
@@ -71,11 +76,7 @@ struct backend_ops {
   enum ditmoe_status (*alloc)(struct exec *ex, size_t bytes, const char *what, void **out);
   void (*release)(struct exec *ex, void *memory);
   uint64_t (*memory_available)(const struct device *device);
-  void (*upload)(struct exec *ex, void *dst, const void *src, size_t bytes);
-  void (*download)(struct exec *ex, void *dst, const void *src, size_t bytes);
-  void (*copy)(struct exec *ex, void *dst, const void *src, size_t bytes);
-  void (*fill)(struct exec *ex, void *dst, int byte, size_t bytes);
-  /* Waits for all operations so far. */
+  /* Waits for all operations so far; NULL: they are done when they return. */
   void (*sync)(struct exec *ex);
 
   enum ditmoe_status (*linear_create)(struct exec *ex, const struct linear_source *source,
@@ -87,85 +88,11 @@ struct backend_ops {
                                     struct conv **out);
   void (*conv_destroy)(struct exec *ex, struct conv *conv);
 
-  void (*narrow)(struct exec *ex, struct act y, const float *x, int64_t n);
-  void (*widen)(struct exec *ex, float *y, struct act x, int64_t n);
-  void (*linear_update)(struct exec *ex, struct linear *w, const float *weight, const float *bias);
-  void (*linear)(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows);
-  void (*hidden)(struct exec *ex, struct act h, struct act x, const struct expert *expert,
-                 int64_t rows);
-  void (*silu)(struct exec *ex, float *y, const float *x, int64_t n);
-  void (*sigmoid)(struct exec *ex, float *y, const float *x, int64_t n);
-  void (*add)(struct exec *ex, float *y, const float *a, const float *b, int64_t n);
-  void (*add_rows)(struct exec *ex, float *x, const float *row, int64_t rows, int64_t n);
-  void (*norm_modulate)(struct exec *ex, struct act y, const float *x, const float *shift,
-                        const float *scale, int64_t stride, int B, int T, int D,
-                        const struct row_norm *norm);
-  void (*gated_add)(struct exec *ex, float *out, const float *x, const float *gate, int64_t stride,
-                    const float *y, int B, int T, int D);
-  void (*qk_norm)(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
-                  int64_t rows, int H, int d);
-  void (*qk_rotate)(struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
-                    int T, int H, int d);
-  void (*time_features)(struct exec *ex, float *features, const float *time, int B, int n,
-                        float shift);
-  void (*qk_round_f16)(struct exec *ex, float *qkv, int64_t rows, int D);
-  void (*attention)(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T,
-                    int H, int d);
-  void (*patchify)(struct exec *ex, float *rows, const float *x, int B, int C, int height,
-                   int width, int patch);
-  void (*unpatchify)(struct exec *ex, float *x, const float *rows, int B, int C, int height,
-                     int width, int patch);
-
-  void (*gather_rows)(struct exec *ex, float *dst, const float *src, const int32_t *index,
-                      int64_t n, int D);
-  void (*normalize_rows)(struct exec *ex, float *y, const float *x, int64_t rows, int D);
-  void (*softmax_rows)(struct exec *ex, float *y, const float *x, int64_t rows, int n);
-  void (*softmax_tokens)(struct exec *ex, float *y, const float *x, int B, int T, int E);
-  void (*assign_topk)(struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
-                      int K, int skip);
-  void (*assign_biased)(struct exec *ex, struct dispatch *d, float *ranked, const float *scores,
-                        const struct biased_choice *choice, int64_t rows, int E, int K, int skip);
-  void (*assign_tokens)(struct exec *ex, struct dispatch *d, const float *scores, int B, int T,
-                        int E, int K, int64_t stride);
-  void (*assign_counted)(struct exec *ex, struct dispatch *d, const float *scores,
-                         const float *capacity, const float *threshold, int64_t S, int E);
-  void (*assign_label)(struct exec *ex, struct dispatch *d, const int32_t *labels, int32_t label,
-                       int32_t expert, int B, int T);
-  void (*dispatch_order)(struct exec *ex, struct dispatch *d);
-  void (*experts_in)(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
-                     const struct expert_wave *wave);
-  void (*experts_out)(struct exec *ex, float *rows, struct act h, struct act x,
-                      const struct dispatch *d, const struct expert_wave *wave);
-  void (*combine_rows)(struct exec *ex, float *y, const float *rows, const struct dispatch *d,
-                       const float *add, int D);
-
-  void (*conv2d)(struct exec *ex, float *y, struct act x, const struct conv *w, int B, int height,
-                 int width);
-  void (*conv2d_relu)(struct exec *ex, const struct conv_branch *branches, int count, struct act x,
-                      int B, int height, int width);
-  void (*max_pool)(struct exec *ex, struct act y, int64_t ldy, int64_t at, struct act x, int B,
-                   int height, int width, int C, int stride, int pad);
-  void (*avg_pool_relu)(struct exec *ex, struct act y, int64_t ldy, int64_t at, const float *x,
-                        int B, int height, int width, int C);
-  void (*mean_pixels)(struct exec *ex, float *y, struct act x, int B, int64_t pixels, int C);
-  void (*take_channels)(struct exec *ex, float *y, struct act x, int64_t pixels, int C, int count);
-  void (*group_norm)(struct exec *ex, struct act y, const float *x, const float *weight,
-                     const float *bias, int B, int64_t pixels, int C, int groups, float eps,
-                     bool silu);
-  void (*group_moments)(struct exec *ex, double *moments, const float *x, int width,
-                        const int window[4], int C, int groups, int64_t pixels);
-  void (*group_norm_given)(struct exec *ex, struct act y, const float *x, const double *moments,
-                           const float *weight, const float *bias, int64_t pixels, int C,
-                           int groups, float eps, bool silu);
-  void (*relu)(struct exec *ex, float *y, const float *x, int64_t n);
-  void (*tanh_clamp)(struct exec *ex, float *y, const float *x, float limit, int64_t n);
-  void (*upsample2x)(struct exec *ex, struct act y, const float *x, int B, int height, int width,
-                     int C);
-  void (*channels_last)(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels);
-  void (*channels_first)(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels);
+#include "backend/operations.h"
 
   struct gradient_ops bwd;
 };
+#undef BE_OP
 
 /* Told of every operation that ran, and how long. */
 struct backend_profile {
@@ -205,8 +132,9 @@ void exec_close(struct exec *ex);
 enum ditmoe_status backend_compute(struct exec *ex, const char *dtype);
 /* Gives the arena `bytes` of device memory. */
 enum ditmoe_status exec_reserve(struct exec *ex, size_t bytes);
-/* Bytes of the arena that run(ex, user) takes, by a dry run of it. */
-size_t exec_measure(const struct exec *ex, void (*run)(struct exec *ex, void *user), void *user);
+/* A copy of an execution that does nothing, for a pass that is run for its memory: arena.peak tells
+ * it afterwards. Such a copy is not closed. */
+struct exec exec_dry(const struct exec *ex);
 /* Forgets an error after it was reported. */
 void exec_clear(struct exec *ex);
 /* Name of backend `index`, 0 is the default; NULL ends the list. */

@@ -90,4 +90,26 @@ struct conv_branch {
   float *sum;
 };
 
+/* Gradients of a linear layer, in the layout of linear_source_read: weight [total, in], bias
+ * [total]. */
+struct linear_grad {
+  float *weight, *bias;
+};
+
+/* Of an expert's matrices. */
+struct expert_grad {
+  struct linear_grad in, out;
+};
+
+/* Of a struct qk_norm, [d] each. */
+struct qk_norm_grad {
+  float *q_weight, *q_bias, *k_weight, *k_bias;
+};
+
+/* Of a modulated norm: shift and scale, rows of image b at b * stride, are written, weight [D] is
+ * accumulated. Each may be NULL. */
+struct modulation_grad {
+  float *shift, *scale, *weight;
+};
+
 #endif

@@ -1,5 +1,5 @@
-/* Standard normals, bit for bit the same wherever IEEE single precision is; base/normal.h has the
- * arithmetic. */
+/* Standard normals, bit for bit the same wherever IEEE single precision is, and integers of a
+ * stream; base/normal.h has the arithmetic. */
 #include "base/normal.h"
 #include "base/rng.h"
 
@@ -14,10 +14,6 @@ NORMAL_INLINE void fill(float *out, int64_t count, uint64_t seed, uint64_t sampl
     int64_t n = count - i < 4 ? count - i : 4;
     memcpy(out + i, normals, (size_t)n * sizeof *out);
   }
-}
-
-void rng_normal_pair(float out[2], uint32_t radius, uint32_t angle) {
-  normal_pair(out, radius, angle);
 }
 
 /* fmaf is the fused operation with or without the instruction; the instruction is only faster. */
@@ -39,4 +35,11 @@ void rng_normal(float *out, int64_t count, uint64_t seed, uint64_t sample, uint3
     fill_fma(out, count, seed, sample, step, purpose);
   else
     fill(out, count, seed, sample, step, purpose);
+}
+
+uint32_t rng_below(uint32_t range, uint64_t seed, uint64_t sample, uint32_t step,
+                   enum rng_purpose purpose) {
+  uint32_t bits[4];
+  normal_block(bits, seed, sample, step, purpose, 0);
+  return (uint32_t)((uint64_t)bits[0] * range >> 32);
 }

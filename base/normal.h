@@ -1,5 +1,5 @@
-/* The arithmetic of random bits and of normals, compiled for the CPU (base/philox.c, base/normal.c)
- * and for CUDA (backend/cuda/noise.cu): integer operations and IEEE single precision in one written
+/* The arithmetic of random bits and of normals, compiled for the CPU (base/normal.c) and for
+ * CUDA (backend/cuda/noise.cu): integer operations and IEEE single precision in one written
  * order. Every product that is added is an fmaf, so a compiler has nothing left to contract. */
 #ifndef BASE_NORMAL_H
 #define BASE_NORMAL_H
@@ -34,7 +34,8 @@ NORMAL_INLINE void normal_philox(uint32_t out[4], const uint32_t counter[4],
   out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
-/* The frozen place of a draw in the counter (docs/RANDOM.md). */
+/* The four words of elements 4 block .. 4 block + 3 of a stream: the frozen place of a draw in the
+ * counter (docs/RANDOM.md). */
 NORMAL_INLINE void normal_block(uint32_t out[4], uint64_t seed, uint64_t sample, uint32_t step,
                                 uint32_t purpose, uint32_t block) {
   const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};

@@ -1,12 +1,10 @@
 /* Random numbers, as docs/RANDOM.md has them: Philox4x32-10 (Salmon et al., SC 2011) with a frozen
- * counter layout, and the stream of torch's CPU generator to replay the original programs. */
+ * counter layout (base/normal.h), and the stream of torch's CPU generator to replay the original
+ * programs. */
 #ifndef BASE_RNG_H
 #define BASE_RNG_H
 
 #include <stdint.h>
-
-/* out = Philox4x32-10(counter, key). */
-void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
 
 /* Which stream of a sample a draw belongs to; frozen. */
 enum rng_purpose {
@@ -16,15 +14,8 @@ enum rng_purpose {
   RNG_ENCODER_NOISE = 3
 };
 
-/* The four words that hold elements 4 block .. 4 block + 3 of the stream (seed, sample, step,
- * purpose); step < 2^24. */
-void rng_block(uint32_t out[4], uint64_t seed, uint64_t sample, uint32_t step,
-               enum rng_purpose purpose, uint32_t block);
-
-/* Two independent standard normals from the words of a radius and of an angle: the same bits
- * everywhere, made of IEEE add, multiply, fma, sqrt and integer operations in one written order. */
-void rng_normal_pair(float out[2], uint32_t radius, uint32_t angle);
-/* Standard normals 0 .. count-1 of the stream (seed, sample, step, purpose); count <= 2^34. */
+/* Standard normals 0 .. count-1 of the stream (seed, sample, step, purpose); step < 2^24,
+ * count <= 2^34. */
 void rng_normal(float *out, int64_t count, uint64_t seed, uint64_t sample, uint32_t step,
                 enum rng_purpose purpose);
 /* A uniform integer 0 .. range-1 of the same stream, without bias beyond 2^-32. */

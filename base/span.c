@@ -62,18 +62,14 @@ size_t utf8_printable_step(const uint8_t *text, size_t size) {
   return control ? 0 : step;
 }
 
-bool text_is_utf8(struct text text) {
+static bool walk(struct text text, size_t (*step_of)(const uint8_t *text, size_t size)) {
   for (size_t i = 0, step; i < text.length; i += step) {
-    step = text.bytes[i] ? utf8_step(text.bytes + i, text.length - i) : 0;
+    step = text.bytes[i] ? step_of(text.bytes + i, text.length - i) : 0;
     if (!step) return false;
   }
   return true;
 }
 
-bool text_is_printable(struct text text) {
-  for (size_t i = 0, step; i < text.length; i += step) {
-    step = utf8_printable_step(text.bytes + i, text.length - i);
-    if (!step) return false;
-  }
-  return true;
-}
+bool text_is_utf8(struct text text) { return walk(text, utf8_step); }
+
+bool text_is_printable(struct text text) { return walk(text, utf8_printable_step); }

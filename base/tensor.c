@@ -74,29 +74,18 @@ uint16_t bf16_from_f32(float value) {
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-static void read_f16(float *dst, const uint8_t *src, int64_t count) {
-  for (int64_t i = 0; i < count; i++) {
-    uint16_t bits;
-    memcpy(&bits, src + 2 * i, sizeof bits);
-    dst[i] = f32_from_f16(bits);
+/* From bytes at any address. */
+#define READ(name, type, convert)                                                                  \
+  static void name(float *dst, const uint8_t *src, int64_t count) {                                \
+    for (int64_t i = 0; i < count; i++) {                                                          \
+      type value;                                                                                  \
+      memcpy(&value, src + (int64_t)sizeof value * i, sizeof value);                               \
+      dst[i] = convert(value);                                                                     \
+    }                                                                                              \
   }
-}
-
-static void read_bf16(float *dst, const uint8_t *src, int64_t count) {
-  for (int64_t i = 0; i < count; i++) {
-    uint16_t bits;
-    memcpy(&bits, src + 2 * i, sizeof bits);
-    dst[i] = f32_from_bf16(bits);
-  }
-}
-
-static void read_f64(float *dst, const uint8_t *src, int64_t count) {
-  for (int64_t i = 0; i < count; i++) {
-    double value;
-    memcpy(&value, src + 8 * i, sizeof value);
-    dst[i] = (float)value;
-  }
-}
+READ(read_f16, uint16_t, f32_from_f16)
+READ(read_bf16, uint16_t, f32_from_bf16)
+READ(read_f64, double, (float))
 
 void tensor_read_f32(float *dst, const struct tensor *src, int64_t first, int64_t count) {
   const uint8_t *from = (const uint8_t *)src->data + (size_t)first * dtype_size(src->dtype);
@@ -118,18 +107,6 @@ void tensor_read_f32(float *dst, const struct tensor *src, int64_t first, int64_
   }
 }
 
-/* Without branches, so that it vectorizes. */
-bool f32_all_finite(const float *values, int64_t n) {
-  uint32_t largest = 0;
-  for (int64_t i = 0; i < n; i++) {
-    uint32_t bits;
-    memcpy(&bits, values + i, sizeof bits);
-    bits &= 0x7fffffffu;
-    largest = bits > largest ? bits : largest;
-  }
-  return largest < 0x7f800000u;
-}
-
 /* Values are checked in blocks of constant size, which become vectors; an exponent of ones alone
  * carries into the sign bit. */
 enum { BLOCK = 1024 };
@@ -145,7 +122,8 @@ static bool halves_finite(const uint8_t *from, int64_t n, uint16_t exponent) {
   return true;
 }
 
-static bool singles_finite(const uint8_t *from, int64_t n) {
+bool f32_all_finite(const void *values, int64_t n) {
+  const uint8_t *from = values;
   for (int64_t at = 0; at < n; at += BLOCK) {
     uint32_t bits[BLOCK] = {0}, seen = 0;
     memcpy(bits, from + 4 * at, (size_t)(n - at < BLOCK ? n - at : BLOCK) * sizeof *bits);
@@ -157,7 +135,7 @@ static bool singles_finite(const uint8_t *from, int64_t n) {
 
 bool tensor_all_finite(const struct tensor *tensor) {
   float values[BLOCK];
-  if (tensor->dtype == DT_F32) return singles_finite(tensor->data, tensor->elements);
+  if (tensor->dtype == DT_F32) return f32_all_finite(tensor->data, tensor->elements);
   if (tensor->dtype == DT_F16) return halves_finite(tensor->data, tensor->elements, 0x7c00);
   if (tensor->dtype == DT_BF16) return halves_finite(tensor->data, tensor->elements, 0x7f80);
   for (int64_t at = 0; at < tensor->elements; at += BLOCK) {

@@ -45,8 +45,9 @@ float f32_from_bf16(uint16_t bits);
 uint16_t f16_from_f32(float value);
 uint16_t bf16_from_f32(float value);
 
-/* No NaN and no infinity among n values, or among those of a floating tensor as f32. */
-bool f32_all_finite(const float *values, int64_t n);
+/* No NaN and no infinity among n values of f32 at any address, or among those of a floating tensor
+ * as f32. */
+bool f32_all_finite(const void *values, int64_t n);
 bool tensor_all_finite(const struct tensor *tensor);
 
 /* dst[i] = (float)src[first + i] for any floating dtype, i < count. */

@@ -135,19 +135,9 @@ enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *
   return ex->status;
 }
 
-/* A prediction for its memory. */
-struct pass {
-  const struct dit *model;
-  const struct dit_grid *grid;
-  int B;
-};
-
-static void predict_dry(struct exec *ex, void *user) {
-  const struct pass *pass = user;
-  (void)dit_predict(ex, pass->model, NULL, &(struct dit_input){.B = pass->B, .grid = pass->grid});
-}
-
 size_t dit_predict_bytes(const struct exec *ex, const struct dit *model,
                          const struct dit_grid *grid, int B) {
-  return exec_measure(ex, predict_dry, &(struct pass){model, grid, B});
+  struct exec dry = exec_dry(ex);
+  (void)dit_predict(&dry, model, NULL, &(struct dit_input){.B = B, .grid = grid});
+  return dry.arena.peak;
 }

@@ -300,8 +300,7 @@ static void steps_forward(struct exec *ex, struct run *run, const struct step *f
     if (step->to == OUT) run->at += made.channels;
   }
   if (count)
-    be_conv2d_branches(ex, branches, count, x->data, run->batch->count, x->shape.side,
-                       x->shape.side);
+    be_conv2d_relu(ex, branches, count, x->data, run->batch->count, x->shape.side, x->shape.side);
 }
 
 /* Block i: y [B, out] of x [B, in]; at: the value of y that the block's output begins with. Returns

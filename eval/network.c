@@ -110,19 +110,9 @@ enum ditmoe_status network_run(struct exec *ex, const struct network *network,
   return ex->status;
 }
 
-/* A run for its memory. */
-struct pass {
-  const struct network *network;
-  int B;
-};
-
-static void run_dry(struct exec *ex, void *user) {
-  const struct pass *pass = user;
-  float any;
-  run(ex, pass->network, RESIZE_ADM, NULL, 1, NULL, pass->B, 0, 0,
-      &(struct features){&any, &any, &any});
-}
-
 size_t network_bytes(const struct exec *ex, const struct network *network, int B) {
-  return exec_measure(ex, run_dry, &(struct pass){network, B});
+  struct exec dry = exec_dry(ex);
+  float any;
+  run(&dry, network, RESIZE_ADM, NULL, 1, NULL, B, 0, 0, &(struct features){&any, &any, &any});
+  return dry.arena.peak;
 }

@@ -1,20 +1,13 @@
 #include "eval/pairs.h"
 #include "base/blas.h"
-
-#include <float.h>
+#include "base/tensor.h"
 
 enum { BLOCK = 1024 }; /* rows: 3 blocks of doubles are 40 MiB at 2048 dimensions */
-
-static bool row_finite(const float *row, int dims) {
-  int bad = 0;
-  for (int c = 0; c < dims; c++) bad |= !(row[c] >= -FLT_MAX && row[c] <= FLT_MAX);
-  return !bad;
-}
 
 enum ditmoe_status rows_finite(struct ditmoe_ctx *ctx, const char *what, const float *values,
                                int64_t n, int dims, int64_t first) {
   for (int64_t i = 0; i < n; i++)
-    if (!row_finite(values + i * dims, dims))
+    if (!f32_all_finite(values + i * dims, dims))
       return fail(ctx, DITMOE_NONFINITE, "%s: row %lld has a value that is not finite", what,
                   (long long)(first + i));
   return DITMOE_OK;

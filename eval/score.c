@@ -5,7 +5,7 @@
 
 /* With q the mean of the n rows of a split, the mean divergence is
  * (1/n) sum_n sum_c p ln p - sum_c q ln q: one pass, and no row is kept. */
-struct score {
+struct score { /* and behind it, its arrays */
   int classes;
   int64_t split, count; /* rows of a full split, rows so far    */
   int64_t rows;         /* in the current split                 */
@@ -18,23 +18,18 @@ struct score {
 
 enum ditmoe_status score_create(struct ditmoe_ctx *ctx, int classes, int64_t split,
                                 struct score **out) {
-  struct score *score = NULL;
-  *out = NULL;
-  TRY(mem_zalloc(ctx, 1, sizeof *score, "Inception Score", &score));
-  enum ditmoe_status status =
-      mem_zalloc(ctx, (size_t)classes, 2 * sizeof *score->sum, "Inception Score", &score->sum);
-  if (status != DITMOE_OK) return mem_free(ctx, score), status;
+  const size_t bytes = 2 * (size_t)classes * sizeof(double);
+  struct score *score;
+  TRY(mem_zalloc(ctx, sizeof *score + bytes, 1, "Inception Score", out));
+  score = *out;
+  score->sum = (double *)(void *)(score + 1);
   score->row = score->sum + classes;
   score->classes = classes;
   score->split = split;
-  *out = score;
   return DITMOE_OK;
 }
 
-void score_free(struct ditmoe_ctx *ctx, struct score *score) {
-  if (score) mem_free(ctx, score->sum);
-  mem_free(ctx, score);
-}
+void score_free(struct ditmoe_ctx *ctx, struct score *score) { mem_free(ctx, score); }
 
 static double p_log_p(double p) { return p > 0 ? p * log(p) : 0; }
 

@@ -7,7 +7,7 @@
  * sums have one order. */
 enum { BLOCK = 256 };
 
-struct moments {
+struct moments {    /* and behind it, its arrays */
   int dims, filled; /* rows in the block */
   int64_t count;
   /* Of rows minus the first one: numbers of the size of the spread lose nothing where the mean is
@@ -20,24 +20,19 @@ struct moments {
 
 enum ditmoe_status moments_create(struct ditmoe_ctx *ctx, int dims, struct moments **out) {
   const size_t d = (size_t)dims;
-  struct moments *moments = NULL;
-  *out = NULL;
-  TRY(mem_zalloc(ctx, 1, sizeof *moments, "statistics", &moments));
-  enum ditmoe_status status = mem_zalloc(ctx, d * (2 + BLOCK + d), sizeof *moments->first,
-                                         "mean and covariance", &moments->first);
-  if (status != DITMOE_OK) return mem_free(ctx, moments), status;
+  const size_t bytes = d * (2 + BLOCK + d) * sizeof(double);
+  struct moments *moments;
+  TRY(mem_zalloc(ctx, sizeof *moments + bytes, 1, "mean and covariance", out));
+  moments = *out;
   moments->dims = dims;
+  moments->first = (double *)(void *)(moments + 1);
   moments->sum = moments->first + d;
   moments->block = moments->sum + d;
   moments->scatter = moments->block + BLOCK * d;
-  *out = moments;
   return DITMOE_OK;
 }
 
-void moments_free(struct ditmoe_ctx *ctx, struct moments *moments) {
-  if (moments) mem_free(ctx, moments->first);
-  mem_free(ctx, moments);
-}
+void moments_free(struct ditmoe_ctx *ctx, struct moments *moments) { mem_free(ctx, moments); }
 
 /* The rows of the block onto a scatter. */
 static void add_block(const struct moments *moments, double *scatter) {

@@ -39,7 +39,8 @@ struct weighed {
 };
 
 static struct weighed weigh(struct exec *ex, const struct router_layer *layer,
-                            const struct router_input *in, bool over_tokens) {
+                            const struct router_input *in) {
+  const bool over_tokens = !layer->router->token_choice;
   const int E = layer->experts;
   const int64_t rows = (int64_t)in->B * in->T;
   const int mode = ((const struct prototype *)layer)->weights;
@@ -56,12 +57,12 @@ static struct weighed weigh(struct exec *ex, const struct router_layer *layer,
 
 static void weigh_bwd(struct exec *ex, const struct router_layer *layer,
                       const struct router_input *in, const struct dispatch *d,
-                      const struct router_grad *grad, float *du, const float *dweight,
-                      bool over_tokens) {
+                      const struct router_grad *grad, float *du, const float *dweight) {
+  const bool over_tokens = !layer->router->token_choice;
   const int E = layer->experts;
   const int64_t rows = (int64_t)in->B * in->T;
   const int mode = ((const struct prototype *)layer)->weights;
-  const struct weighed w = weigh(ex, layer, in, over_tokens);
+  const struct weighed w = weigh(ex, layer, in);
   float *dcosine = be_floats(ex, rows * E), *dunit = be_floats(ex, rows * in->D);
   be_gates_bwd(ex, dcosine, dweight, d, E); /* the unconditional expert has no score */
   if (mode == WEIGHTS_SIGMOID) be_sigmoid_bwd(ex, dcosine, dcosine, w.weight, rows * E);
@@ -74,65 +75,7 @@ static void weigh_bwd(struct exec *ex, const struct router_layer *layer,
   be_normalize_rows_bwd(ex, du, dunit, in->u, rows, in->D);
 }
 
-static void keep_trace(struct router_trace *trace, const struct router_input *in,
-                       const struct weighed *w) {
-  trace->rows = (int64_t)in->B * in->T;
-  trace->cosine = w->cosine;
-  trace->scores = w->weight;
-}
-
-/* Step 1, last: what step 2 chose for images of the null class is replaced. So the operations of a
- * call do not depend on its labels. */
-static void assign_null(struct exec *ex, const struct router_layer *layer,
-                        const struct router_input *in, struct dispatch *d) {
-  if (layer->uncond_expert >= 0)
-    be_assign_label(ex, d, in->labels, layer->uncond_label, layer->uncond_expert, in->B, in->T);
-}
-
-#define PROMOE_NAMES                                                                               \
-  .prefix = "blocks.%d.mlp.", .gate = "cluster_centers", .shared = "shared_expert.",               \
-  .family = "ProMoE", .unknown = "whether ProMoE's tokens choose experts or experts tokens"
-
-/* Token choice. */
-
-static int64_t tokens_assignments(const struct router_layer *layer, const struct router_input *in) {
-  return (int64_t)in->B * in->T * router_top_k(layer, in);
-}
-
-static void route_tokens(struct exec *ex, const struct router_layer *layer,
-                         const struct router_input *in, struct dispatch *d,
-                         struct router_trace *trace) {
-  const struct weighed w = weigh(ex, layer, in, false);
-  keep_trace(trace, in, &w);
-  be_assign_topk(ex, d, trace->scores, trace->rows, layer->experts, router_top_k(layer, in),
-                 router_skip(layer, in));
-  assign_null(ex, layer, in, d);
-}
-
-static void tokens_bwd(struct exec *ex, const struct router_layer *layer,
-                       const struct router_input *in, const struct dispatch *d,
-                       const struct router_grad *grad, float *du, const float *dweight) {
-  weigh_bwd(ex, layer, in, d, grad, du, dweight, false);
-}
-
-static const struct router token_choice = {.name = "prototype-token-choice",
-                                           .size = sizeof(struct prototype),
-                                           .token_choice = true,
-                                           .needs_top_k = true,
-                                           .unconditional = true,
-                                           .keys = keys,
-                                           .key_count = sizeof keys / sizeof *keys,
-                                           .params = params,
-                                           .assignments = tokens_assignments,
-                                           .route = route_tokens,
-                                           .bwd = tokens_bwd};
-
-static const struct mixture promoe_tc = {
-    .kind = "promoe-tc", .alias = "ProMoE token choice", .router = &token_choice, PROMOE_NAMES};
-MIXTURE_ENTRY(promoe_tc);
-
-/* Expert choice. */
-
+/* Tokens of an expert's choice. */
 static int tokens_per_expert(const struct router_layer *layer, const struct router_input *in) {
   int top_k = in->routing && in->routing->top_k > 0 ? in->routing->top_k : layer->top_k;
   int count = (int)((double)in->T / layer->experts * top_k);
@@ -140,44 +83,49 @@ static int tokens_per_expert(const struct router_layer *layer, const struct rout
   return count > 1 ? count : 1;
 }
 
-/* Assignments of an image: E K, or T to the unconditional expert. */
+/* Assignments of an image. Where experts choose, E K, or T to the unconditional expert. */
 static int64_t stride(const struct router_layer *layer, const struct router_input *in) {
+  if (layer->router->token_choice) return (int64_t)in->T * router_top_k(layer, in);
   int64_t routed = (int64_t)layer->experts * tokens_per_expert(layer, in);
   return routed > in->T ? routed : in->T;
 }
 
-static int64_t experts_assignments(const struct router_layer *layer,
-                                   const struct router_input *in) {
+static int64_t assignments(const struct router_layer *layer, const struct router_input *in) {
   return in->B * stride(layer, in);
 }
 
-static void route_experts(struct exec *ex, const struct router_layer *layer,
-                          const struct router_input *in, struct dispatch *d,
-                          struct router_trace *trace) {
-  const struct weighed w = weigh(ex, layer, in, true);
-  keep_trace(trace, in, &w);
-  be_assign_tokens(ex, d, trace->scores, in->B, in->T, layer->experts, tokens_per_expert(layer, in),
-                   stride(layer, in));
-  assign_null(ex, layer, in, d);
+/* Step 1 is the last: what step 2 chose for images of the null class is replaced. So the operations
+ * of a call do not depend on its labels. */
+static void route(struct exec *ex, const struct router_layer *layer, const struct router_input *in,
+                  struct dispatch *d, struct router_trace *trace) {
+  const struct weighed w = weigh(ex, layer, in);
+  trace->rows = (int64_t)in->B * in->T;
+  trace->cosine = w.cosine;
+  trace->scores = w.weight;
+  if (layer->router->token_choice)
+    be_assign_topk(ex, d, w.weight, trace->rows, layer->experts, router_top_k(layer, in),
+                   router_skip(layer, in));
+  else
+    be_assign_tokens(ex, d, w.weight, in->B, in->T, layer->experts, tokens_per_expert(layer, in),
+                     stride(layer, in));
+  if (layer->uncond_expert >= 0)
+    be_assign_label(ex, d, in->labels, layer->uncond_label, layer->uncond_expert, in->B, in->T);
 }
 
-static void experts_bwd(struct exec *ex, const struct router_layer *layer,
-                        const struct router_input *in, const struct dispatch *d,
-                        const struct router_grad *grad, float *du, const float *dweight) {
-  weigh_bwd(ex, layer, in, d, grad, du, dweight, true);
-}
+#define PROMOE_ROUTER                                                                              \
+  .size = sizeof(struct prototype), .needs_top_k = true, .unconditional = true, .keys = keys,      \
+  .key_count = sizeof keys / sizeof *keys, .params = params, .assignments = assignments,           \
+  .route = route, .bwd = weigh_bwd
+static const struct router token_choice = {
+    .name = "prototype-token-choice", .token_choice = true, PROMOE_ROUTER};
+static const struct router expert_choice = {.name = "prototype-expert-choice", PROMOE_ROUTER};
 
-static const struct router expert_choice = {.name = "prototype-expert-choice",
-                                            .size = sizeof(struct prototype),
-                                            .needs_top_k = true,
-                                            .unconditional = true,
-                                            .keys = keys,
-                                            .key_count = sizeof keys / sizeof *keys,
-                                            .params = params,
-                                            .assignments = experts_assignments,
-                                            .route = route_experts,
-                                            .bwd = experts_bwd};
-
+#define PROMOE_NAMES                                                                               \
+  .prefix = "blocks.%d.mlp.", .gate = "cluster_centers", .shared = "shared_expert.",               \
+  .family = "ProMoE", .unknown = "whether ProMoE's tokens choose experts or experts tokens"
+static const struct mixture promoe_tc = {
+    .kind = "promoe-tc", .alias = "ProMoE token choice", .router = &token_choice, PROMOE_NAMES};
+MIXTURE_ENTRY(promoe_tc);
 static const struct mixture promoe_ec = {
     .kind = "promoe-ec", .alias = "ProMoE expert choice", .router = &expert_choice, PROMOE_NAMES};
 MIXTURE_ENTRY(promoe_ec);

@@ -1,6 +1,6 @@
 /* Classifier-free guidance (Ho and Salimans 2022): e = u + s (c - u) on the guided channels; the
  * others keep the conditional values. */
-#include "sampler/guidance.h"
+#include "sampler/sampler.h"
 
 static bool acts(const struct sampler_run *run, const struct prediction *prediction) {
   const struct guidance *g = &run->guidance;

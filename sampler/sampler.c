@@ -2,7 +2,6 @@
  * forms of the estimate of the clean latents, the work arrays, the end of a step. */
 #include "sampler/sampler.h"
 #include "base/tensor.h"
-#include "sampler/guidance.h"
 
 #include <math.h>
 #include <string.h>

@@ -103,6 +103,10 @@ size_t sampler_work_size(const struct sampler *sampler, int64_t count, int chann
 
 /* For the samplers. */
 
+/* output [B, Cout, H, W] = the conditional prediction, guided where run->guidance acts at this
+ * step. scratch has the size of output and is used only then. */
+enum ditmoe_status guidance_predict(struct sampler_run *run, float *output, float *scratch,
+                                    const struct prediction *prediction);
 /* The guided prediction at x: one or two model evaluations, guidance, finite check
  * (DITMOE_NONFINITE names the step), hook. output [B, Cout, H, W]. */
 enum ditmoe_status sampler_predict(struct sampler_run *run, float *output, const float *x,

@@ -19,7 +19,7 @@ moe="backend/cuda/gemm_*.cu backend/cuda/plan*.cu backend/cuda/moe_rows.cu bench
   tests/cuda/moe_checks.cpp tests/cuda/moe_checks_plan.cpp base/tensor.c backend/cuda/tensor_map.c
   bench/cuda/peer_lt.c"
 attention="backend/cuda/attention*.cu backend/cuda/noise.cu bench/cuda/bench_attention.cu
-  base/philox.c base/normal.c"
+  base/normal.c"
 for source in $moe $attention; do
   object=$(object_of "$source")
   case $source in

@@ -210,98 +210,15 @@ static void note_choice(const struct call *call, const struct biased_choice *cho
   PICK(__VA_ARGS__, EACH_10, EACH_9, EACH_8, EACH_7, EACH_6, EACH_5, EACH_4, EACH_3, EACH_2,       \
        EACH_1, )(__VA_ARGS__)
 
-/* An operation with its parameters, and the names of all but the first. */
-#define WRAP(op, parameters, ...)                                                                  \
-  static void guard_##op parameters {                                                              \
+#define BE_OP(op, parameters, ...)                                                                 \
+  static void wrap_##op(struct exec *ex, BE_UNPACK parameters) {                                   \
     const struct call call = enter(ex, #op);                                                       \
     EACH(__VA_ARGS__)                                                                              \
     if (be_active(ex)) call.guard->real->op(ex, __VA_ARGS__);                                      \
     leave(&call);                                                                                  \
   }
-
-WRAP(copy, (struct exec *ex, void *dst, const void *src, size_t bytes), dst, src, bytes)
-WRAP(fill, (struct exec *ex, void *dst, int byte, size_t bytes), dst, byte, bytes)
-WRAP(narrow, (struct exec *ex, struct act y, const float *x, int64_t n), y, x, n)
-WRAP(widen, (struct exec *ex, float *y, struct act x, int64_t n), y, x, n)
-WRAP(linear, (struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows),
-     y, x, w, rows)
-WRAP(hidden, (struct exec *ex, struct act h, struct act x, const struct expert *w, int64_t rows),
-     h, x, w, rows)
-WRAP(silu, (struct exec *ex, float *y, const float *x, int64_t n), y, x, n)
-WRAP(sigmoid, (struct exec *ex, float *y, const float *x, int64_t n), y, x, n)
-WRAP(add, (struct exec *ex, float *y, const float *a, const float *b, int64_t n), y, a, b, n)
-WRAP(add_rows, (struct exec *ex, float *x, const float *row, int64_t rows, int64_t n),
-     x, row, rows, n)
-WRAP(norm_modulate, (struct exec *ex, struct act y, const float *x, const float *shift,
-     const float *scale, int64_t stride, int B, int T, int D, const struct row_norm *norm),
-     y, x, shift, scale, stride, B, T, D, norm)
-WRAP(gated_add, (struct exec *ex, float *out, const float *x, const float *gate, int64_t stride,
-     const float *y, int B, int T, int D), out, x, gate, stride, y, B, T, D)
-WRAP(qk_norm, (struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
-     int64_t rows, int H, int d), y, qkv, norm, rows, H, d)
-WRAP(qk_rotate, (struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
-     int T, int H, int d), qkv, rope, direction, B, T, H, d)
-WRAP(time_features, (struct exec *ex, float *y, const float *time, int B, int n, float shift),
-     y, time, B, n, shift)
-WRAP(qk_round_f16, (struct exec *ex, float *qkv, int64_t rows, int D), qkv, rows, D)
-WRAP(attention, (struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T, int H,
-     int d), o, lse, qkv, B, T, H, d)
-WRAP(patchify, (struct exec *ex, float *rows, const float *x, int B, int C, int height, int width,
-     int patch), rows, x, B, C, height, width, patch)
-WRAP(unpatchify, (struct exec *ex, float *x, const float *rows, int B, int C, int height,
-     int width, int patch), x, rows, B, C, height, width, patch)
-WRAP(gather_rows, (struct exec *ex, float *dst, const float *src, const int32_t *index, int64_t n,
-     int D), dst, src, index, n, D)
-WRAP(normalize_rows, (struct exec *ex, float *y, const float *x, int64_t rows, int D),
-     y, x, rows, D)
-WRAP(softmax_rows, (struct exec *ex, float *y, const float *x, int64_t rows, int n), y, x, rows, n)
-WRAP(softmax_tokens, (struct exec *ex, float *y, const float *x, int B, int T, int E),
-     y, x, B, T, E)
-WRAP(assign_topk, (struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
-     int K, int skip), d, scores, rows, E, K, skip)
-WRAP(assign_biased, (struct exec *ex, struct dispatch *d, float *ranked, const float *scores,
-     const struct biased_choice *choice, int64_t rows, int E, int K, int skip),
-     d, ranked, scores, choice, rows, E, K, skip)
-WRAP(assign_tokens, (struct exec *ex, struct dispatch *d, const float *scores, int B, int T, int E,
-     int K, int64_t stride), d, scores, B, T, E, K, stride)
-WRAP(assign_counted, (struct exec *ex, struct dispatch *d, const float *scores,
-     const float *capacity, const float *threshold, int64_t S, int E),
-     d, scores, capacity, threshold, S, E)
-WRAP(assign_label, (struct exec *ex, struct dispatch *d, const int32_t *labels, int32_t label,
-     int32_t expert, int B, int T), d, labels, label, expert, B, T)
-WRAP(dispatch_order, (struct exec *ex, struct dispatch *d), d)
-WRAP(experts_in, (struct exec *ex, struct act h, struct act x, const struct dispatch *d,
-     const struct expert_wave *wave), h, x, d, wave)
-WRAP(experts_out, (struct exec *ex, float *rows, struct act h, struct act x,
-     const struct dispatch *d, const struct expert_wave *wave), rows, h, x, d, wave)
-WRAP(combine_rows, (struct exec *ex, float *y, const float *rows, const struct dispatch *d,
-     const float *add, int D), y, rows, d, add, D)
-WRAP(conv2d, (struct exec *ex, float *y, struct act x, const struct conv *w, int B, int height,
-     int width), y, x, w, B, height, width)
-WRAP(max_pool, (struct exec *ex, struct act y, int64_t ldy, int64_t at, struct act x, int B,
-     int height, int width, int C, int stride, int pad),
-     y, ldy, at, x, B, height, width, C, stride, pad)
-WRAP(avg_pool_relu, (struct exec *ex, struct act y, int64_t ldy, int64_t at, const float *x, int B,
-     int height, int width, int C), y, ldy, at, x, B, height, width, C)
-WRAP(mean_pixels, (struct exec *ex, float *y, struct act x, int B, int64_t pixels, int C),
-     y, x, B, pixels, C)
-WRAP(take_channels, (struct exec *ex, float *y, struct act x, int64_t pixels, int C, int count),
-     y, x, pixels, C, count)
-WRAP(group_norm, (struct exec *ex, struct act y, const float *x, const float *weight,
-     const float *bias, int B, int64_t pixels, int C, int groups, float eps, bool silu),
-     y, x, weight, bias, B, pixels, C, groups, eps, silu)
-WRAP(group_norm_given, (struct exec *ex, struct act y, const float *x, const double *moments,
-     const float *weight, const float *bias, int64_t pixels, int C, int groups, float eps,
-     bool silu), y, x, moments, weight, bias, pixels, C, groups, eps, silu)
-WRAP(relu, (struct exec *ex, float *y, const float *x, int64_t n), y, x, n)
-WRAP(tanh_clamp, (struct exec *ex, float *y, const float *x, float limit, int64_t n),
-     y, x, limit, n)
-WRAP(upsample2x, (struct exec *ex, struct act y, const float *x, int B, int height, int width,
-     int C), y, x, B, height, width, C)
-WRAP(channels_last, (struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels),
-     y, x, B, C, pixels)
-WRAP(channels_first, (struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels),
-     y, x, B, C, pixels)
+#include "backend/operations.h"
+#undef BE_OP
 /* clang-format on */
 
 /* Operations with arguments in memory of the host. */
@@ -421,19 +338,6 @@ static void guard_conv_destroy(struct exec *ex, struct conv *conv) {
   mem_free(ex->ctx, guarded);
 }
 
-/* clang-format off */
-#define WRAPPED(X)                                                                                 \
-  X(release) X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy)      \
-  X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid) X(add)  \
-  X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_rotate) X(time_features)               \
-  X(qk_round_f16) X(assign_biased) X(attention) X(patchify) X(unpatchify) X(gather_rows)           \
-  X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(assign_topk) X(assign_tokens)              \
-  X(assign_counted) X(assign_label) X(dispatch_order) X(experts_in) X(experts_out)                 \
-  X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels)             \
-  X(take_channels) X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(tanh_clamp)        \
-  X(upsample2x) X(channels_last) X(channels_first)
-/* clang-format on */
-
 void guard_open(struct guard *guard, struct exec *ex, const char *backend, const char *dtype,
                 int threads) {
   const struct ditmoe_hooks hooks = {.user = guard, .alloc = guard_alloc, .release = guard_free};
@@ -454,11 +358,21 @@ void guard_open(struct guard *guard, struct exec *ex, const char *backend, const
                                     .exec_init = real->exec_init,
                                     .exec_fini = real->exec_fini,
                                     .alloc = guard_device_alloc,
-                                    .memory_available = real->memory_available};
-#define INSTALL(op)                                                                                \
-  if (real->op) guard->ops.op = guard_##op;
-  WRAPPED(INSTALL)
-#undef INSTALL
+                                    .release = guard_release,
+                                    .memory_available = real->memory_available,
+                                    .sync = real->sync ? guard_sync : NULL,
+                                    .linear_create = guard_linear_create,
+                                    .linear_destroy = guard_linear_destroy,
+                                    .conv_create = guard_conv_create,
+                                    .conv_destroy = guard_conv_destroy};
+#define BE_OP(op, ...) guard->ops.op = real->op ? wrap_##op : NULL;
+#include "backend/operations.h"
+#undef BE_OP
+  guard->ops.upload = guard_upload;
+  guard->ops.download = guard_download;
+  guard->ops.group_moments = guard_group_moments;
+  guard->ops.conv2d_relu = guard_conv2d_relu;
+  guard->ops.linear_update = NULL;
   guard->device = *ex->device;
   guard->device.ops = &guard->ops;
   ex->device = &guard->device;

@@ -117,7 +117,6 @@ static const struct {
     {"--device tpu", "is not one of cpu|cuda"},
     {"--model DiT-S/2", "this is the file to load"},
     {"--ckpt DiT_MoE-XL/2", "this is the file to load"},
-    {"", "no model: give -m FILE or set DITMOE_MODEL"},
     {"--list-classes '('", "--list-classes"},
 };
 
@@ -125,6 +124,8 @@ static void nonsense_is_refused(void **state) {
   (void)state;
   for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
     assert_exit(run("@sample %s", refused[i].arguments), DITMOE_USAGE, refused[i].message);
+  assert_exit(run("cp $(command -v @sample) alone; ./alone"), DITMOE_USAGE,
+              "no model: give -m FILE or set DITMOE_MODEL; the one that comes with");
   assert_exit(run("@sample --device cuda:1"), DITMOE_DEVICE, "one GPU is used");
   assert_exit(run("CUDA_VISIBLE_DEVICES= @sample -m @fixtures/dit_moe/b_mixed/bare.safetensors "
                   "--vae none -n 1 --backend cuda"),
@@ -134,8 +135,8 @@ static void nonsense_is_refused(void **state) {
 static void environment_is_checked(void **state) {
   (void)state;
   assert_exit(run("DITMOE_THREADS=many @sample"), DITMOE_USAGE, "DITMOE_THREADS: \"many\" is not");
-  assert_exit(run("DITMOE_THREADS=many @sample -t 1"), DITMOE_USAGE, "no model");
-  assert_exit(run("OMP_NUM_THREADS=4,2 @sample"), DITMOE_USAGE, "no model");
+  assert_exit(run("DITMOE_THREADS=many @sample -t 1 --dry-run"), DITMOE_OK, "assets/default");
+  assert_exit(run("OMP_NUM_THREADS=4,2 @sample --dry-run"), DITMOE_OK, "assets/default");
   assert_exit(run("DITMOE_MODEL=a,b @sample"), DITMOE_FORMAT, "a,b");
   assert_exit(run("DITMOE_MODEL=absent @sample -m other"), DITMOE_FORMAT, "other");
 }
@@ -147,7 +148,7 @@ static void messages_are_plain(void **state) {
   assert_exit(run("@sample -m \"$(printf 'x\\033[31my')\""), DITMOE_FORMAT, "x?[31my");
   assert_exit(run("@sample \"$(printf -- '--a\\nb')\""), DITMOE_USAGE, "--a?b");
   assert_exit(run("NO_COLOR=1 @sample --xyzzy"), DITMOE_USAGE, "xyzzy");
-  assert_non_null(strchr(run("@sample --color always --steps 1").err, 27));
+  assert_non_null(strchr(run("@sample --color always -m absent").err, 27));
 }
 
 static void imagenet_classes_are_listed(void **state) {

@@ -271,6 +271,13 @@ struct block_run {
   float *x_in, *x_out, *silu_c, *dx, *dsilu_c;
 };
 
+static size_t bytes_of_run(const struct exec *ex, void (*run)(struct exec *ex, void *user),
+                           void *user) {
+  struct exec dry = exec_dry(ex);
+  run(&dry, user);
+  return dry.arena.peak;
+}
+
 static void run_block(struct exec *ex, void *user) {
   struct block_run *run = user;
   struct subject *s = run->s;
@@ -297,7 +304,7 @@ static void check_block(struct subject *s, int layer) {
   struct block_run run = {.s = s, .layer = layer};
   float *x = normal(n, 1), *condition = normal(nc, 0.5), *r = normal(n, 1);
   s->in.replay = &s->replay; /* so that its memory counts */
-  assert_ok(test_ctx(), exec_reserve(&s->ex, exec_measure(&s->ex, run_block, &run)));
+  assert_ok(test_ctx(), exec_reserve(&s->ex, bytes_of_run(&s->ex, run_block, &run)));
   run_block(&s->ex, &run);
   memcpy(run.x_in, x, (size_t)n * sizeof *x);
   memcpy(run.silu_c, condition, (size_t)nc * sizeof *condition);
@@ -380,7 +387,7 @@ static void differentiate(struct subject *s, struct model_run *run, enum dit_kee
 
 static size_t bytes_of(struct subject *s, struct model_run *run, enum dit_keep keep) {
   s->acts.keep = keep;
-  return exec_measure(&s->ex, run_model, run);
+  return bytes_of_run(&s->ex, run_model, run);
 }
 
 static void add(float *sum, const float *x, int64_t n) {
@@ -470,7 +477,7 @@ static void test_untrainable(void **state) {
   router.bwd = NULL;
   moe->router->router = &router;
   s.in.labels = labels;
-  assert_ok(test_ctx(), exec_reserve(&s.ex, exec_measure(&s.ex, run_block, &run)));
+  assert_ok(test_ctx(), exec_reserve(&s.ex, bytes_of_run(&s.ex, run_block, &run)));
   memset(s.ex.arena.base, 0, s.ex.arena.capacity);
   run_block(&s.ex, &run);
   dit_block_carve(&s.ex, s.model, layer, a, &s.in, true);

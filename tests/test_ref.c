@@ -292,7 +292,7 @@ static void test_convolution_relu(void **state) {
   assert_ok(ex->ctx, ex->device->ops->conv_create(ex, &w, NULL, &window, &conv));
   assert_int_equal(conv_size(conv, 0, 1), 1);
   assert_int_equal(conv_size(conv, 1, 3), 2);
-  be_conv2d_relu(ex, act_f32(y), 3, 1, act_f32(x), conv, 2, 1, 3);
+  be_conv2d_relu(ex, &(struct conv_branch){conv, act_f32(y), 3, 1, NULL}, 1, act_f32(x), 2, 1, 3);
   assert_floats(y, (float[]){7, 210, 7, 7, 0, 7, 7, 0, 7, 7, 28, 7}, 12);
   ex->device->ops->conv_destroy(ex, conv);
 }

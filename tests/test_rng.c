@@ -1,6 +1,7 @@
 /* Philox and its frozen counter, the normals, and torch's CPU generator. */
 #include "support.h"
 
+#include "base/normal.h"
 #include "base/rng.h"
 #include "cases.h"
 #include "data/normal_golden.h"
@@ -20,7 +21,7 @@ static void test_philox_known_answers(void **state) {
   (void)state;
   for (int i = 0; i < 3; i++) {
     uint32_t out[4];
-    philox4x32(out, vectors[i], vectors[i] + 4);
+    normal_philox(out, vectors[i], vectors[i] + 4);
     assert_memory_equal(out, vectors[i] + 6, sizeof out);
   }
 }
@@ -30,8 +31,9 @@ static void test_counter_layout(void **state) {
   const uint32_t counter[4] = {0x0badcafe, 0x76543210, 0xfedcba98, 0x03123456};
   uint32_t expected[4], out[4];
   (void)state;
-  philox4x32(expected, counter, key);
-  rng_block(out, 0x0123456789abcdef, 0xfedcba9876543210, 0x123456, RNG_ENCODER_NOISE, 0x0badcafe);
+  normal_philox(expected, counter, key);
+  normal_block(out, 0x0123456789abcdef, 0xfedcba9876543210, 0x123456, RNG_ENCODER_NOISE,
+               0x0badcafe);
   assert_memory_equal(out, expected, sizeof out);
   assert_int_equal(rng_below(1000, 42, 5, 0, RNG_LABEL), 122); /* the example of docs/RANDOM.md */
 }
@@ -50,9 +52,9 @@ static void test_golden_patterns(void **state) {
     float z[100], four[4];
     for (uint32_t block = 0; block < 25; block++) {
       uint32_t words[4];
-      rng_block(words, s->seed, s->sample, s->step, s->purpose, s->block + block);
-      rng_normal_pair(four, words[0], words[1]);
-      rng_normal_pair(four + 2, words[2], words[3]);
+      normal_block(words, s->seed, s->sample, s->step, s->purpose, s->block + block);
+      normal_pair(four, words[0], words[1]);
+      normal_pair(four + 2, words[2], words[3]);
       assert_memory_equal(four, s->bits + 4 * block, sizeof four);
     }
     compared += 100;
@@ -62,7 +64,7 @@ static void test_golden_patterns(void **state) {
   }
   for (size_t i = 0; i < sizeof normal_pairs / sizeof *normal_pairs; i++, compared += 2) {
     float z[2];
-    rng_normal_pair(z, normal_pairs[i][0], normal_pairs[i][1]);
+    normal_pair(z, normal_pairs[i][0], normal_pairs[i][1]);
     assert_memory_equal(z, normal_pairs[i] + 2, sizeof z);
   }
   assert_int_equal(compared, 1000);
@@ -77,10 +79,10 @@ static void test_normal_accuracy(void **state) {
   for (uint32_t i = 0; i < 200000; i++) {
     uint32_t words[4];
     float z[2];
-    rng_block(words, 99, 0, 0, RNG_STEP_NOISE, i);
+    normal_block(words, 99, 0, 0, RNG_STEP_NOISE, i);
     if (i % 4 == 1) words[0] >>= words[2] % 32;
     if (i % 4 == 2) words[0] = ~(words[0] >> words[2] % 32);
-    rng_normal_pair(z, words[0], words[1]);
+    normal_pair(z, words[0], words[1]);
     double radius = sqrt(-2 * log1p(-(double)words[0] * 0x1p-32));
     double angle = two_pi * 0x1p-32 * words[1];
     double x = radius * cos(angle), y = radius * sin(angle);
@@ -100,8 +102,8 @@ static void test_normal_paths_and_prefix(void **state) {
   for (uint32_t i = 0; i < COUNT; i++) {
     uint32_t words[4];
     float pair[2];
-    rng_block(words, 5, 6, 7, RNG_STEP_NOISE, i / 4);
-    rng_normal_pair(pair, words[i & 2], words[(i & 2) + 1]);
+    normal_block(words, 5, 6, 7, RNG_STEP_NOISE, i / 4);
+    normal_pair(pair, words[i & 2], words[(i & 2) + 1]);
     assert_int_equal(bits_of(all[i]), bits_of(pair[i & 1]));
   }
   for (int count = 0; count < 10; count++) {

@@ -2,6 +2,7 @@
  * merged, written and read; what cannot be right is refused in one line. */
 #include "support.h"
 
+#include "base/normal.h"
 #include "base/rng.h"
 #include "routing_support.h"
 
@@ -52,8 +53,8 @@ static struct choices pick(int64_t image, int half, int step, int evaluation, in
   struct choices c = {0};
   for (int t = 0, n = 0; t < T; t++) {
     uint32_t random[4];
-    rng_block(random, 5, (uint64_t)image, (uint32_t)((step * 2 + evaluation) * 2 + half), RNG_LABEL,
-              (uint32_t)(layer * T + t));
+    normal_block(random, 5, (uint64_t)image, (uint32_t)((step * 2 + evaluation) * 2 + half),
+                 RNG_LABEL, (uint32_t)(layer * T + t));
     const int count = (int)(random[0] % (uint32_t)(experts + 1));
     for (int j = 0; j < count; j++, n++) {
       c.expert[n] = (uint16_t)((random[1] + (uint32_t)j) % (uint32_t)experts);

@@ -54,21 +54,23 @@ static enum ditmoe_status find(const struct reader *r, const char *name, const c
   return DITMOE_OK;
 }
 
-/* The values, to be freed; whole ones must be from `low` to `high`. */
+/* All values, which must be from `low` to `high`. */
+static enum ditmoe_status fill_values(const struct reader *r, const struct npz_array *array,
+                                      double low, double high, double *values) {
+  const bool whole = array->type[1] != 'f';
+  TRY(npz_read_f64(r->ctx, r->npz, array, values));
+  for (int64_t i = 0; i < array->elements; i++)
+    if (!(values[i] >= low && values[i] <= high) || (whole && values[i] != floor(values[i])))
+      return bad_array(r, array->name, "element %lld is %g, out of range", (long long)i, values[i]);
+  return DITMOE_OK;
+}
+
+/* The same in memory of their own, to be freed. */
 static enum ditmoe_status read_values(const struct reader *r, const struct npz_array *array,
                                       double low, double high, double **out) {
-  double *values;
-  TRY(mem_alloc(r->ctx, (size_t)array->elements, sizeof *values, array->name, &values));
-  enum ditmoe_status status = npz_read_f64(r->ctx, r->npz, array, values);
-  const bool whole = array->type[1] != 'f';
-  for (int64_t i = 0; status == DITMOE_OK && i < array->elements; i++)
-    if (!(values[i] >= low && values[i] <= high) || (whole && values[i] != floor(values[i])))
-      status =
-          bad_array(r, array->name, "element %lld is %g, out of range", (long long)i, values[i]);
-  if (status == DITMOE_OK)
-    *out = values;
-  else
-    mem_free(r->ctx, values);
+  TRY(mem_alloc(r->ctx, (size_t)array->elements, sizeof **out, array->name, out));
+  enum ditmoe_status status = fill_values(r, array, low, high, *out);
+  if (status != DITMOE_OK) mem_free(r->ctx, *out);
   return status;
 }
 
@@ -146,14 +148,6 @@ static enum ditmoe_status read_extent(const struct reader *r, const char *name, 
   return DITMOE_OK;
 }
 
-static enum ditmoe_status read_times(const struct reader *r, double *out, int count) {
-  double *values;
-  TRY(read_values(r, npz_find(r->npz, "times"), -1e30, 1e30, &values));
-  memcpy(out, values, (size_t)count * sizeof *out);
-  mem_free(r->ctx, values);
-  return DITMOE_OK;
-}
-
 /* Which tables there are tells what has been counted. */
 static void read_options(struct reader *r) {
   r->shape.halves = npz_find(r->npz, "uncond_counts") ? DITMOE_HALVES : 1;
@@ -175,7 +169,7 @@ static enum ditmoe_status read_shape(struct reader *r) {
   TRY(read_ints(r, "layers", s->layer, s->layers));
   TRY(read_ints(r, "layer_experts", s->layer_experts, s->layers));
   TRY(read_ints(r, "bin_steps", s->bin_step, edges));
-  TRY(read_times(r, s->time, s->steps));
+  TRY(fill_values(r, npz_find(r->npz, "times"), -1e30, 1e30, s->time));
   for (int l = 0; l < s->layers; l++)
     if (s->layer_experts[l] > s->experts) s->experts = s->layer_experts[l];
   const char *fault = shape_fault(s);

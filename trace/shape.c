@@ -10,17 +10,13 @@ enum { MOST_CELLS = 1 << 26, MOST_LAYERS = 1 << 16, MOST_STEPS = 1 << 24, MOST_E
 
 enum ditmoe_status shape_alloc(struct ditmoe_ctx *ctx, struct routing_shape *shape) {
   const size_t L = (size_t)shape->layers, S = (size_t)shape->bins, steps = (size_t)shape->steps;
-  enum ditmoe_status status;
-  shape->layer = shape->layer_experts = shape->bin_step = NULL;
+  const size_t bytes = steps * sizeof *shape->time + (2 * L + S + 1) * sizeof *shape->layer;
   shape->time = NULL;
-  TRY_DONE(mem_zalloc(ctx, L, sizeof *shape->layer, "layers", &shape->layer));
-  TRY_DONE(mem_zalloc(ctx, L, sizeof *shape->layer_experts, "layers", &shape->layer_experts));
-  TRY_DONE(mem_zalloc(ctx, S + 1, sizeof *shape->bin_step, "bins of steps", &shape->bin_step));
-  TRY_DONE(mem_zalloc(ctx, steps, sizeof *shape->time, "times of steps", &shape->time));
+  TRY(mem_zalloc(ctx, bytes, 1, "layers and steps", &shape->time));
+  shape->layer = (int32_t *)(void *)(shape->time + steps);
+  shape->layer_experts = shape->layer + L;
+  shape->bin_step = shape->layer_experts + L;
   return DITMOE_OK;
-done:
-  shape_free(ctx, shape);
-  return status;
 }
 
 enum ditmoe_status shape_copy(struct ditmoe_ctx *ctx, const struct routing_shape *from,
@@ -37,11 +33,7 @@ enum ditmoe_status shape_copy(struct ditmoe_ctx *ctx, const struct routing_shape
 }
 
 void shape_free(struct ditmoe_ctx *ctx, struct routing_shape *shape) {
-  mem_free(ctx, shape->layer);
-  mem_free(ctx, shape->layer_experts);
-  mem_free(ctx, shape->bin_step);
   mem_free(ctx, shape->time);
-  shape->layer = shape->layer_experts = shape->bin_step = NULL;
   shape->time = NULL;
 }
 

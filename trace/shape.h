@@ -5,7 +5,8 @@
 #include "base/memory.h"
 #include "ditmoe_routing.h"
 
-struct routing_shape { /* as in struct ditmoe_routing_info; arrays are owned */
+struct routing_shape { /* as in struct ditmoe_routing_info; arrays are in one block, which begins
+                          with the times */
   int layers, bins, tokens, experts, labels;
   int steps, side, top_k, uncond_expert, null_label;
   int halves;

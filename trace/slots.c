@@ -32,27 +32,17 @@ static void carve(struct arena *arena, const struct routing_shape *shape, struct
   }
 }
 
-static enum ditmoe_status make(struct ditmoe_ctx *ctx, const struct routing_shape *shape,
-                               struct slot *out) {
-  struct arena arena;
-  arena_init_measuring(&arena);
-  carve(&arena, shape, out);
-  arena = (struct arena){.capacity = arena.peak};
-  TRY(mem_alloc(ctx, arena.capacity, 1, "images under way", &arena.base));
-  carve(&arena, shape, out);
-  out->block = arena.base;
-  return DITMOE_OK;
-}
-
 static enum ditmoe_status grow(struct ditmoe_ctx *ctx, struct slots *slots,
                                const struct routing_shape *shape) {
   struct slot slot = {.image = -1, .done = true};
-  if (slots->count == slots->room) {
-    size_t room = slots->room ? 2 * slots->room : 8;
-    TRY(mem_grow(ctx, slots->count, room, sizeof slot, "images under way", &slots->slots));
-    slots->room = room;
-  }
-  TRY(make(ctx, shape, &slot));
+  struct arena arena;
+  TRY(mem_room(ctx, slots->count, sizeof slot, "images under way", &slots->slots));
+  arena_init_measuring(&arena);
+  carve(&arena, shape, &slot);
+  arena = (struct arena){.capacity = arena.peak};
+  TRY(mem_alloc(ctx, arena.capacity, 1, "images under way", &arena.base));
+  carve(&arena, shape, &slot);
+  slot.block = arena.base;
   slots->slots[slots->count++] = slot;
   return DITMOE_OK;
 }

@@ -32,7 +32,7 @@ struct slot {
 
 struct slots {
   struct slot *slots;
-  size_t count, room, last; /* last: the one that was found last */
+  size_t count, last; /* last: the one that was found last */
 };
 
 /* 64-bit words for a bit of each expert. */

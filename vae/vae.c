@@ -215,29 +215,17 @@ enum ditmoe_status vae_encode(struct exec *ex, const struct vae *vae, float *mea
   return ex->status;
 }
 
-/* A pass for its memory. */
-struct pass {
-  const struct vae *vae;
-  int height, width, tile;
-};
-
-static void decode_dry(struct exec *ex, void *user) {
-  const struct pass *pass = user;
-  (void)vae_decode(ex, pass->vae, NULL, NULL, pass->height, pass->width, pass->tile);
-}
-
-static void encode_dry(struct exec *ex, void *user) {
-  const struct pass *pass = user;
-  (void)vae_encode(ex, pass->vae, NULL, NULL, NULL, pass->height, pass->width);
-}
-
 size_t vae_decode_bytes(const struct exec *ex, const struct vae *vae, int height, int width,
                         int tile) {
-  return exec_measure(ex, decode_dry, &(struct pass){vae, height, width, tile});
+  struct exec dry = exec_dry(ex);
+  (void)vae_decode(&dry, vae, NULL, NULL, height, width, tile);
+  return dry.arena.peak;
 }
 
 size_t vae_encode_bytes(const struct exec *ex, const struct vae *vae, int height, int width) {
-  return exec_measure(ex, encode_dry, &(struct pass){vae, height, width, 0});
+  struct exec dry = exec_dry(ex);
+  (void)vae_encode(&dry, vae, NULL, NULL, NULL, height, width);
+  return dry.arena.peak;
 }
 
 void vae_pixels(uint8_t *pixels, const float *image, int height, int width) {

@@ -70,24 +70,21 @@ enum ditmoe_status cpu_conv_create(struct exec *ex, const struct tensor *weight,
                                    struct conv **out) {
   struct conv shape, *w;
   TRY(conv_source_shape(ex->ctx, weight, bias, window, &shape));
-  TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a convolution", &w));
+  TRY(mem_zalloc(ex->ctx, 1, sizeof *w + sizeof(struct cpu_conv), "a convolution", &w));
   *w = shape;
   w->input = ex->compute;
-  enum ditmoe_status status =
-      mem_zalloc(ex->ctx, 1, sizeof(struct cpu_conv), "a convolution", &w->data);
-  if (status == DITMOE_OK) status = make(ex, w, weight, bias);
-  if (status != DITMOE_OK) {
+  w->data = w + 1;
+  enum ditmoe_status status = make(ex, w, weight, bias);
+  if (status == DITMOE_OK)
+    *out = w;
+  else
     cpu_conv_destroy(ex, w);
-    return status;
-  }
-  *out = w;
-  return DITMOE_OK;
+  return status;
 }
 
 void cpu_conv_destroy(struct exec *ex, struct conv *conv) {
   struct cpu_conv *made = conv ? conv->data : NULL;
   for (int i = 0; made && i < made->count; i++) cpu_linear_destroy(ex, made->matrix[i]);
-  mem_free(ex->ctx, made);
   mem_free(ex->ctx, conv);
 }
 

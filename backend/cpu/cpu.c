@@ -22,7 +22,7 @@ static void make_operations(void) {
   operations.bwd.experts_bwd = NULL;
 }
 
-const struct backend_ops backend_cpu = {.name = "cpu", .init = cpu_init, .fini = cpu_fini};
+const struct backend_ops backend_cpu = {.name = "cpu", .init = cpu_init};
 
 enum dtype cpu_best_dtype(const struct device *device) {
   const struct cpu_kernels *kernels = device->state;
@@ -40,11 +40,6 @@ enum ditmoe_status cpu_init(struct device *device, struct ditmoe_ctx *ctx, const
   device->tier = kernels->tier;
   device->state = kernels;
   return DITMOE_OK;
-}
-
-void cpu_fini(struct device *device, struct ditmoe_ctx *ctx) {
-  (void)device;
-  (void)ctx;
 }
 
 enum ditmoe_status cpu_exec_init(struct exec *ex) {

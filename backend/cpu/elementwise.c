@@ -14,17 +14,13 @@ static void map(struct exec *ex, float *y, const float *x, int64_t n,
   for (int64_t i = 0; i < n; i += PIECE) f(y + i, x + i, n - i < PIECE ? n - i : PIECE);
 }
 
-void cpu_silu(struct exec *ex, float *y, const float *x, int64_t n) {
-  map(ex, y, x, n, rows_of(ex)->silu);
-}
-
-void cpu_sigmoid(struct exec *ex, float *y, const float *x, int64_t n) {
-  map(ex, y, x, n, rows_of(ex)->sigmoid);
-}
-
-void cpu_relu(struct exec *ex, float *y, const float *x, int64_t n) {
-  map(ex, y, x, n, rows_of(ex)->relu);
-}
+#define CPU_MAP(op)                                                                                \
+  void cpu_##op(struct exec *ex, float *y, const float *x, int64_t n) {                            \
+    map(ex, y, x, n, rows_of(ex)->op);                                                             \
+  }
+CPU_MAP(silu)
+CPU_MAP(sigmoid)
+CPU_MAP(relu)
 
 void cpu_add(struct exec *ex, float *y, const float *a, const float *b, int64_t n) {
   CPU_PARALLEL_FOR(ex, n)

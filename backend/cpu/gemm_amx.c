@@ -45,65 +45,45 @@ static void leave(void) {
   configured_rows = 0;
 }
 
-/* Up to 16 rows. */
-static void tile_upper(float *c, const uint16_t *a, const uint16_t *panel, int k, bool add) {
-  const int row = COLUMNS * (int)sizeof(float);
-  if (add) {
-    _tile_loadd(0, c, row);
-    _tile_loadd(1, c + HALF, row);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-  }
-  for (int p = 0; p < k; p += DEEP, a += DEEP, panel += DEEP * COLUMNS) {
-    _tile_loadd(4, a, STRIDE * (int)sizeof *a);
-    _tile_loadd(6, panel, row);
-    _tile_loadd(7, panel + 2 * HALF, row);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-  }
-  _tile_stored(0, c, row);
-  _tile_stored(1, c + HALF, row);
-}
-
-/* 17 to 32 rows. */
-static void tile_both(float *c, const uint16_t *a, const uint16_t *panel, int k, bool add) {
+/* Up to 16 rows, or, `both`, 17 to 32. */
+VEC_INLINE void tile_rows(float *c, const uint16_t *a, const uint16_t *panel, int k, bool add,
+                          bool both) {
   const int row = COLUMNS * (int)sizeof(float);
   float *low = c + HALF * COLUMNS;
   if (add) {
     _tile_loadd(0, c, row);
     _tile_loadd(1, c + HALF, row);
-    _tile_loadd(2, low, row);
-    _tile_loadd(3, low + HALF, row);
+    if (both) _tile_loadd(2, low, row);
+    if (both) _tile_loadd(3, low + HALF, row);
   } else {
     _tile_zero(0);
     _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    if (both) _tile_zero(2);
+    if (both) _tile_zero(3);
   }
   for (int p = 0; p < k; p += DEEP, a += DEEP, panel += DEEP * COLUMNS) {
     _tile_loadd(4, a, STRIDE * (int)sizeof *a);
     _tile_loadd(6, panel, row);
     _tile_loadd(7, panel + 2 * HALF, row);
-    _tile_loadd(5, a + HALF * STRIDE, STRIDE * (int)sizeof *a);
+    if (both) _tile_loadd(5, a + HALF * STRIDE, STRIDE * (int)sizeof *a);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if (both) _tile_dpbf16ps(2, 5, 6);
+    if (both) _tile_dpbf16ps(3, 5, 7);
   }
   _tile_stored(0, c, row);
   _tile_stored(1, c + HALF, row);
-  _tile_stored(2, low, row);
-  _tile_stored(3, low + HALF, row);
+  if (both) _tile_stored(2, low, row);
+  if (both) _tile_stored(3, low + HALF, row);
 }
 
 static void tile(float *c, const void *strip, const void *panel, int m, int k, bool add) {
   BARRIER;
   if (m != configured_rows) configure(m);
   if (m > HALF)
-    tile_both(c, strip, panel, k, add);
+    tile_rows(c, strip, panel, k, add, true);
   else
-    tile_upper(c, strip, panel, k, add);
+    tile_rows(c, strip, panel, k, add, false);
 }
 
 static void load(void *strip, const void *x, int n) {

@@ -6,60 +6,71 @@
 
 #include <math.h>
 
-/* y = f(x), the last lanes like all others. */
-VEC_INLINE void map(float *y, const float *x, int64_t n, vec (*f)(vec)) {
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, f(vec_load(x + i)));
-  if (i < n) vec_store_n(y + i, f(vec_load_n(x + i, n - i)), n - i);
+/* at(..., i, VEC_LANES) for every whole vector of n values and at(..., i, rest) for what is left:
+ * the last lanes go the way of all others. */
+#define EACH_VECTOR(n, at, ...)                                                                    \
+  do {                                                                                             \
+    int64_t i = 0;                                                                                 \
+    for (; i + VEC_LANES <= (n); i += VEC_LANES) at(__VA_ARGS__, i, VEC_LANES);                    \
+    if (i < (n)) at(__VA_ARGS__, i, (n)-i);                                                        \
+  } while (0)
+
+VEC_INLINE vec get(const float *x, int64_t i, int64_t n) { return vec_get(x, false, i, n); }
+VEC_INLINE void put(float *y, vec v, int64_t i, int64_t n) { vec_put(y, false, i, v, n); }
+
+VEC_INLINE void map_at(float *y, const float *x, vec (*f)(vec), int64_t i, int64_t n) {
+  put(y, f(get(x, i, n)), i, n);
 }
 
-static void silu(float *y, const float *x, int64_t n) { map(y, x, n, vec_silu); }
-static void sigmoid(float *y, const float *x, int64_t n) { map(y, x, n, vec_sigmoid); }
-static void relu(float *y, const float *x, int64_t n) { map(y, x, n, vec_relu); }
+static void silu(float *y, const float *x, int64_t n) { EACH_VECTOR(n, map_at, y, x, vec_silu); }
+static void sigmoid(float *y, const float *x, int64_t n) {
+  EACH_VECTOR(n, map_at, y, x, vec_sigmoid);
+}
+static void relu(float *y, const float *x, int64_t n) { EACH_VECTOR(n, map_at, y, x, vec_relu); }
+
+VEC_INLINE void add_at(float *y, const float *a, const float *b, int64_t i, int64_t n) {
+  put(y, get(a, i, n) + get(b, i, n), i, n);
+}
 
 static void add(float *y, const float *a, const float *b, int64_t n) {
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, vec_load(a + i) + vec_load(b + i));
-  for (; i < n; i++) y[i] = a[i] + b[i];
+  EACH_VECTOR(n, add_at, y, a, b);
+}
+
+VEC_INLINE void scale_at(float *y, const float *x, vec factor, int64_t i, int64_t n) {
+  put(y, get(x, i, n) * factor, i, n);
 }
 
 static void scale(float *y, const float *x, float factor, int64_t n) {
-  vec f = vec_set1(factor);
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, vec_load(x + i) * f);
-  for (; i < n; i++) y[i] = x[i] * factor;
+  EACH_VECTOR(n, scale_at, y, x, vec_set1(factor));
+}
+
+VEC_INLINE void scaled_add_at(float *y, const float *x, vec factor, int64_t i, int64_t n) {
+  put(y, vec_fma(factor, get(x, i, n), get(y, i, n)), i, n);
 }
 
 static void scaled_add(float *y, const float *x, float factor, int64_t n) {
-  vec f = vec_set1(factor);
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES)
-    vec_store(y + i, vec_fma(f, vec_load(x + i), vec_load(y + i)));
-  if (i < n)
-    vec_store_n(y + i, vec_fma(f, vec_load_n(x + i, n - i), vec_load_n(y + i, n - i)), n - i);
+  EACH_VECTOR(n, scaled_add_at, y, x, vec_set1(factor));
+}
+
+VEC_INLINE void convert_at(void *y, bool to_bf16, const void *x, bool from_bf16, int64_t i,
+                           int64_t n) {
+  vec_put(y, to_bf16, i, vec_get(x, from_bf16, i, n), n);
 }
 
 static void narrow(void *y, const float *x, int64_t n) {
-  for (int64_t i = 0; i < n; i += VEC_LANES)
-    vec_put(y, true, i, n - i < VEC_LANES ? vec_load_n(x + i, n - i) : vec_load(x + i), n - i);
+  EACH_VECTOR(n, convert_at, y, true, x, false);
 }
 
 static void widen(float *y, const void *x, int64_t n) {
-  const uint16_t *half = x;
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES) vec_store(y + i, vec_load_bf16(half + i));
-  for (; i < n; i++) y[i] = f32_from_bf16(half[i]);
+  EACH_VECTOR(n, convert_at, y, false, x, true);
+}
+
+VEC_INLINE void multiply_add_at(float *x, const float *gate, const float *y, int64_t i, int64_t n) {
+  put(x, vec_fma(get(gate, i, n), get(y, i, n), get(x, i, n)), i, n);
 }
 
 static void multiply_add(float *x, const float *gate, const float *y, int64_t n) {
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES)
-    vec_store(x + i, vec_fma(vec_load(gate + i), vec_load(y + i), vec_load(x + i)));
-  int64_t rest = n - i;
-  if (rest > 0) {
-    vec v = vec_fma(vec_load_n(gate + i, rest), vec_load_n(y + i, rest), vec_load_n(x + i, rest));
-    vec_store_n(x + i, v, rest);
-  }
+  EACH_VECTOR(n, multiply_add_at, x, gate, y);
 }
 
 /* Mean of a row in two floats, center + rest, so that rows far from 0 lose nothing. */
@@ -86,26 +97,17 @@ VEC_INLINE struct row_moments row_moments(const float *x, int64_t n, float eps) 
   return (struct row_moments){center, (float)mean, (float)(1 / sqrt(variance + (double)eps))};
 }
 
-VEC_INLINE vec normalized(vec x, struct row_moments m) {
-  return (x - vec_set1(m.center) - vec_set1(m.rest)) * vec_set1(m.inverse);
+VEC_INLINE void norm_at(void *y, bool to_bf16, const float *x, struct row_moments m,
+                        const float *scale, const float *shift, float one, int64_t i, int64_t n) {
+  vec v = (get(x, i, n) - vec_set1(m.center) - vec_set1(m.rest)) * vec_set1(m.inverse);
+  vec_put(y, to_bf16, i, vec_fma(v, get(scale, i, n) + vec_set1(one), get(shift, i, n)), n);
 }
 
 /* y = LayerNorm(x) (scale + one) + shift */
 VEC_INLINE void norm(void *y, bool to_bf16, const float *x, const float *scale, const float *shift,
                      int64_t n, float eps, float one) {
-  struct row_moments m = row_moments(x, n, eps);
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES) {
-    vec factor = vec_load(scale + i) + vec_set1(one);
-    vec v = vec_fma(normalized(vec_load(x + i), m), factor, vec_load(shift + i));
-    vec_put(y, to_bf16, i, v, VEC_LANES);
-  }
-  int64_t rest = n - i;
-  if (rest > 0) {
-    vec factor = vec_load_n(scale + i, rest) + vec_set1(one);
-    vec v = normalized(vec_load_n(x + i, rest), m);
-    vec_put(y, to_bf16, i, vec_fma(v, factor, vec_load_n(shift + i, rest)), rest);
-  }
+  const struct row_moments m = row_moments(x, n, eps);
+  EACH_VECTOR(n, norm_at, y, to_bf16, x, m, scale, shift, one);
 }
 
 static void norm_modulate_f32(void *y, const float *x, const float *shift, const float *factor,
@@ -196,6 +198,10 @@ static void normalize(float *y, const float *x, int64_t n) {
   scale(y, x, (float)(1 / (length < 1e-12 ? 1e-12 : length)), n);
 }
 
+VEC_INLINE void exp_at(float *y, const float *x, vec max, int64_t i, int64_t n) {
+  put(y, vec_exp(get(x, i, n) - max), i, n);
+}
+
 /* The sum of the exponentials is exact, each rounded to a multiple of 2^-36 by the addition of a
  * large number, so that the order of the columns does not matter. */
 static void softmax(float *y, const float *x, int64_t n) {
@@ -203,11 +209,8 @@ static void softmax(float *y, const float *x, int64_t n) {
   float max = -INFINITY;
   double sum = 0;
   for (int64_t i = 0; i < n; i++) max = x[i] > max ? x[i] : max;
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES)
-    vec_store(y + i, vec_exp(vec_load(x + i) - vec_set1(max)));
-  if (i < n) vec_store_n(y + i, vec_exp(vec_load_n(x + i, n - i) - vec_set1(max)), n - i);
-  for (i = 0; i < n; i++) sum += ((double)y[i] + unit) - unit;
+  EACH_VECTOR(n, exp_at, y, x, vec_set1(max));
+  for (int64_t i = 0; i < n; i++) sum += ((double)y[i] + unit) - unit;
   scale(y, y, (float)(1 / sum), n);
 }
 
@@ -225,65 +228,46 @@ static void round_f16(float *x, int64_t n) {
 /* Floats add up at most this many rows, doubles the rest. */
 enum { MOMENT_ROWS = 64 };
 
-VEC_INLINE void moments_vector(double *sum, double *squares, const float *x, const float *center,
-                               int64_t rows, int64_t stride, int n) {
+VEC_INLINE void moments_at(double *sum, double *squares, const float *x, const float *center,
+                           int64_t rows, int64_t stride, int64_t i, int64_t n) {
   float lanes[2][VEC_LANES];
-  vec c = n < VEC_LANES ? vec_load_n(center, n) : vec_load(center);
-  vec s = vec_set1(0), q = vec_set1(0);
+  vec c = get(center, i, n), s = vec_set1(0), q = vec_set1(0);
   for (int64_t r = 0; r < rows; r++, x += stride) {
-    vec v = (n < VEC_LANES ? vec_load_n(x, n) : vec_load(x)) - c;
+    vec v = get(x, i, n) - c;
     s = s + v;
     q = vec_fma(v, v, q);
   }
   vec_store(lanes[0], s);
   vec_store(lanes[1], q);
-  for (int i = 0; i < n && i < VEC_LANES; i++) {
-    sum[i] += (double)lanes[0][i];
-    squares[i] += (double)lanes[1][i];
+  for (int l = 0; l < n; l++) {
+    sum[i + l] += (double)lanes[0][l];
+    squares[i + l] += (double)lanes[1][l];
   }
 }
 
 static void moments(double *sum, double *squares, const float *x, const float *center, int64_t rows,
                     int64_t stride, int n) {
   for (int64_t r = 0; r < rows; r += MOMENT_ROWS) {
-    int64_t count = rows - r < MOMENT_ROWS ? rows - r : MOMENT_ROWS;
-    const float *piece = x + r * stride;
-    int i = 0;
-    for (; i + VEC_LANES <= n; i += VEC_LANES)
-      moments_vector(sum + i, squares + i, piece + i, center + i, count, stride, VEC_LANES);
-    if (i < n) moments_vector(sum + i, squares + i, piece + i, center + i, count, stride, n - i);
+    const int64_t count = rows - r < MOMENT_ROWS ? rows - r : MOMENT_ROWS;
+    EACH_VECTOR(n, moments_at, sum, squares, x + r * stride, center, count, stride);
   }
 }
 
-VEC_INLINE vec affine_vector(vec x, vec center, vec factor, vec bias, bool silu_too) {
-  vec v = vec_fma(x - center, factor, bias);
-  return silu_too ? vec_silu(v) : v;
-}
-
-VEC_INLINE void affine(void *y, bool to_bf16, const float *x, const float *center,
-                       const float *factor, const float *bias, int n, bool silu_too) {
-  int i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES) {
-    vec v = affine_vector(vec_load(x + i), vec_load(center + i), vec_load(factor + i),
-                          vec_load(bias + i), silu_too);
-    vec_put(y, to_bf16, i, v, VEC_LANES);
-  }
-  int rest = n - i;
-  if (rest > 0) {
-    vec v = affine_vector(vec_load_n(x + i, rest), vec_load_n(center + i, rest),
-                          vec_load_n(factor + i, rest), vec_load_n(bias + i, rest), silu_too);
-    vec_put(y, to_bf16, i, v, rest);
-  }
+VEC_INLINE void affine_at(void *y, bool to_bf16, const float *x, const float *center,
+                          const float *factor, const float *bias, bool silu_too, int64_t i,
+                          int64_t n) {
+  vec v = vec_fma(get(x, i, n) - get(center, i, n), get(factor, i, n), get(bias, i, n));
+  vec_put(y, to_bf16, i, silu_too ? vec_silu(v) : v, n);
 }
 
 static void affine_f32(void *y, const float *x, const float *center, const float *factor,
                        const float *bias, int n, bool silu_too) {
-  affine(y, false, x, center, factor, bias, n, silu_too);
+  EACH_VECTOR(n, affine_at, y, false, x, center, factor, bias, silu_too);
 }
 
 static void affine_bf16(void *y, const float *x, const float *center, const float *factor,
                         const float *bias, int n, bool silu_too) {
-  affine(y, true, x, center, factor, bias, n, silu_too);
+  EACH_VECTOR(n, affine_at, y, true, x, center, factor, bias, silu_too);
 }
 
 /* x if that is larger or a NaN: vec_max returns its second argument if one is NaN. */
@@ -296,81 +280,56 @@ VEC_INLINE vec vec_larger(vec x, vec max) {
 #endif
 }
 
-VEC_INLINE vec vec_plus(vec x, vec sum) { return x + sum; }
+VEC_INLINE vec plus(vec x, vec sum) { return x + sum; }
+VEC_INLINE vec as_it_is(vec x, vec count) { return (void)count, x; }
+VEC_INLINE vec mean(vec sum, vec count) { return sum / count; }
+VEC_INLINE vec mean_relu(vec sum, vec count) { return vec_relu(sum / count); }
+
+/* What becomes of the rows of a block, value by value: end(add(row, ... add(row, start)), rows). */
+struct reduction {
+  bool from_bf16, to_bf16;
+  float start;
+  vec (*add)(vec, vec), (*end)(vec, vec);
+};
 
 /* So many vectors are reduced at a time: the walk over the rows is paid once for all of them. */
 enum { REDUCED = 4 };
 
-/* y = f over the rows of a block, from `start` on, for n values from i on: those of `vectors`
- * vectors. */
-VEC_INLINE void reduce(vec *y, int vectors, const struct cpu_block *b, bool narrow, int64_t i,
-                       int64_t n, vec start, vec (*f)(vec, vec)) {
+/* n values from i on: those of `vectors` vectors. */
+VEC_INLINE void reduce_at(void *y, const struct cpu_block *b, struct reduction f, int vectors,
+                          int64_t i, int64_t n) {
+  const vec count = vec_set1((float)(b->count[0] * b->count[1]));
   vec acc[REDUCED];
-  VEC_UNROLL for (int v = 0; v < vectors; v++) acc[v] = start;
+  VEC_UNROLL for (int v = 0; v < vectors; v++) acc[v] = vec_set1(f.start);
   for (int64_t r = 0; r < b->count[0]; r++)
     for (int64_t c = 0; c < b->count[1]; c++) {
       int64_t at = r * b->stride[0] + c * b->stride[1] + i;
       VEC_UNROLL for (int v = 0; v < vectors; v++) {
-        acc[v] = f(vec_get(b->x, narrow, at + v * VEC_LANES, n - v * VEC_LANES), acc[v]);
+        acc[v] = f.add(vec_get(b->x, f.from_bf16, at + v * VEC_LANES, n - v * VEC_LANES), acc[v]);
       }
     }
-  VEC_UNROLL for (int v = 0; v < vectors; v++) y[v] = acc[v];
-}
-
-VEC_INLINE void largest_of(void *y, int vectors, bool narrow, const struct cpu_block *x, int64_t i,
-                           int64_t n) {
-  vec max[REDUCED];
-  reduce(max, vectors, x, narrow, i, n, vec_set1(-INFINITY), vec_larger);
   VEC_UNROLL for (int v = 0; v < vectors; v++) {
-    vec_put(y, narrow, i + v * VEC_LANES, max[v], n - v * VEC_LANES);
+    vec_put(y, f.to_bf16, i + v * VEC_LANES, f.end(acc[v], count), n - v * VEC_LANES);
   }
 }
 
-VEC_INLINE void largest(void *y, bool narrow, const struct cpu_block *x, int64_t n) {
+VEC_INLINE void reduce(void *y, const struct cpu_block *x, int64_t n, struct reduction f) {
   int64_t i = 0;
   for (; i + REDUCED * VEC_LANES <= n; i += REDUCED * VEC_LANES)
-    largest_of(y, REDUCED, narrow, x, i, REDUCED * VEC_LANES);
-  for (; i < n; i += VEC_LANES) largest_of(y, 1, narrow, x, i, n - i);
+    reduce_at(y, x, f, REDUCED, i, REDUCED * VEC_LANES);
+  for (; i < n; i += VEC_LANES) reduce_at(y, x, f, 1, i, n - i);
 }
 
-VEC_INLINE void mean_of(void *y, bool to_bf16, int vectors, bool narrow, const struct cpu_block *x,
-                        int64_t i, int64_t n, vec (*f)(vec)) {
-  const vec count = vec_set1((float)(x->count[0] * x->count[1]));
-  vec sum[REDUCED];
-  reduce(sum, vectors, x, narrow, i, n, vec_set1(0), vec_plus);
-  VEC_UNROLL for (int v = 0; v < vectors; v++) {
-    vec_put(y, to_bf16, i + v * VEC_LANES, f(sum[v] / count), n - v * VEC_LANES);
+#define REDUCE(name, result, ...)                                                                  \
+  static void name(result *y, const struct cpu_block *x, int64_t n) {                              \
+    reduce(y, x, n, (struct reduction){__VA_ARGS__});                                              \
   }
-}
-
-VEC_INLINE void mean(void *y, bool to_bf16, bool narrow, const struct cpu_block *x, int64_t n,
-                     vec (*f)(vec)) {
-  int64_t i = 0;
-  for (; i + REDUCED * VEC_LANES <= n; i += REDUCED * VEC_LANES)
-    mean_of(y, to_bf16, REDUCED, narrow, x, i, REDUCED * VEC_LANES, f);
-  for (; i < n; i += VEC_LANES) mean_of(y, to_bf16, 1, narrow, x, i, n - i, f);
-}
-
-VEC_INLINE vec same(vec x) { return x; }
-
-static void largest_f32(void *y, const struct cpu_block *x, int64_t n) { largest(y, false, x, n); }
-static void largest_bf16(void *y, const struct cpu_block *x, int64_t n) { largest(y, true, x, n); }
-
-static void mean_f32(float *y, const struct cpu_block *x, int64_t n) {
-  mean(y, false, false, x, n, same);
-}
-
-static void mean_bf16(float *y, const struct cpu_block *x, int64_t n) {
-  mean(y, false, true, x, n, same);
-}
-
-static void mean_relu_f32(void *y, const struct cpu_block *x, int64_t n) {
-  mean(y, false, false, x, n, vec_relu);
-}
-
-static void mean_relu_bf16(void *y, const struct cpu_block *x, int64_t n) {
-  mean(y, true, false, x, n, vec_relu);
-}
+REDUCE(largest_f32, void, false, false, -INFINITY, vec_larger, as_it_is)
+REDUCE(largest_bf16, void, true, true, -INFINITY, vec_larger, as_it_is)
+REDUCE(mean_f32, float, false, false, 0, plus, mean)
+REDUCE(mean_bf16, float, true, false, 0, plus, mean)
+REDUCE(mean_relu_f32, void, false, false, 0, plus, mean_relu)
+REDUCE(mean_relu_bf16, void, false, true, 0, plus, mean_relu)
 
 const struct row_kernels CPU_TIERED(row_kernels) = {
     .silu = silu,

@@ -20,13 +20,20 @@ struct grouped {
 
 static int64_t rows_of(const struct dispatch *d, int e) { return d->offset[e + 1] - d->offset[e]; }
 
-static struct gemm expert_in(const void *source, int i) {
-  const struct grouped *g = source;
+/* The first product of expert i of the wave, or the second. */
+static struct gemm expert_product(const struct grouped *g, int i, bool second) {
   const struct expert_bank *bank = g->wave->bank;
   const struct expert *expert = wave_expert(g->wave, i);
   const int e = wave_index(g->wave, i);
   const int64_t first = g->d->offset[e];
   if (!expert_has_weights(expert)) return (struct gemm){.rows = 0};
+  if (second)
+    return (struct gemm){.w = expert->out,
+                         .x = act_at(g->h, first * bank->hidden),
+                         .y = g->rows + first * bank->width,
+                         .ldx = bank->hidden,
+                         .ldy = bank->width,
+                         .rows = rows_of(g->d, e)};
   return (struct gemm){.w = expert->in,
                        .finish = finish_of(expert->kind->activation),
                        .x = g->x.data,
@@ -37,20 +44,8 @@ static struct gemm expert_in(const void *source, int i) {
                        .rows = rows_of(g->d, e)};
 }
 
-static struct gemm expert_out(const void *source, int i) {
-  const struct grouped *g = source;
-  const struct expert_bank *bank = g->wave->bank;
-  const struct expert *expert = wave_expert(g->wave, i);
-  const int e = wave_index(g->wave, i);
-  const int64_t first = g->d->offset[e];
-  if (!expert_has_weights(expert)) return (struct gemm){.rows = 0};
-  return (struct gemm){.w = expert->out,
-                       .x = act_at(g->h, first * bank->hidden),
-                       .y = g->rows + first * bank->width,
-                       .ldx = bank->hidden,
-                       .ldy = bank->width,
-                       .rows = rows_of(g->d, e)};
-}
+static struct gemm expert_in(const void *source, int i) { return expert_product(source, i, false); }
+static struct gemm expert_out(const void *source, int i) { return expert_product(source, i, true); }
 
 void cpu_experts_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
                     const struct expert_wave *wave) {

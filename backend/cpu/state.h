@@ -91,7 +91,7 @@ enum ditmoe_status isa_select(struct ditmoe_ctx *ctx, const char *tier,
 /* The operations, cpu_<operation>, each with the signature of its slot in struct backend_ops. */
 /* clang-format off */
 #define CPU_OPS(X)                                                                                 \
-  X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(linear_create) X(linear_destroy)       \
+  X(best_dtype) X(init) X(exec_init) X(exec_fini) X(linear_create) X(linear_destroy)       \
   X(linear_update) X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu)   \
   X(sigmoid) X(add) X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_rotate)              \
   X(qk_round_f16) X(attention) X(gather_rows) X(normalize_rows) X(softmax_rows) X(experts_in)      \

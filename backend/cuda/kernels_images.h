@@ -1,5 +1,5 @@
 /* Launchers of operations on images, channels-last [B, height, width, C]: backend/cuda/images.cu,
- * group_norm.cu, conv.cu. Meanings as in backend/calls_image.h; activations have `type`. */
+ * group_norm.cu, conv.cu. Meanings as in backend/operations.h; activations have `type`. */
 #ifndef BACKEND_CUDA_KERNELS_IMAGES_H
 #define BACKEND_CUDA_KERNELS_IMAGES_H
 

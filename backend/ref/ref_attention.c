@@ -44,7 +44,6 @@ static double attend(struct act o, int64_t at, const struct head *a, int64_t i) 
 
 void ref_attention(struct exec *ex, struct act o, float *lse, const float *qkv, int B, int T, int H,
                    int d) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++)
     for (int64_t h = 0; h < H; h++) {
       struct head a = head_of(qkv, b, h, T, H, d);
@@ -79,7 +78,6 @@ static void attend_bwd(float *dq, float *dk, float *dv, const float *d_o, double
 
 void ref_attention_bwd(struct exec *ex, float *dqkv, const float *d_o, const float *qkv,
                        struct act o, const float *lse, int B, int T, int H, int d) {
-  (void)ex;
   int64_t D = (int64_t)H * d;
   for (int64_t i = 0; i < B * (int64_t)T * 3 * D; i++) dqkv[i] = 0;
   for (int64_t b = 0; b < B; b++)

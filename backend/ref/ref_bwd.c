@@ -100,13 +100,11 @@ static void weight_bwd(const struct linear_grad *grad, const struct layer *l) {
 
 void ref_linear_bwd_input(struct exec *ex, float *dx, const float *dy, const struct linear *w,
                           int64_t rows) {
-  (void)ex;
   input_bwd(dx, &(struct layer){.w = w, .dy = dy, .count = rows, .width = linear_total(w)});
 }
 
 void ref_linear_bwd_weight(struct exec *ex, const struct linear_grad *grad, const float *dy,
                            struct act x, const struct linear *w, int64_t rows) {
-  (void)ex;
   weight_bwd(grad,
              &(struct layer){
                  .w = w, .x = x, .ldx = w->in, .dy = dy, .count = rows, .width = linear_total(w)});
@@ -114,7 +112,6 @@ void ref_linear_bwd_weight(struct exec *ex, const struct linear_grad *grad, cons
 
 void ref_hidden_bwd(struct exec *ex, float *dsums, const float *dh, struct act x,
                     const struct expert *expert, int64_t rows) {
-  (void)ex;
   const struct layer l = {.w = expert->in,
                           .kind = expert->kind,
                           .x = x,
@@ -149,7 +146,6 @@ static void expert_bwd(float *dx, const struct expert_grad *grad, const struct e
 void ref_experts_bwd(struct exec *ex, float *dx, const struct expert_grad *grads,
                      const float *drows, struct act x, struct act h, const struct dispatch *d,
                      const struct expert_wave *wave) {
-  (void)ex;
   const struct expert_bank *bank = wave->bank;
   const int64_t D = bank->width, F = bank->hidden;
   for (int i = 0; i < wave->count; i++) {

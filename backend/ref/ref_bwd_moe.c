@@ -3,14 +3,12 @@
 
 void ref_gather_rows_bwd(struct exec *ex, float *dsrc, const float *dy, const int32_t *index,
                          int64_t n, int D) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++)
     for (int64_t c = 0; c < D; c++) dsrc[(int64_t)index[i] * D + c] += dy[i * D + c];
 }
 
 void ref_gates_bwd(struct exec *ex, float *dscores, const float *dweight, const struct dispatch *d,
                    int E) {
-  (void)ex;
   for (int64_t i = 0; i < (int64_t)d->tokens * E; i++) dscores[i] = 0;
   for (int e = 0; e < E; e++)
     for (int32_t r = d->offset[e]; r < d->offset[e + 1]; r++)
@@ -19,7 +17,6 @@ void ref_gates_bwd(struct exec *ex, float *dscores, const float *dweight, const 
 
 void ref_dispatch_bwd(struct exec *ex, float *dx, const float *drows, const struct dispatch *d,
                       int D) {
-  (void)ex;
   for (int64_t t = 0; t < d->tokens; t++)
     for (int64_t c = 0; c < D; c++) {
       double sum = 0;
@@ -31,7 +28,6 @@ void ref_dispatch_bwd(struct exec *ex, float *dx, const float *drows, const stru
 
 void ref_combine_rows_bwd(struct exec *ex, float *drows, float *dweight, const float *dy,
                           const float *rows, const struct dispatch *d, int D) {
-  (void)ex;
   for (int64_t r = 0; r < d->offset[d->experts]; r++) {
     const float *dy_row = dy + (int64_t)d->token[r] * D;
     dweight[r] = (float)dot(dy_row, rows + r * D, D);

@@ -4,17 +4,14 @@
 static float *offset_by(float *p, int64_t n) { return p ? p + n : NULL; }
 
 void ref_silu_bwd(struct exec *ex, float *dx, const float *dy, const float *x, int64_t n) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * silu_slope(x[i]));
 }
 
 void ref_sigmoid_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int64_t n) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * (double)y[i] * (1 - (double)y[i]));
 }
 
 void ref_add_rows_bwd(struct exec *ex, float *drow, const float *dx, int64_t rows, int64_t n) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++) {
     double sum = 0;
     for (int64_t r = 0; r < rows; r++) sum += dx[r * n + i];
@@ -24,7 +21,6 @@ void ref_add_rows_bwd(struct exec *ex, float *drow, const float *dx, int64_t row
 
 void ref_gated_add_bwd(struct exec *ex, float *dgate, float *dy, const float *dout,
                        const float *gate, int64_t stride, const float *y, int B, int T, int D) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++)
     for (int64_t i = 0; i < D; i++) {
       double sum = 0;
@@ -88,7 +84,6 @@ static void modulation_bwd(const struct modulation_grad *grad, const float *dy, 
 void ref_norm_modulate_bwd(struct exec *ex, float *dx, const struct modulation_grad *grad,
                            const float *dy, const float *x, const float *scale, int64_t stride,
                            int B, int T, int D, const struct row_norm *norm) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++, scale += stride) {
     const float *image = x + b * T * D, *dimage = dy + b * T * D;
     const struct factors factors = {scale, norm->weight, 1};
@@ -114,7 +109,6 @@ static void head_bwd(float *dx, float *dweight, float *dbias, const float *dy, c
 
 void ref_qk_norm_bwd(struct exec *ex, float *dqkv, const struct qk_norm_grad *grad, const float *dy,
                      const float *qkv, const struct qk_norm *norm, int64_t rows, int H, int d) {
-  (void)ex;
   const int64_t D = (int64_t)H * d;
   for (int64_t r = 0; r < rows; r++, dqkv += 3 * D, dy += 3 * D, qkv += 3 * D) {
     for (int64_t q = 0, k = D; q < D; q += d, k += d) {
@@ -129,7 +123,6 @@ void ref_qk_norm_bwd(struct exec *ex, float *dqkv, const struct qk_norm_grad *gr
 
 void ref_normalize_rows_bwd(struct exec *ex, float *dx, const float *dy, const float *x,
                             int64_t rows, int D) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++, dx += D, dy += D, x += D) {
     const double length = sqrt(dot(x, x, D)), along = dot(x, dy, D);
     for (int64_t i = 0; i < D; i++)
@@ -147,13 +140,11 @@ static void softmax_bwd(float *dx, const float *dy, const float *y, int64_t n, i
 
 void ref_softmax_rows_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int64_t rows,
                           int n) {
-  (void)ex;
   for (int64_t r = 0; r < rows * n; r += n) softmax_bwd(dx + r, dy + r, y + r, n, 1);
 }
 
 void ref_softmax_tokens_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int B,
                             int T, int E) {
-  (void)ex;
   for (int64_t at = 0; at < (int64_t)B * T * E; at += (int64_t)T * E)
     for (int64_t e = at; e < at + E; e++) softmax_bwd(dx + e, dy + e, y + e, T, E);
 }

@@ -8,15 +8,10 @@ enum ditmoe_status ref_conv_create(struct exec *ex, const struct tensor *weight,
   struct conv shape, *w;
   TRY(conv_source_shape(ex->ctx, weight, bias, window, &shape));
   int64_t n = weight->elements, in = shape.in, area = n / shape.out / in;
-  TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a convolution", &w));
-  enum ditmoe_status status =
-      mem_zalloc(ex->ctx, (size_t)(n + shape.out), sizeof(float), weight->name, &shape.data);
-  if (status != DITMOE_OK) {
-    mem_free(ex->ctx, w);
-    return status;
-  }
   shape.input = ex->compute;
   shape.bytes = (size_t)(n + shape.out) * sizeof(float);
+  TRY(mem_zalloc(ex->ctx, sizeof *w + shape.bytes, 1, weight->name, &w));
+  shape.data = w + 1;
   float *packed = shape.data;
   for (int64_t i = 0; !ex->dry && i < n; i++) {
     int64_t o = i / (in * area), channel = i / area % in, at = i % area;
@@ -29,10 +24,7 @@ enum ditmoe_status ref_conv_create(struct exec *ex, const struct tensor *weight,
   return DITMOE_OK;
 }
 
-void ref_conv_destroy(struct exec *ex, struct conv *conv) {
-  if (conv) mem_free(ex->ctx, conv->data);
-  mem_free(ex->ctx, conv);
-}
+void ref_conv_destroy(struct exec *ex, struct conv *conv) { mem_free(ex->ctx, conv); }
 
 /* Output o of pixel `pixel` of all images: the window's sum, in which what lies outside of its
  * image is 0, and the bias. size: height and width of x. */
@@ -52,20 +44,10 @@ static double output_at(const struct conv *w, struct act x, const int size[2], i
   return sum + ((const float *)w->data)[w->out * area * w->in + o];
 }
 
-static int64_t outputs(const struct conv *w, int B, int height, int width) {
-  return (int64_t)B * conv_size(w, 0, height) * conv_size(w, 1, width);
-}
-
-void ref_conv2d(struct exec *ex, float *y, struct act x, const struct conv *w, int B, int height,
-                int width) {
-  (void)ex;
-  for (int64_t p = 0; p < outputs(w, B, height, width); p++, y += w->out)
-    for (int o = 0; o < w->out; o++) y[o] = (float)output_at(w, x, (int[2]){height, width}, p, o);
-}
-
 static void branch(const struct conv_branch *to, struct act x, int B, int height, int width) {
   const struct conv *w = to->w;
-  for (int64_t p = 0; p < outputs(w, B, height, width); p++)
+  const int64_t pixels = (int64_t)B * conv_size(w, 0, height) * conv_size(w, 1, width);
+  for (int64_t p = 0; p < pixels; p++)
     for (int o = 0; o < w->out; o++) {
       double sum = output_at(w, x, (int[2]){height, width}, p, o);
       if (to->y.data)
@@ -77,13 +59,16 @@ static void branch(const struct conv_branch *to, struct act x, int B, int height
 
 void ref_conv2d_relu(struct exec *ex, const struct conv_branch *branches, int count, struct act x,
                      int B, int height, int width) {
-  (void)ex;
   for (int i = 0; i < count; i++) branch(&branches[i], x, B, height, width);
+}
+
+void ref_conv2d(struct exec *ex, float *y, struct act x, const struct conv *w, int B, int height,
+                int width) {
+  branch(&(struct conv_branch){.w = w, .sum = y}, x, B, height, width);
 }
 
 void ref_upsample2x(struct exec *ex, struct act y, const float *x, int B, int height, int width,
                     int C) {
-  (void)ex;
   int64_t at = 0;
   for (int64_t row = 0; row < 2 * (int64_t)B * height; row++)
     for (int64_t j = 0; j < 2 * (int64_t)width; j++)
@@ -91,14 +76,12 @@ void ref_upsample2x(struct exec *ex, struct act y, const float *x, int B, int he
 }
 
 void ref_channels_last(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
     for (int64_t c = 0; c < C; c++)
       for (int64_t p = 0; p < pixels; p++) y[p * C + c] = x[c * pixels + p];
 }
 
 void ref_channels_first(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
     for (int64_t c = 0; c < C; c++)
       for (int64_t p = 0; p < pixels; p++) y[c * pixels + p] = x[p * C + c];

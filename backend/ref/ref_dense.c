@@ -8,14 +8,9 @@ enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source
   struct linear shape, *w;
   TRY(linear_source_shape(ex->ctx, source, &shape));
   size_t rows = (size_t)linear_total(&shape);
-  TRY(mem_alloc(ex->ctx, 1, sizeof *w, "a linear layer", &w));
-  enum ditmoe_status status = mem_alloc(ex->ctx, rows * ((size_t)shape.in + 1), sizeof(float),
-                                        source->weight[0]->name, &shape.data);
-  if (status != DITMOE_OK) {
-    mem_free(ex->ctx, w);
-    return status;
-  }
   shape.bytes = rows * ((size_t)shape.in + 1) * sizeof(float);
+  TRY(mem_alloc(ex->ctx, sizeof *w + shape.bytes, 1, source->weight[0]->name, &w));
+  shape.data = w + 1;
   if (!ex->dry) {
     linear_source_read(source, shape.data, (float *)shape.data + rows * (size_t)shape.in);
     ref_round(shape.data, shape.format, (int64_t)rows * shape.in);
@@ -25,15 +20,11 @@ enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source
   return DITMOE_OK;
 }
 
-void ref_linear_destroy(struct exec *ex, struct linear *linear) {
-  if (linear) mem_free(ex->ctx, linear->data);
-  mem_free(ex->ctx, linear);
-}
+void ref_linear_destroy(struct exec *ex, struct linear *linear) { mem_free(ex->ctx, linear); }
 
 void ref_linear_update(struct exec *ex, struct linear *w, const float *weight, const float *bias) {
   const size_t rows = (size_t)linear_total(w), values = rows * (size_t)w->in;
   float *own = w->data;
-  (void)ex;
   memcpy(own, weight, values * sizeof *own);
   ref_round(own, w->format, (int64_t)values);
   if (bias) memcpy(own + values, bias, rows * sizeof *own);
@@ -53,19 +44,16 @@ double ref_linear_at(const struct linear *w, int64_t o, struct act x, int64_t fi
 }
 
 void ref_linear(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t o = 0; o < w->out; o++)
       y[r * w->out + o] = (float)ref_linear_at(w, o, x, r * w->in);
 }
 
 void ref_narrow(struct exec *ex, struct act y, const float *x, int64_t n) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++) act_set(y, i, x[i]);
 }
 
 void ref_widen(struct exec *ex, float *y, struct act x, int64_t n) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++) y[i] = act_at(x, i);
 }
 
@@ -79,24 +67,20 @@ REF_MAP(sigmoid, sigmoid_of(x[i]))
 REF_MAP(relu, x[i] < 0 ? 0 : x[i]) /* a NaN stays one */
 
 void ref_tanh_clamp(struct exec *ex, float *y, const float *x, float limit, int64_t n) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++) y[i] = (float)(limit * tanh((double)x[i] / limit));
 }
 
 void ref_add(struct exec *ex, float *y, const float *a, const float *b, int64_t n) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
 
 void ref_add_rows(struct exec *ex, float *x, const float *row, int64_t rows, int64_t n) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++, x += n)
     for (int64_t i = 0; i < n; i++) x[i] += row[i];
 }
 
 void ref_gated_add(struct exec *ex, float *out, const float *x, const float *gate, int64_t stride,
                    const float *y, int B, int T, int D) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++, gate += stride)
     for (int64_t t = 0; t < T; t++, out += D, x += D, y += D)
       for (int64_t i = 0; i < D; i++) out[i] = (float)(x[i] + (double)gate[i] * y[i]);
@@ -104,7 +88,6 @@ void ref_gated_add(struct exec *ex, float *out, const float *x, const float *gat
 
 void ref_time_features(struct exec *ex, float *features, const float *time, int B, int n,
                        float shift) {
-  (void)ex;
   const int half = n / 2;
   for (int b = 0; b < B; b++, features += n)
     for (int i = 0; i < half; i++) {

@@ -56,7 +56,6 @@ static void sort_by_weight(int32_t *row, int64_t n, const float *weight) {
 }
 
 void ref_dispatch_order(struct exec *ex, struct dispatch *d) {
-  (void)ex;
   sort_by_token(d, d->row); /* row is free until its own turn */
   sort_by_expert(d, d->row);
   for (int32_t r = 0; r < d->offset[d->experts]; r++) d->row[d->first[d->token[r]]++] = r;
@@ -83,7 +82,6 @@ static double hidden_at(const struct expert *expert, int64_t f, struct act x, in
 
 void ref_hidden(struct exec *ex, struct act h, struct act x, const struct expert *expert,
                 int64_t rows) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t f = 0; f < expert->hidden; f++)
       act_set(h, r * expert->hidden + f, hidden_at(expert, f, x, r * expert->in->in));
@@ -91,7 +89,6 @@ void ref_hidden(struct exec *ex, struct act h, struct act x, const struct expert
 
 void ref_experts_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
                     const struct expert_wave *wave) {
-  (void)ex;
   const struct expert_bank *bank = wave->bank;
   for (int i = 0; i < wave->count; i++) {
     const int e = wave_index(wave, i);
@@ -118,7 +115,6 @@ static double row_at(const struct expert *expert, int64_t c, struct act h, int64
 
 void ref_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
                      const struct dispatch *d, const struct expert_wave *wave) {
-  (void)ex;
   const struct expert_bank *bank = wave->bank;
   const int64_t D = bank->width;
   for (int i = 0; i < wave->count; i++) {
@@ -132,7 +128,6 @@ void ref_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
 
 void ref_combine_rows(struct exec *ex, float *y, const float *rows, const struct dispatch *d,
                       const float *add, int D) {
-  (void)ex;
   for (int64_t t = 0; t < d->tokens; t++)
     for (int64_t c = 0; c < D; c++) {
       double sum = 0;

@@ -4,7 +4,6 @@
 
 void ref_group_moments(struct exec *ex, double *moments, const float *x, int width,
                        const int window[4], int C, int groups, int64_t pixels) {
-  (void)ex;
   int n = C / groups;
   double count = (double)pixels * n;
   for (int g = 0; g < groups; g++, moments += 2) {
@@ -22,7 +21,6 @@ void ref_group_moments(struct exec *ex, double *moments, const float *x, int wid
 void ref_group_norm_given(struct exec *ex, struct act y, const float *x, const double *moments,
                           const float *weight, const float *bias, int64_t pixels, int C, int groups,
                           float eps, bool silu) {
-  (void)ex;
   for (int c = 0; c < C; c++) {
     const double *m = moments + 2 * (c / (C / groups));
     double scale = weight[c] / sqrt(fmax(m[1] - m[0] * m[0], 0) + eps);

@@ -20,7 +20,6 @@ struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t
 void ref_norm_modulate(struct exec *ex, struct act y, const float *x, const float *shift,
                        const float *scale, int64_t stride, int B, int T, int D,
                        const struct row_norm *norm) {
-  (void)ex;
   int64_t at = 0;
   for (int64_t b = 0; b < B; b++, shift += stride, scale += stride)
     for (int64_t t = 0; t < T; t++, x += D) {
@@ -52,7 +51,6 @@ static void rotate_half(float *x, const float *cosine, const float *sine, int n,
 
 void ref_qk_rotate(struct exec *ex, float *qkv, const struct rope *rope, float direction, int B,
                    int T, int H, int d) {
-  (void)ex;
   for (int64_t r = 0; r < (int64_t)B * T; r++, qkv += 3 * (int64_t)H * d) {
     const int64_t at = r % T * (d / 2);
     for (int half = 0; half < 4 * H; half++) /* of q and of k, which lie side by side */
@@ -63,7 +61,6 @@ void ref_qk_rotate(struct exec *ex, float *qkv, const struct rope *rope, float d
 
 void ref_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
                  int64_t rows, int H, int d) {
-  (void)ex;
   int64_t D = (int64_t)H * d;
   for (int64_t r = 0; r < rows; r++, y += 3 * D, qkv += 3 * D) {
     for (int64_t q = 0, k = D; q < D; q += d, k += d) {
@@ -75,7 +72,6 @@ void ref_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_no
 }
 
 void ref_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++)
     for (int64_t i = 0; i < 2 * (int64_t)D; i++) {
       float *value = &qkv[r * 3 * D + i];
@@ -86,7 +82,6 @@ void ref_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {
 void ref_group_norm(struct exec *ex, struct act y, const float *x, const float *weight,
                     const float *bias, int B, int64_t pixels, int C, int groups, float eps,
                     bool silu) {
-  (void)ex;
   int n = C / groups;
   for (int64_t b = 0; b < B; b++, x += pixels * C)
     for (int c0 = 0; c0 < C; c0 += n) {
@@ -100,7 +95,6 @@ void ref_group_norm(struct exec *ex, struct act y, const float *x, const float *
 }
 
 void ref_normalize_rows(struct exec *ex, float *y, const float *x, int64_t rows, int D) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++, x += D, y += D) {
     double length = fmax(sqrt(dot(x, x, D)), 1e-12);
     for (int64_t i = 0; i < D; i++) y[i] = (float)(x[i] / length);
@@ -129,7 +123,6 @@ static double descending_sum(const float *x, int n, double *max) {
 }
 
 void ref_softmax_rows(struct exec *ex, float *y, const float *x, int64_t rows, int n) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++, x += n, y += n) {
     double max = 0, sum = descending_sum(x, n, &max);
     for (int i = 0; i < n; i++) y[i] = (float)(exp(x[i] - max) / sum);
@@ -137,7 +130,6 @@ void ref_softmax_rows(struct exec *ex, float *y, const float *x, int64_t rows, i
 }
 
 void ref_softmax_tokens(struct exec *ex, float *y, const float *x, int B, int T, int E) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++, x += (int64_t)T * E, y += (int64_t)T * E)
     for (int64_t e = 0; e < E; e++) {
       double max = -INFINITY, sum = 0;

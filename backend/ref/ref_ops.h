@@ -1,5 +1,5 @@
-/* Inside the reference backend: the list of its operations, ref_<operation>, each with the
- * signature of its slot in struct backend_ops; and the scalar functions that several files use. */
+/* Inside the reference backend: its operations, ref_<operation>, and the scalar functions that
+ * several files use. */
 #ifndef BACKEND_REF_REF_OPS_H
 #define BACKEND_REF_REF_OPS_H
 
@@ -7,31 +7,22 @@
 
 #include <math.h>
 
+/* Every operation is given the execution; plain loops over host memory need none of it. */
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
 /* clang-format off */
-#define REF_OPS(X)                                                                                 \
-  X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(alloc) X(release) X(memory_available)  \
-  X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy)                 \
-  X(linear_update) X(conv_create) X(conv_destroy) X(narrow) X(widen) X(linear) X(hidden) X(silu)   \
-  X(sigmoid) X(add) X(add_rows) X(gated_add) X(norm_modulate) X(qk_norm) X(qk_rotate)              \
-  X(qk_round_f16) X(time_features) X(normalize_rows) X(softmax_rows) X(softmax_tokens)             \
-  X(group_norm) X(group_moments) X(group_norm_given) X(attention) X(patchify) X(unpatchify)        \
-  X(gather_rows) X(assign_topk) X(assign_biased) X(assign_tokens) X(assign_label)                  \
-  X(assign_counted) X(dispatch_order) X(experts_in) X(experts_out) X(combine_rows) X(conv2d)       \
-  X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels) X(take_channels) X(relu)              \
-  X(tanh_clamp) X(upsample2x) X(channels_last) X(channels_first)
-#define REF_BWD_OPS(X)                                                                             \
-  X(linear_bwd_input) X(linear_bwd_weight) X(hidden_bwd) X(silu_bwd) X(sigmoid_bwd)                \
-  X(add_rows_bwd) X(norm_modulate_bwd) X(gated_add_bwd) X(qk_norm_bwd) X(attention_bwd)            \
-  X(patchify_bwd) X(unpatchify_bwd) X(gather_rows_bwd) X(normalize_rows_bwd) X(softmax_rows_bwd)   \
-  X(softmax_tokens_bwd) X(gates_bwd) X(dispatch_bwd) X(experts_bwd) X(combine_rows_bwd)
+#define REF_SLOTS(X)                                                                               \
+  X(init) X(alloc) X(release) X(memory_available) X(linear_create) X(linear_destroy)               \
+  X(conv_create) X(conv_destroy)
 /* clang-format on */
 
 #define REF_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) ref_##op;
-REF_OPS(REF_DECLARE)
+REF_SLOTS(REF_DECLARE)
 #undef REF_DECLARE
-#define REF_DECLARE(op) __typeof__(*((struct gradient_ops *)0)->op) ref_##op;
-REF_BWD_OPS(REF_DECLARE)
-#undef REF_DECLARE
+#define BE_OP(op, parameters, ...) void ref_##op(struct exec *ex, BE_UNPACK parameters);
+#include "backend/gradients.h"
+#include "backend/operations.h"
+#undef BE_OP
 
 static inline float act_at(struct act x, int64_t i) {
   return x.type == DT_BF16 ? f32_from_bf16(((const uint16_t *)x.data)[i])

@@ -37,7 +37,6 @@ static float largest(struct act x, const struct pool *v, int C, int c) {
 
 void ref_max_pool(struct exec *ex, struct act y, int64_t ldy, int64_t at, struct act x, int B,
                   int height, int width, int C, int stride, int pad) {
-  (void)ex;
   for (int b = 0; b < B; b++)
     for (int i = 0; i < pool_size(height, stride, pad); i++)
       for (int j = 0; j < pool_size(width, stride, pad); j++, at += ldy) {
@@ -48,7 +47,6 @@ void ref_max_pool(struct exec *ex, struct act y, int64_t ldy, int64_t at, struct
 
 void ref_avg_pool_relu(struct exec *ex, struct act y, int64_t ldy, int64_t at, const float *x,
                        int B, int height, int width, int C) {
-  (void)ex;
   for (int b = 0; b < B; b++)
     for (int i = 0; i < height; i++)
       for (int j = 0; j < width; j++, at += ldy)
@@ -61,7 +59,6 @@ void ref_avg_pool_relu(struct exec *ex, struct act y, int64_t ldy, int64_t at, c
 }
 
 void ref_mean_pixels(struct exec *ex, float *y, struct act x, int B, int64_t pixels, int C) {
-  (void)ex;
   for (int64_t b = 0; b < B; b++)
     for (int64_t c = 0; c < C; c++) {
       double sum = 0;
@@ -71,6 +68,5 @@ void ref_mean_pixels(struct exec *ex, float *y, struct act x, int B, int64_t pix
 }
 
 void ref_take_channels(struct exec *ex, float *y, struct act x, int64_t pixels, int C, int count) {
-  (void)ex;
   for (int64_t i = 0; i < pixels * count; i++) y[i] = act_at(x, i / count * C + i % count);
 }

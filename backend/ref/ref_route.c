@@ -16,7 +16,6 @@ static void set(struct dispatch *d, int64_t at, int32_t expert, int32_t token, f
 
 void ref_gather_rows(struct exec *ex, float *dst, const float *src, const int32_t *index, int64_t n,
                      int D) {
-  (void)ex;
   for (int64_t i = 0; i < n; i++)
     for (int64_t c = 0; c < D; c++) dst[i * D + c] = src[(int64_t)index[i] * D + c];
 }
@@ -34,7 +33,6 @@ static int next_best(const float *scores, int E, int last) {
 
 void ref_assign_topk(struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
                      int K, int skip) {
-  (void)ex;
   for (int64_t r = 0; r < rows; r++, scores += E) {
     int expert = -1;
     for (int rank = 0; rank < skip + K; rank++) {
@@ -146,7 +144,6 @@ static void take_tokens(struct dispatch *d, int64_t at, int64_t slots, const str
 
 void ref_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores, int B, int T,
                        int E, int K, int64_t stride) {
-  (void)ex;
   for (int b = 0; b < B; b++) {
     int64_t at = b * stride;
     for (int e = 0; e < E; e++, at += K) {
@@ -159,7 +156,6 @@ void ref_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores,
 
 void ref_assign_counted(struct exec *ex, struct dispatch *d, const float *scores,
                         const float *capacity, const float *threshold, int64_t S, int E) {
-  (void)ex;
   for (int e = 0; e < E; e++) {
     int64_t k = 0;
     for (int64_t t = 0; t < S; t++) k += capacity[t * E + e] > threshold[e];
@@ -170,7 +166,6 @@ void ref_assign_counted(struct exec *ex, struct dispatch *d, const float *scores
 
 void ref_assign_label(struct exec *ex, struct dispatch *d, const int32_t *labels, int32_t label,
                       int32_t expert, int B, int T) {
-  (void)ex;
   const int64_t each = d->capacity / B;
   for (int b = 0; b < B; b++)
     for (int64_t i = 0; labels[b] == label && i < each; i++)

@@ -48,7 +48,7 @@ void run_conv2d_relu(struct trial *t) {
     else
       branches[i].y = trial_act_results(t, pixels * ldy);
   }
-  be_conv2d_branches(t->ex, branches, parts, x, (int)t->count, s->size, s->width);
+  be_conv2d_relu(t->ex, branches, parts, x, (int)t->count, s->size, s->width);
 }
 
 void run_conv2d_3x3_relu(struct trial *t) { run_conv2d_relu(t); }

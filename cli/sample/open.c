@@ -1,4 +1,5 @@
 /* Model and decoder: which files, and what the command line says about them. */
+#include "cli/default_model.h"
 #include "cli/outputs.h"
 #include "cli/sample/sample.h"
 #include "cli/text.h"
@@ -194,10 +195,20 @@ size_t sample_latent_bytes(const struct sample *run) {
   return (size_t)run->info.channels * size * size * sizeof(float);
 }
 
+static enum ditmoe_status choose_model(struct sample *run) {
+  char *path;
+  TRY(default_model(&path));
+  enum ditmoe_status status = option_set(
+      &run->options, option_of(&run->options, &run->settings.model), path, "model", FROM_PRESET);
+  report_note("model: %s (another: -m FILE)", path);
+  free(path);
+  return status;
+}
+
 enum ditmoe_status sample_open(struct sample *run) {
   const struct sample_settings *s = &run->settings;
   double start = clock_seconds();
-  if (!s->model) return report_error(DITMOE_USAGE, "no model: give -m FILE or set DITMOE_MODEL");
+  if (!s->model) TRY(choose_model(run));
   TRY(make_record(run));
   struct ditmoe_model_options options = {.backend = s->backend,
                                          .tier = s->tier,

@@ -14,7 +14,7 @@ enum { MAX_SAMPLES = 100000000, MAX_LABEL = 1 << 30 };
 static const struct option table[] = {
   {.name = "model", .aliases = "ckpt", .letter = 'm', AT(model), TEXT("PATH"), .group = "Model",
    .help = "Checkpoint: a PyTorch or safetensors file, an index.json of shards, or a folder. "
-           "Else $DITMOE_MODEL."},
+           "Else $DITMOE_MODEL, else the one that comes with the programs."},
   {.name = "key", AT(key), TEXT("NAME"), .traits = OPTION_DECIDES,
    .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
   {.name = "vae", .aliases = "vae-path", AT(vae), TEXT("PATH|none"),
