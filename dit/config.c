@@ -42,6 +42,7 @@ static enum ditmoe_status find_dialect(struct ditmoe_ctx *ctx, struct dit_config
                                        const struct ditmoe_checkpoint *checkpoint) {
   for (int i = DIALECTS - 1; i >= 0; i--) {
     const struct dialect *d = &dialects[i];
+    if (d->patch_reduce && !tensor_at(checkpoint, d->patch_reduce, 0, ".weight")) continue;
     if (tensor_at(checkpoint, d->qkv[0], 0, ".weight") ||
         tensor_at(checkpoint, d->modulation, 0, ".weight"))
       config->dialect = d;

@@ -1,6 +1,6 @@
-/* Launchers of what works on rows and on single values: backend/cuda/rows.cu, rms.cu,
- * values.cu. Meanings as in backend/operations.h; pointers are to device memory; a launch depends on
- * shapes alone, a row's bits on no other row. Activations have `type`, f32, bf16 or f16. */
+/* Launchers of what works on rows and on single values: backend/cuda/rows.cu, rms.cu, values.cu.
+ * Meanings as in backend/operations.h; pointers are to device memory; a launch depends on shapes
+ * alone, a row's bits on no other row. Activations have `type`, f32, bf16 or f16. */
 #ifndef BACKEND_CUDA_KERNELS_ROWS_H
 #define BACKEND_CUDA_KERNELS_ROWS_H
 

@@ -51,10 +51,6 @@ static const struct preset {
     {"sit-xl-2-256-ode", 1152, 28, "sampler=heun steps=250 num-samples=50000 " GUIDED " family=sit",
      "FID 2.15",
      "arXiv 2401.08740, to be confirmed; by dopri5, which 250 points of heun stand in for"},
-    {"lightningdit-xl-1-256", 1152, 28,
-     "sampler=euler steps=250 num-samples=50000 cfg-scale=6.7 cfg-times=0.125:1 "
-     "family=lightningdit",
-     "FID 1.35", "arXiv 2501.01423, to be confirmed"},
     {"repa-xl-2-256", 1152, 28, SDE "cfg-scale=1.8 cfg-times=0:0.7 family=repa", "FID 1.42",
      "arXiv 2410.06940, to be confirmed"},
 };
