@@ -96,6 +96,12 @@ void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t
                               struct ditmoe_tensor_info *out);
 /* Value of a `__metadata__` entry, or NULL. */
 const char *ditmoe_checkpoint_metadata(const struct ditmoe_checkpoint *checkpoint, const char *key);
+/* Which published family the file is of, and what tells that ("sit: args.model is SiT-XL/2"), as
+ * far as names of tensors and arguments of a training program go; capacity bytes, cut and
+ * terminated. DITMOE_MISMATCH: it is no model of a known kind. */
+enum ditmoe_status ditmoe_checkpoint_family(struct ditmoe_ctx *ctx,
+                                            const struct ditmoe_checkpoint *checkpoint, char *text,
+                                            size_t capacity);
 /* Writes all tensors to a safetensors file; floating tensors become dtype ("f32", "bf16", "f16";
  * NULL keeps each). record is the JSON text of the checkpoint record to store with them, or NULL.
  */
@@ -121,6 +127,8 @@ struct ditmoe_model_options {
 
 struct ditmoe_model_info {
   const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dit" */
+  const char *family,
+      *family_why;       /* of docs/MODELS.md and what told it; NULL: none that is known */
   const char *objective; /* "ddpm" or "rf" */
   const char *backend, *tier, *dtype;
   int channels; /* C of a latent          */
@@ -133,6 +141,7 @@ struct ditmoe_model_info {
   int batch_coupled;  /* routing of an image depends on its batch */
   int learned_variance;
   int qk_norm;         /* q and k are normalised                  */
+  int ignored_tensors; /* of the file, which only training needs  */
   double latent_scale; /* 0: unknown to the model */
   uint64_t parameters, weight_bytes;
 };

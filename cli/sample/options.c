@@ -31,8 +31,13 @@ static const struct option table[] = {
 
   {.name = "kind", AT(kind), CHOICE("dit-moe|promoe-tc|promoe-ec|tc-dit|ec-dit|diffmoe|dit"),
    .traits = OPTION_IN_RECORD, .group = "Checkpoint record", .help = "Architecture."},
+  {.name = "family", AT(family), TEXT("NAME"), .traits = OPTION_IN_RECORD,
+   .help = "Whose model it is, where the tensors of several are alike: dit, sit, repa, ... "
+           "(docs/MODELS.md)."},
   {.name = "objective", AT(objective), CHOICE("ddpm|rf"), .traits = OPTION_IN_RECORD,
    .help = "What the model was trained for."},
+  {.name = "time-direction", AT(time_direction), CHOICE("0to1|1to0"), .traits = OPTION_IN_RECORD,
+   .help = "Of a flow: whether time 0 is noise and 1 data (0to1), or 1 is noise."},
   {.name = "heads", AT(heads), INTEGER(1, 65536), .traits = OPTION_IN_RECORD,
    .help = "Attention heads."},
   {.name = "top-k", .aliases = "num-experts-per-tok", AT(top_k), INTEGER(1, 4096),

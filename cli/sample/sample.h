@@ -37,7 +37,7 @@ struct sample_settings {
   struct common_settings common;
   /* model */
   const char *model, *key, *vae, *record;
-  const char *kind, *objective, *router_weight_mode;
+  const char *kind, *family, *objective, *time_direction, *router_weight_mode;
   int64_t heads, top_k, uncond_label, null_label;
   double time_scale, frequency_shift, norm_eps, norm2_eps, qk_norm_eps, capacity;
   double latent_scale, latent_shift;
