@@ -5,13 +5,6 @@
 
 #include "dit/dit.h"
 
-/* When guidance that was asked for in an interval of times acts. */
-enum guidance_rule {
-  GUIDED_BY_STEP,       /* low <= t <= high, t at the start of the step */
-  GUIDED_BY_EVALUATION, /* the same, t of each evaluation               */
-  GUIDED_INSIDE         /* low < t < high, of each evaluation; a low of 0 is no bound */
-};
-
 struct family {
   const char *name;  /* member `family` of the record */
   const char *title; /* for people, with the paper    */
@@ -27,7 +20,9 @@ struct family {
   int steps;           /* 0: what the sampler has      */
   bool counts_points;  /* solvers of a flow: N steps mean the N points of the grid, N - 1 steps */
   bool heun_ends_euler;
-  enum guidance_rule guidance;
+  /* Guidance in an interval of times: those of each evaluation, not of the step's start; without
+   * its ends. */
+  bool guided_by_evaluation, guided_inside;
 };
 
 /* NULL after the last. */

@@ -48,6 +48,7 @@ static const struct {
   enum ditmoe_status (*check)(struct golden *g);
 } kinds[] = {{"dit_moe", golden_model},  {"promoe", golden_model},
              {"dit", golden_model},      {"diffusers_dit", golden_model},
+             {"sit", golden_model},      {"repa", golden_model},
              {"sampler", check_sampler}, {"schedule", check_schedule},
              {"rng", check_rng},         {"vae_kl", check_vae},
              {"taesd", check_vae},       {"inception", golden_inception},

@@ -185,23 +185,21 @@ static void test_ddpm_variances(void **state) {
 }
 
 static void test_registry(void **state) {
-  static const char *const names[][2] = {{"ddpm", "ddpm"},   {"ddim", "ddpm"},
-                                         {"euler", "rf"},    {"heun", "rf"},
-                                         {"midpoint", "rf"}, {"dpmpp-2m", "ddpm"}};
-  static const char *const aliases[][2] = {{"rf", "euler"},
-                                           {"rf-euler", "euler"},
-                                           {"flow-euler", "euler"},
-                                           {"rf-heun", "heun"},
-                                           {"dpm++2m", "dpmpp-2m"}};
+  static const char *const names[][2] = {{"ddpm", "ddpm"}, {"ddim", "ddpm"},   {"euler", "rf"},
+                                         {"heun", "rf"},   {"midpoint", "rf"}, {"dpmpp-2m", "ddpm"},
+                                         {"sde", "rf"},    {"sde-heun", "rf"}};
+  static const char *const aliases[][2] = {{"rf", "euler"},         {"rf-euler", "euler"},
+                                           {"flow-euler", "euler"}, {"rf-heun", "heun"},
+                                           {"dpm++2m", "dpmpp-2m"}, {"euler-maruyama", "sde"}};
   (void)state;
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 8; i++) {
     assert_string_equal(sampler_at(i)->name, names[i][0]);
     assert_string_equal(sampler_at(i)->objective, names[i][1]);
     assert_ptr_equal(sampler_find(names[i][0]), sampler_at(i));
   }
-  for (int i = 0; i < 5; i++)
+  for (int i = 0; i < 6; i++)
     assert_ptr_equal(sampler_find(aliases[i][0]), sampler_find(aliases[i][1]));
-  assert_null(sampler_at(6));
+  assert_null(sampler_at(8));
   assert_null(sampler_at(-1));
   assert_null(sampler_find("plms"));
   assert_null(sampler_find(""));

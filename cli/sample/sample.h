@@ -52,7 +52,9 @@ struct sample_settings {
   int64_t steps, index_block;
   const char *sampler, *respacing, *cfg_channels, *rng;
   double eta, shift, cfg_scale;
-  struct interval cfg_interval;
+  const char *diffusion_form, *last_step;
+  double diffusion_norm, last_step_size, sample_eps;
+  struct interval cfg_interval, cfg_times;
   bool fixed_variance;
   /* execution */
   int64_t batch_size, threads, tile;

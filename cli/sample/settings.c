@@ -142,6 +142,7 @@ static enum ditmoe_status refuse_needless(const struct sample *run) {
                     no_dump[] = "without --routing-dump";
   const struct option_use uses[] = {
       {&s->cfg_interval, guided, no_guidance},
+      {&s->cfg_times, guided, no_guidance},
       {&s->cfg_channels, guided, no_guidance},
       {&s->grid_columns, s->grid, "without --grid"},
       {&s->grid_samples, s->grid, "without --grid"},
@@ -166,6 +167,8 @@ static enum ditmoe_status check_rules(struct sample *run) {
                         s->model);
   TRY(choose_backend(s));
   TRY(check_run(s));
+  if (option_given(&run->options, &s->cfg_interval) && option_given(&run->options, &s->cfg_times))
+    return report_error(DITMOE_USAGE, "--cfg-interval and --cfg-times are alternatives");
   if (s->classes && s->class_file)
     return report_error(DITMOE_USAGE, "--class and --class-file are alternatives");
   if (s->steps && s->respacing)
