@@ -75,7 +75,11 @@ static enum ditmoe_status toy_noise(void *user, float *out, int step) {
 /* All that a run of `count` images from sample index `first` needs. */
 static void toy_open_at(struct toy *toy, const struct sampler *sampler, int steps, int64_t count,
                         uint64_t first) {
-  const struct schedule_request request = {.steps = steps, .train_steps = 1000, .shift = 1};
+  const struct schedule_request request = {
+      .steps = steps,
+      .train_steps = 1000,
+      .shift = 1,
+      .sde = {.norm = 1, .last = LAST_EULER, .last_size = 0.04}};
   *toy = (struct toy){.sampler = sampler, .nan_step = -1, .nan_image = -1, .first = first};
   toy->run = (struct sampler_run){
       .ctx = test_ctx(),
