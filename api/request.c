@@ -112,7 +112,7 @@ static enum ditmoe_status choose_word(struct ditmoe_ctx *ctx, const char *option
 static enum ditmoe_status choose_sde(struct ditmoe_ctx *ctx, const struct ditmoe_request *request,
                                      struct sde *out) {
   static const char *const forms[] = {
-      "sigma", "linear", "constant", "sbdm", "decreasing", "increasing-decreasing", NULL};
+      "sigma", "constant", "sbdm", "decreasing", "increasing-decreasing", NULL};
   static const char *const lasts[] = {"mean", "tweedie", "euler", "none", NULL};
   int form = DIFFUSION_SIGMA, last = LAST_MEAN;
   TRY(choose_word(ctx, "diffusion-form", request->diffusion_form, forms, &form));

@@ -209,7 +209,7 @@ struct ditmoe_request {
   int cfg_channels;        /* 0: all; 3: the first three; -1: the model's                  */
   double eta;              /* ddim                                                         */
   /* sde, sde-heun (docs/MODELS.md); NULL and 0: sigma, 1, mean, 0.04, 0 */
-  const char *diffusion_form; /* "sigma" "linear" "constant" "sbdm" "decreasing"
+  const char *diffusion_form; /* "sigma" "constant" "sbdm" "decreasing"
                                  "increasing-decreasing"                                 */
   double diffusion_norm;
   const char *last_step; /* "mean" "tweedie" "euler" "none"                              */

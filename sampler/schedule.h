@@ -11,7 +11,6 @@ enum spacing { SPACING_RESPACE, SPACING_LINSPACE, SPACING_LEADING, SPACING_TRAIL
  * of data and 1 - a of noise in x, m the norm. */
 enum diffusion_form {
   DIFFUSION_SIGMA,                 /* m (1 - a)                    */
-  DIFFUSION_LINEAR,                /* the same on a straight path  */
   DIFFUSION_CONSTANT,              /* m                            */
   DIFFUSION_SBDM,                  /* m (1 - a) / a                */
   DIFFUSION_DECREASING,            /* (m cos(pi a) + 1)^2 / 4      */

@@ -17,7 +17,6 @@ static double diffusion(const struct sde *sde, double a) {
   const double pi = 3.14159265358979323846, m = sde->norm;
   switch (sde->form) {
   case DIFFUSION_SIGMA:
-  case DIFFUSION_LINEAR:
     return m * (1 - a);
   case DIFFUSION_CONSTANT:
     return m;

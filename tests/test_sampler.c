@@ -424,7 +424,8 @@ static enum ditmoe_status replace(void *user, struct sampler_run *run, int step,
 }
 
 /* Looking at the estimate changes nothing; replacing it by a constant leads there. Heun's last
- * evaluation is at t = 0, where there is no estimate to replace. */
+ * evaluation is at t = 0, where there is no estimate to replace; that of the stochastic equation
+ * has a last step of one evaluation. */
 static void test_estimate_hook(void **state) {
   float constant = 0.375f;
   (void)state;
@@ -432,12 +433,13 @@ static void test_estimate_hook(void **state) {
     struct toy plain, seen, replaced;
     int calls = 0;
     bool heun = sampler_at(i) == sampler_find("heun");
+    bool short_end = heun || sampler_at(i) == sampler_find("sde-heun");
     toy_open(&plain, sampler_at(i), 6, 1);
     toy_run(&plain);
     toy_open(&seen, sampler_at(i), 6, 1);
     seen.run.hooks = (struct sampler_hooks){.user = &calls, .estimate = look};
     toy_run(&seen);
-    assert_int_equal(calls, 6 * seen.sampler->calls_per_step - heun);
+    assert_int_equal(calls, 6 * seen.sampler->calls_per_step - short_end);
     assert_true(same_images(&plain, &seen));
     toy_open(&replaced, sampler_at(i), 6, 1);
     replaced.run.hooks = (struct sampler_hooks){.user = &constant, .estimate = replace};

@@ -82,11 +82,7 @@ static void moments(const float *x, double *mean, double *deviation) {
  * there, with g as the forms have it for the norm 0.8. */
 static double last_deviation(enum diffusion_form form, enum last_step last) {
   const double a = 0.96, L = 1 - a, pi = 3.14159265358979323846;
-  const double g[] = {0.8 * L,
-                      0.8 * L,
-                      0.8,
-                      0.8 * L / a,
-                      0.25 * pow(0.8 * cos(pi * a) + 1, 2),
+  const double g[] = {0.8 * L, 0.8, 0.8 * L / a, 0.25 * pow(0.8 * cos(pi * a) + 1, 2),
                       0.8 * pow(sin(pi * a), 2)};
   const double gain = towards_data(1, a) - towards_data(0, a), score = (a * gain - 1) / L;
   const double scale[] = {1 + L * (gain + g[form] * score), 1 / a + L * L / a * score,

@@ -158,6 +158,7 @@ static enum ditmoe_status open_model(struct sample *run,
     report_detail("%d tensors that only training needs are passed over", info->ignored_tensors);
   report_detail("arithmetic: %s, backend %s, instructions %s", info->dtype, info->backend,
                 info->tier);
+  sample_check_preset(run);
   TRY(expect("num-classes", run->settings.num_classes, info->num_classes));
   if (option_given(&run->options, &run->settings.num_experts) &&
       run->settings.num_experts != info->experts)

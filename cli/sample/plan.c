@@ -23,7 +23,7 @@ static void make_request(struct sample *run) {
   r->cfg_scale = s->cfg_scale;
   if (option_given(&run->options, &s->cfg_interval))
     r->cfg_from = s->cfg_interval.from, r->cfg_to = s->cfg_interval.to;
-  if (option_given(&run->options, &s->cfg_times))
+  if (s->cfg_times.to > 0)
     r->cfg_from = s->cfg_times.from, r->cfg_to = s->cfg_times.to, r->cfg_times = 1;
   r->diffusion_form = s->diffusion_form;
   r->diffusion_norm = s->diffusion_norm;

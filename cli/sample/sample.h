@@ -3,6 +3,7 @@
  *   options.c    the option table
  *   settings.c   settings from the environment and a launcher; the rules between them
  *   reproduce.c  settings out of an image
+ *   presets.c    settings of published protocols
  *   open.c       model, decoder, record
  *   hash.c       their SHA-256
  *   labels.c     classes and the label of every index
@@ -50,7 +51,8 @@ struct sample_settings {
   /* sampling */
   uint64_t seed;
   int64_t steps, index_block;
-  const char *sampler, *respacing, *cfg_channels, *rng;
+  const char *preset, *sampler, *respacing, *cfg_channels, *rng;
+  bool list_presets;
   double eta, shift, cfg_scale;
   const char *diffusion_form, *last_step;
   double diffusion_norm, last_step_size, sample_eps;
@@ -203,6 +205,13 @@ enum ditmoe_status sample_read_image(struct sample *run);
 /* Model and decoder must be those of the image. */
 enum ditmoe_status sample_verify_origin(struct sample *run);
 void sample_origin_free(struct sample_origin *origin);
+
+/* presets.c */
+/* The settings of --preset that nobody else gives. */
+enum ditmoe_status sample_apply_preset(struct sample *run);
+/* Warns if the model is not the one that the preset is for. */
+void sample_check_preset(const struct sample *run);
+void sample_list_presets(bool json);
 
 /* open.c */
 enum ditmoe_status sample_open(struct sample *run);

@@ -181,7 +181,7 @@ static void show_sources(const struct sample *run) {
   const struct option *option;
   for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
     enum option_source source = option_source(&run->options, option);
-    if (source < FROM_ENVIRONMENT) continue;
+    if (source < FROM_PROTOCOL) continue;
     char *value = option_value(&run->options, option);
     report_detail("%s: %s (%s)", option->name, value, option_source_name(source));
     free(value);
@@ -191,6 +191,7 @@ static void show_sources(const struct sample *run) {
 enum ditmoe_status sample_read_settings(struct sample *run) {
   if (run->settings.reproduce) TRY(sample_read_image(run));
   TRY(read_environment(run));
+  TRY(sample_apply_preset(run));
   TRY(read_ranks(run));
   TRY(check_rules(run));
   show_sources(run);

@@ -141,18 +141,18 @@ static int find_word(const char *const *words, const char *word) {
   return i;
 }
 
-/* In the order of their enumerations; "repa" is the sigma form with the signs of falling time, and
- * the original misspells the last one. */
+/* In the order of their enumerations. On a straight path "linear" is "sigma", and so is "repa" with
+ * the signs of falling time; the original misspells the last form. */
 static struct sde read_sde(const cJSON *run) {
   static const char *const forms[] = {
-      "sigma", "linear", "constant", "SBDM", "decreasing", "inccreasing-decreasing", NULL};
+      "sigma", "constant", "SBDM", "decreasing", "inccreasing-decreasing", NULL};
   static const char *const lasts[] = {"Mean", "Tweedie", "Euler", NULL};
   const char *form = case_string(run, "diffusion_form");
   const int last = find_word(lasts, case_string(run, "last_step"));
   const bool rising = !strcmp(case_string(run, "time_direction"), "0to1");
   const double t0 = case_number(run, "t0", 0);
-  return (struct sde){.form = strcmp(form, "repa") ? (enum diffusion_form)find_word(forms, form)
-                                                   : DIFFUSION_SIGMA,
+  if (!strcmp(form, "linear") || !strcmp(form, "repa")) form = "sigma";
+  return (struct sde){.form = (enum diffusion_form)find_word(forms, form),
                       .norm = case_number(run, "diffusion_norm", 1),
                       .last = (enum last_step)last,
                       .last_size = case_number(run, "last_step_size", 0),
