@@ -43,8 +43,8 @@ struct dit_config {
   const struct dialect *dialect;
   const struct family *family; /* dit/families.h; NULL: none that is known */
   char family_why[96];         /* what told it, for people                  */
-  int channels, out_channels; /* C, Cout = C or 2C */
-  int size, patch, tokens;    /* latent side, p, T */
+  int channels, out_channels;  /* C, Cout = C or 2C */
+  int size, patch, tokens;     /* latent side, p, T */
   int width, depth, heads, head_dim;
   int label_rows; /* classes and the null class */
   bool qk_norm;

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* Of those that fit a file the first counts, so that special ones come before those that they are
  * made from. */
@@ -26,6 +27,7 @@ static const struct family families[] = {
      .kinds = "dit",
      .tensor = "projectors.0.0.weight",
      .argument = "encoder_depth",
+     .needs = "path_type=linear prediction=v",
      .record = "{\"objective\":\"rf\",\"time_direction\":\"1to0\",\"time_scale\":1,"
                "\"cfg_channels\":\"all\"}",
      .ignored = "projectors.",
@@ -36,6 +38,7 @@ static const struct family families[] = {
      .title = "SiT (arXiv 2401.08740)",
      .kinds = "dit",
      .argument = "model=SiT-",
+     .needs = "path_type=linear prediction=v",
      .record = "{\"objective\":\"rf\",\"time_direction\":\"0to1\",\"time_scale\":1,"
                "\"cfg_channels\":3}",
      .steps = 250,
@@ -217,6 +220,28 @@ static enum ditmoe_status take_found(struct ditmoe_ctx *ctx, struct dit_config *
   return DITMOE_OK;
 }
 
+/* Arguments by which a model departs from what its family does as a rule. */
+static enum ditmoe_status check_needs(struct ditmoe_ctx *ctx, const struct family *family,
+                                      const struct ditmoe_checkpoint *checkpoint) {
+  cJSON *args = family->needs ? arguments_of(checkpoint) : NULL;
+  enum ditmoe_status status = DITMOE_OK;
+  for (const char *need = family->needs; args && need && status == DITMOE_OK;) {
+    char name[32];
+    const char *wanted = strchr(need, '=') + 1, *end = strchr(need, ' ');
+    const size_t length = end ? (size_t)(end - wanted) : strlen(wanted);
+    snprintf(name, sizeof name, "%.*s", (int)(wanted - 1 - need), need);
+    const char *value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(args, name));
+    if (value && strncasecmp(value, wanted, length) != 0)
+      status = fail(ctx, DITMOE_MISMATCH,
+                    "%s: was trained with %s %.40s, which no sampler here is for; those of %s "
+                    "need %.*s",
+                    checkpoint->path, name, value, family->name, (int)length, wanted);
+    need = end ? end + 1 : NULL;
+  }
+  cJSON_Delete(args);
+  return status;
+}
+
 enum ditmoe_status family_choose(struct ditmoe_ctx *ctx, struct dit_config *config,
                                  const struct ditmoe_checkpoint *checkpoint) {
   struct dit_record *record = &config->record;
@@ -227,6 +252,7 @@ enum ditmoe_status family_choose(struct ditmoe_ctx *ctx, struct dit_config *conf
   if (!config->family) return DITMOE_OK;
   if (!record_has(record, REC_FAMILY)) TRY(mem_strdup(ctx, config->family->name, &record->family));
   record->set |= 1u << REC_FAMILY;
+  TRY(check_needs(ctx, config->family, checkpoint));
   if (!config->family->record) return DITMOE_OK;
   cJSON *object = NULL;
   TRY(json_parse(ctx, config->family->name, config->family->record, strlen(config->family->record),

@@ -13,6 +13,9 @@ struct family {
    * left in the file, "NAME" or "NAME=BEGINNING of the value". A family without a tensor may also
    * be what is left when the record has excluded the others. */
   const char *tensor, *argument;
+  /* Arguments that are there must have these beginnings, in any case of letters: "NAME=BEGINNING
+   * ..."; else the model is not one that is sampled in the family's way. NULL: none. */
+  const char *needs;
   const char *record;  /* members of the record that follow, as JSON */
   const char *ignored; /* beginning of the names that sampling has no use for, or NULL */
   /* Defaults and conventions of its sampling program. */

@@ -11,7 +11,7 @@
 static const struct model {
   const char *preset, *arguments;
 } models[] = {
-    {"dit-xl", "-m @fixtures/diffusers_dit/facebook_dit/bare.safetensors --heads 4"},
+    {"dit-xl", "-m @fixtures/diffusers_dit/facebook_dit/DiT-tiny.safetensors --heads 4"},
     {"dit-moe-s",
      "-m @fixtures/dit_moe/b_mixed/bare.safetensors --heads 6 --top-k 1 --objective ddpm"},
     {"dit-moe-b",
