@@ -234,6 +234,7 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
   };
   out->heun_ends_euler = config->family && config->family->heun_ends_euler;
   out->guided = request->cfg_scale > 1 && request->cfg_from < request->cfg_to;
+  out->two_rows = out->guided && !(config->family && config->family->single_rows);
   out->batched = out->guided && !info.batch_coupled;
   return DITMOE_OK;
 }
