@@ -163,7 +163,7 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
 uint64_t session_arena_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
                              const struct resolved *resolved) {
   int rows = resolved->batch * (resolved->batched ? 2 : 1);
-  uint64_t denoiser = dit_predict_bytes(&model->ex, model->dit, rows), images = 0;
+  uint64_t denoiser = dit_predict_bytes(&model->ex, model->dit, NULL, rows), images = 0;
   if (decoder)
     images = vae_decode_bytes(&decoder->ex, decoder->vae, model->dit->config.size, decoder->tile);
   return denoiser > images ? denoiser : images;

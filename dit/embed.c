@@ -23,15 +23,22 @@ void dit_embed_condition(struct exec *ex, const struct dit *model,
   be_silu(ex, a->silu_c, a->condition, n);
 }
 
-void sincos_positions(float *table, int tokens, int width) {
-  int side = (int)lround(sqrt(tokens)), quarter = width / 4;
-  for (int n = 0; n < tokens; n++)
-    for (int m = 0; m < quarter; m++) {
-      double omega = pow(10000.0, -(double)m / quarter);
-      float *row = table + (int64_t)n * width;
-      row[m] = (float)sin(n % side * omega);
-      row[quarter + m] = (float)cos(n % side * omega);
-      row[2 * quarter + m] = (float)sin(n / side * omega);
-      row[3 * quarter + m] = (float)cos(n / side * omega);
+/* Number i of n, as diffusers rounds it. */
+static double place_of(int i, int n, int base) {
+  return base > 0 ? (double)((float)i / (float)((double)n / base)) : i;
+}
+
+void sincos_positions(float *table, int rows, int cols, int base, int width) {
+  const int quarter = width / 4;
+  for (int m = 0; m < quarter; m++) {
+    const double omega = pow(10000.0, -(double)m / quarter);
+    for (int n = 0; n < rows * cols; n++) {
+      const double c = place_of(n % cols, cols, base), r = place_of(n / cols, rows, base);
+      float *row = table + (int64_t)n * width + m;
+      row[0] = (float)sin(c * omega);
+      row[quarter] = (float)cos(c * omega);
+      row[2 * quarter] = (float)sin(r * omega);
+      row[3 * quarter] = (float)cos(r * omega);
     }
+  }
 }

@@ -338,7 +338,7 @@ static void predict_with(void *user) {
   const int32_t label = 1;
   const struct dit_tap tap = {.look = look->look};
   const struct dit_input in = {.x = x, .time = &time, .labels = &label, .B = 1, .tap = &tap};
-  assert_ok(ex->ctx, exec_reserve(ex, dit_predict_bytes(ex, look->o->model, 1)));
+  assert_ok(ex->ctx, exec_reserve(ex, dit_predict_bytes(ex, look->o->model, NULL, 1)));
   assert_ok(ex->ctx, dit_predict(ex, look->o->model, out, &in));
   free(x);
   free(out);
@@ -352,7 +352,7 @@ static void check_closed(const char *backend) {
   open_model(&l, &models[0]);
   const struct dit *model = l.o.model;
   assert_ok(l.o.ex.ctx, exec_reserve(&l.o.ex, 4096));
-  void *const device[] = {l.o.ex.arena.base, (void *)(uintptr_t)model->pos_embed,
+  void *const device[] = {l.o.ex.arena.base, (void *)(uintptr_t)model->grid.pos_embed,
                           (void *)(uintptr_t)model->embedder.labels, model->blocks[0].qkv->data,
                           model->blocks[0].moe->bank.expert[3].in->data};
   for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
