@@ -65,6 +65,7 @@ struct dit {
   struct dit_embedder *block_embedders; /* [depth] where blocks have their own, else NULL */
   const struct linear *patch_embed;     /* C p p -> D          */
   struct dit_grid grid;                 /* as trained */
+  bool sincos; /* its positions are the formula's, which gives those of other grids */
   struct dit_block *blocks;
   const struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
   struct expert_store *store; /* of the routed experts; NULL: all are in memory */
@@ -163,8 +164,9 @@ size_t dit_predict_bytes(const struct exec *ex, const struct dit *model,
 enum ditmoe_status dit_grid_make(struct exec *ex, const struct dit *model, int height, int width,
                                  struct dit_grid *out);
 void dit_grid_free(struct exec *ex, const struct dit *model, struct dit_grid *grid);
-/* Completes the grid of a model whose parameters are made. */
-enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model);
+/* Completes the grid of a model whose parameters are made from the checkpoint. */
+enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model,
+                                const struct ditmoe_checkpoint *checkpoint);
 
 /* The forward pass, device arrays; its parts are in dit/acts.h. */
 void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in);

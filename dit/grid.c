@@ -37,31 +37,28 @@ static enum ditmoe_status make_positions(struct exec *ex, const struct dit *mode
 
 /* Whether the stored table is the formula's, as far as the coarsest type of files tells (bfloat16).
  */
-static bool is_sincos(const float *stored, const float *made, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    if (!(fabsf(stored[i] - made[i]) <= 0x1p-8F)) return false;
+static bool is_sincos(const struct tensor *stored, const float *made) {
+  enum { CHUNK = 256 };
+  float chunk[CHUNK];
+  for (int64_t at = 0; at < stored->elements; at += CHUNK) {
+    const int64_t left = stored->elements - at, n = left < CHUNK ? left : CHUNK;
+    tensor_read_f32(chunk, stored, at, n);
+    for (int64_t i = 0; i < n; i++)
+      if (!(fabsf(chunk[i] - made[at + i]) <= 0x1p-8F)) return false;
+  }
   return true;
 }
 
-static enum ditmoe_status check_formula(struct exec *ex, const struct dit *model) {
-  const struct dit_config *c = &model->config;
-  const int64_t n = (int64_t)c->tokens * c->width;
-  float *made = NULL, *stored = NULL;
-  enum ditmoe_status status = make_table(ex, model, model->grid.rows, model->grid.cols, &made);
-  if (status == DITMOE_OK)
-    status = mem_alloc(ex->ctx, (size_t)n, sizeof *stored, "positions", &stored);
-  if (status == DITMOE_OK) {
-    be_download(ex, stored, model->grid.pos_embed, (size_t)n * sizeof *stored);
-    status = ex->status;
-  }
-  if (status == DITMOE_OK && !is_sincos(stored, made, n))
-    status = fail(ex->ctx, DITMOE_MISMATCH,
-                  "the positions of this model (%s) are a stored table for latents of %dx%d that "
-                  "follows no formula: no other size can be made",
-                  c->dialect->pos_embed, c->size, c->size);
-  mem_free(ex->ctx, stored);
+enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model,
+                                const struct ditmoe_checkpoint *checkpoint) {
+  const char *name = model->config.dialect->pos_embed;
+  float *made = NULL;
+  model->sincos = true;
+  if (!name) return make_positions(ex, model, &model->grid);
+  TRY(make_table(ex, model, model->grid.rows, model->grid.cols, &made));
+  model->sincos = is_sincos(checkpoint_find(checkpoint, name), made);
   mem_free(ex->ctx, made);
-  return status;
+  return DITMOE_OK;
 }
 
 enum ditmoe_status dit_grid_make(struct exec *ex, const struct dit *model, int height, int width,
@@ -78,7 +75,11 @@ enum ditmoe_status dit_grid_make(struct exec *ex, const struct dit *model, int h
     *out = model->grid;
     return DITMOE_OK;
   }
-  if (c->dialect->pos_embed) TRY(check_formula(ex, model));
+  if (!model->sincos)
+    return fail(ex->ctx, DITMOE_MISMATCH,
+                "the positions of this model (%s) are a stored table for latents of %dx%d that "
+                "follows no formula: no other size can be made",
+                c->dialect->pos_embed, c->size, c->size);
   enum ditmoe_status status = make_positions(ex, model, &grid);
   if (status == DITMOE_OK)
     *out = grid;
@@ -91,8 +92,4 @@ void dit_grid_free(struct exec *ex, const struct dit *model, struct dit_grid *gr
   if (grid->pos_embed != model->grid.pos_embed)
     ex->device->ops->release(ex, (float *)(uintptr_t)grid->pos_embed);
   *grid = (struct dit_grid){0};
-}
-
-enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model) {
-  return model->config.dialect->pos_embed ? DITMOE_OK : make_positions(ex, model, &model->grid);
 }
