@@ -103,6 +103,8 @@ static void sizes_that_cannot_be_are_refused(void **state) {
   assert_exit(run(LEARNED "-n 1 -o d/x/ -W 32"), DITMOE_MISMATCH,
               "(pos_embed) are a stored table for latents of 16x16 that follows no formula");
   assert_exit(run(LEARNED "-n 1 -o d/y/ --size 16x16"), 0, "");
+  assert_exit(run(LEARNED "-n 1 --dry-run -W 32"), DITMOE_MISMATCH, "follows no formula");
+  assert_exit(run(REAL "-n 1 --dry-run -W 64"), 0, "");
   assert_shell("test ! -e d/x");
 }
 
