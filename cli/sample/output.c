@@ -52,7 +52,8 @@ static enum ditmoe_status note_piece(struct sample *run, struct journal_piece pi
 
 static enum ditmoe_status write_image(struct sample *run, int64_t index, const uint8_t *pixels) {
   char *path = sample_file_name(&run->names, index);
-  enum ditmoe_status status = sample_write_picture(run, path, index, pixels, run->width, run->height);
+  enum ditmoe_status status =
+      sample_write_picture(run, path, index, pixels, run->width, run->height);
   free(path);
   TRY(status);
   return note_piece(run, (struct journal_piece){.first = index, .count = 1});

@@ -163,8 +163,8 @@ struct sample {
   struct sample_labels labels;
   struct ditmoe_request request;
   struct ditmoe_plan plan;
-  int64_t unit; /* images whose routing or random numbers depend on each other; 1: none */
-  int width, height;               /* pixels      */
+  int64_t unit;      /* images whose routing or random numbers depend on each other; 1: none */
+  int width, height; /* pixels      */
   int latent_width, latent_height; /* of latents  */
 
   struct sample_names names;
