@@ -177,7 +177,9 @@ static enum ditmoe_status choose_size(struct sample *run) {
   const int trained = run->info.size * (run->decoder ? run->decoder_info.factor : 1);
   TRY(choose_side(run, "width", s->width, &run->width, &run->latent_width));
   TRY(choose_side(run, "height", s->height, &run->height, &run->latent_height));
-  if (s->image_size && (s->image_size != run->width || s->image_size != run->height))
+  if (run->width == run->height)
+    TRY(expect("image-size", s->image_size, run->width));
+  else if (s->image_size)
     return report_error(DITMOE_MISMATCH, "--image-size %lld: the images are of %dx%d",
                         (long long)s->image_size, run->width, run->height);
   if (run->width != trained || run->height != trained)
