@@ -171,7 +171,8 @@ const char *ditmoe_model_record(const struct ditmoe_model *model);
 struct ditmoe_decoder;
 
 struct ditmoe_decoder_info {
-  const char *kind; /* "autoencoder-kl" or "taesd"          */
+  const char *kind;  /* "autoencoder-kl" or "taesd"                                   */
+  const char *names; /* whose names its tensors have: "diffusers", "CompVis", "taesd" */
   int latent_channels;
   int factor;          /* image side / latent side             */
   double scale, shift; /* latents are divided by scale, then shift is added, before decoding */

@@ -144,6 +144,7 @@ static void describe(struct vae *vae, int C) {
         .in = WIDTH, .out = last ? 3 : WIDTH, .scale = 2, .margin = (seen + 1) / 2};
   }
   vae->info = (struct vae_info){.kind = "taesd",
+                                .names = "taesd",
                                 .latent_channels = C,
                                 .image_channels = 3,
                                 .factor = 8,

@@ -11,7 +11,8 @@
 #include "io/checkpoint.h"
 
 struct vae_info {
-  const char *kind; /* "autoencoder-kl", "taesd" */
+  const char *kind;  /* "autoencoder-kl", "taesd"      */
+  const char *names; /* whose names the tensors have */
   int latent_channels, image_channels;
   int factor;          /* image side / latent side */
   double scale, shift; /* z / scale + shift is decoded; taesd: 1, 0 whatever the model says */
