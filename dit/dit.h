@@ -77,12 +77,6 @@ struct dit_grid {
   const float *rope;
 };
 
-/* The grid of the tokens of a call, row-major, and what belongs to a place of it. */
-struct dit_grid {
-  int rows, cols;         /* latents of rows p x cols p   */
-  const float *pos_embed; /* device [rows cols, D]        */
-};
-
 struct dit {
   struct dit_config config;
   struct params params; /* all that is below */
