@@ -122,4 +122,33 @@ static inline void be_combine_rows_bwd(struct exec *ex, float *drows, float *dwe
   BE_BWD(ex, combine_rows_bwd, drows, dweight, dy, rows, d, D);
 }
 
+/* Images, [B, height, width, C]. dx [B, height, width, in]: each pixel's share of the windows of
+ * dy [B, conv_size, conv_size, out] that see it. */
+static inline void be_conv2d_bwd_input(struct exec *ex, float *dx, const float *dy,
+                                       const struct conv *w, int B, int height, int width) {
+  BE_BWD(ex, conv2d_bwd_input, dx, dy, w, B, height, width);
+}
+/* dW [out, in, kernel[0], kernel[1]] += sum over pixels of dy times what their windows see, db +=
+ * sum of dy */
+static inline void be_conv2d_bwd_weight(struct exec *ex, const struct linear_grad *grad,
+                                        const float *dy, struct act x, const struct conv *w, int B,
+                                        int height, int width) {
+  if (be_fits(ex, x, w->input)) BE_BWD(ex, conv2d_bwd_weight, grad, dy, x, w, B, height, width);
+}
+/* dx [B, pixels, C] of dy, by the x of the forward pass; with silu, the gradient of both. With
+ * n = (x - mean) / sigma, a = n weight + bias, da = dy or dy silu'(a), h = da weight and means over
+ * a group: dx = (h - mean(h) - n mean(h n)) / sigma, dweight += sum over images and pixels of da n,
+ * dbias += sum of da (Wu & He 2018). */
+static inline void be_group_norm_bwd(struct exec *ex, float *dx, const struct linear_grad *grad,
+                                     const float *dy, const float *x, const float *weight,
+                                     const float *bias, int B, int64_t pixels, int C, int groups,
+                                     float eps, bool silu) {
+  BE_BWD(ex, group_norm_bwd, dx, grad, dy, x, weight, bias, B, pixels, C, groups, eps, silu);
+}
+/* dx [B, height, width, C] = sum of the four pixels of dy that x went to. */
+static inline void be_upsample2x_bwd(struct exec *ex, float *dx, const float *dy, int B, int height,
+                                     int width, int C) {
+  BE_BWD(ex, upsample2x_bwd, dx, dy, B, height, width, C);
+}
+
 #endif

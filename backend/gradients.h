@@ -7,7 +7,8 @@
 #ifndef BACKEND_GRADIENTS_H
 #define BACKEND_GRADIENTS_H
 
-/* Of a linear layer, in the layout of linear_source_read: weight [total, in], bias [total]. */
+/* Of a linear layer, in the layout of linear_source_read: weight [total, in], bias [total]; of a
+ * convolution, weight [out, in, kernel[0], kernel[1]], bias [out]; of a norm, [C] each. */
 struct linear_grad {
   float *weight, *bias;
 };
@@ -63,6 +64,16 @@ struct gradient_ops {
                       const struct expert_wave *wave);
   void (*combine_rows_bwd)(struct exec *ex, float *drows, float *dweight, const float *dy,
                            const float *rows, const struct dispatch *d, int D);
+
+  void (*conv2d_bwd_input)(struct exec *ex, float *dx, const float *dy, const struct conv *w, int B,
+                           int height, int width);
+  void (*conv2d_bwd_weight)(struct exec *ex, const struct linear_grad *grad, const float *dy,
+                            struct act x, const struct conv *w, int B, int height, int width);
+  void (*group_norm_bwd)(struct exec *ex, float *dx, const struct linear_grad *grad,
+                         const float *dy, const float *x, const float *weight, const float *bias,
+                         int B, int64_t pixels, int C, int groups, float eps, bool silu);
+  void (*upsample2x_bwd)(struct exec *ex, float *dx, const float *dy, int B, int height, int width,
+                         int C);
 };
 
 #endif

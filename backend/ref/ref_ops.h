@@ -23,7 +23,8 @@
   X(linear_bwd_input) X(linear_bwd_weight) X(hidden_bwd) X(silu_bwd) X(sigmoid_bwd)                \
   X(add_rows_bwd) X(norm_modulate_bwd) X(gated_add_bwd) X(qk_norm_bwd) X(attention_bwd)            \
   X(patchify_bwd) X(unpatchify_bwd) X(gather_rows_bwd) X(normalize_rows_bwd) X(softmax_rows_bwd)   \
-  X(softmax_tokens_bwd) X(gates_bwd) X(dispatch_bwd) X(experts_bwd) X(combine_rows_bwd)
+  X(softmax_tokens_bwd) X(gates_bwd) X(dispatch_bwd) X(experts_bwd) X(combine_rows_bwd)            \
+  X(conv2d_bwd_input) X(conv2d_bwd_weight) X(group_norm_bwd) X(upsample2x_bwd)
 /* clang-format on */
 
 #define REF_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) ref_##op;
