@@ -14,6 +14,7 @@ static void set(struct dispatch *d, int64_t at, int32_t expert, int32_t token, f
   d->gate[at] = gate;
 }
 
+/* dst[i] = src[index[i]], rows of D */
 void ref_gather_rows(struct exec *ex, float *dst, const float *src, const int32_t *index, int64_t n,
                      int D) {
   (void)ex;
@@ -32,6 +33,8 @@ static int next_best(const float *scores, int E, int last) {
   return best;
 }
 
+/* Token choice (Shazeer et al. 2017): assignment r K + j is token r with the expert of rank skip +
+ * j by its scores [E]. */
 void ref_assign_topk(struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
                      int K, int skip) {
   (void)ex;
@@ -98,6 +101,8 @@ static void take_tokens(struct dispatch *d, int64_t at, int64_t slots, const str
   for (; taken < slots; taken++) set(d, at + taken, -1, 0, 0);
 }
 
+/* Expert choice (Zhou et al. 2022): in each image an expert takes the K tokens t with the largest
+ * scores[b, t, e]. */
 void ref_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores, int B, int T,
                        int E, int K, int64_t stride) {
   (void)ex;
@@ -111,6 +116,8 @@ void ref_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores,
   }
 }
 
+/* DiffMoE (Shi et al. 2025) among all S tokens of a batch: expert e takes k[e] = the number of t
+ * with capacity[t, e] > threshold[e], those with the largest scores[t, e]. */
 void ref_assign_counted(struct exec *ex, struct dispatch *d, const float *scores,
                         const float *capacity, const float *threshold, int64_t S, int E) {
   (void)ex;
@@ -122,6 +129,8 @@ void ref_assign_counted(struct exec *ex, struct dispatch *d, const float *scores
   }
 }
 
+/* Assignments b each .. (b + 1) each - 1 are those of image b. If its label is the null label, all
+ * of its T tokens go to the one expert, with weight 1. */
 void ref_assign_label(struct exec *ex, struct dispatch *d, const int32_t *labels, int32_t label,
                       int32_t expert, int B, int T) {
   (void)ex;
