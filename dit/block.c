@@ -7,7 +7,8 @@
  * ffn is an MLP or a mixture of experts. */
 #include "dit/acts.h"
 
-/* attn = attention over u1 */
+/* attn [B, T, D] = (softmax(q k^T / sqrt(d)) v) W_proj^T + b, [q, k, v] = u1 W_qkv^T + b, heads of
+ * q and k normalised where the model has it. */
 static void attention(struct exec *ex, const struct dit_config *c, const struct dit_block *block,
                       const struct dit_block_acts *a, int B) {
   const int T = c->tokens, D = c->width, H = c->heads, d = c->head_dim;

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+/* c = Linear(silu(Linear(features(t)))) + table[label], [B, D] (Peebles & Xie 2023); blocks see
+ * silu(c). features are [B, 256]. */
 void dit_embed_condition(struct exec *ex, const struct dit *model,
                          const struct dit_embedder *embedder, const struct dit_condition_acts *a,
                          const struct dit_input *in) {
@@ -23,6 +25,9 @@ void dit_embed_condition(struct exec *ex, const struct dit *model,
   be_silu(ex, a->silu_c, a->condition, n);
 }
 
+/* Row n is the patch at column n % side, row n / side of a grid, its values four blocks of D / 4:
+ *
+ *   sin(column w_m), cos(column w_m), sin(row w_m), cos(row w_m), w_m = 10000^(-m / (D / 4)) */
 void sincos_positions(float *table, int tokens, int width) {
   int side = (int)lround(sqrt(tokens)), quarter = width / 4;
   for (int n = 0; n < tokens; n++)

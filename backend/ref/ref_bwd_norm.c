@@ -3,14 +3,17 @@
 
 static float *offset_by(float *p, int64_t n) { return p ? p + n : NULL; }
 
+/* dx = dy silu'(x), silu'(x) = s (1 + x (1 - s)), s = sigmoid(x) */
 void ref_silu_bwd(struct exec *ex, float *dx, const float *dy, const float *x, int64_t n) {
   for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * silu_slope(x[i]));
 }
 
+/* dx = dy y (1 - y), by the result y = sigmoid(x) */
 void ref_sigmoid_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int64_t n) {
   for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * (double)y[i] * (1 - (double)y[i]));
 }
 
+/* drow[i] += sum over r of dx[r, i] */
 void ref_add_rows_bwd(struct exec *ex, float *drow, const float *dx, int64_t rows, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     double sum = 0;
@@ -19,6 +22,7 @@ void ref_add_rows_bwd(struct exec *ex, float *drow, const float *dx, int64_t row
   }
 }
 
+/* Of out = x + gate y: dgate[b, i] = sum over t of dout[b, t, i] y[b, t, i], dy = gate dout. */
 void ref_gated_add_bwd(struct exec *ex, float *dgate, float *dy, const float *dout,
                        const float *gate, int64_t stride, const float *y, int B, int T, int D) {
   for (int64_t b = 0; b < B; b++)
@@ -49,7 +53,8 @@ static void norm_row_bwd(float *dx, const float *dy, const float *x, const float
   }
 }
 
-/* dshift = sum over tokens of dy, dscale = sum of dy n; of one image. */
+/* Of y = n (1 + scale) + shift in one image: dshift[c] = sum over t of dy[t, c], dscale[c] = sum
+ * over t of dy[t, c] n[t, c]. */
 static void modulation_bwd(float *dshift, float *dscale, const float *dy, const float *x, int T,
                            int D, double eps) {
   for (int64_t c0 = 0; c0 < D; c0 += REF_CHUNK) {
@@ -82,7 +87,8 @@ void ref_norm_modulate_bwd(struct exec *ex, float *dx, float *dshift, float *dsc
   }
 }
 
-/* One head of q or k, normalised with weight and bias [d]. */
+/* One head of q or k, y = n weight + bias, [d]: dweight += dy n, dbias += dy, and dx with g = dy
+ * weight. */
 static void head_bwd(float *dx, float *dweight, float *dbias, const float *dy, const float *x,
                      const float *weight, int d, double eps) {
   struct moments m = ref_moments(x, 1, 0, d, eps);
@@ -107,6 +113,7 @@ void ref_qk_norm_bwd(struct exec *ex, float *dqkv, const struct qk_norm_grad *gr
   }
 }
 
+/* Of y = x / |x|: dx = (dy - y (y . dy)) / |x|. */
 void ref_normalize_rows_bwd(struct exec *ex, float *dx, const float *dy, const float *x,
                             int64_t rows, int D) {
   for (int64_t r = 0; r < rows; r++, dx += D, dy += D, x += D) {
@@ -117,7 +124,7 @@ void ref_normalize_rows_bwd(struct exec *ex, float *dx, const float *dy, const f
   }
 }
 
-/* n values that are `stride` apart. */
+/* dx_i = y_i (dy_i - sum over j of dy_j y_j), y = softmax(x); n values that are `stride` apart. */
 static void softmax_bwd(float *dx, const float *dy, const float *y, int64_t n, int64_t stride) {
   double along = 0;
   for (int64_t i = 0; i < n * stride; i += stride) along += (double)dy[i] * y[i];
