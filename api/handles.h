@@ -31,8 +31,10 @@ struct resolved {
   bool guided;  /* two predictions a step                        */
   bool batched; /* both from one batch of 2 B                    */
   bool torch;   /* random numbers of torch's CPU generator       */
-  int batch;    /* B                                             */
-  int block;    /* > 0: images are made in fixed blocks of this many */
+  bool heun_ends_euler;
+  bool two_rows; /* torch draws a step's noise for both halves of guidance */
+  int batch;     /* B                                             */
+  int block;     /* > 0: images are made in fixed blocks of this many */
 };
 
 struct ditmoe_session {

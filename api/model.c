@@ -1,5 +1,7 @@
 /* Models: a checkpoint turned into weights of a backend. */
 #include "api/handles.h"
+#include "dit/config.h"
+#include "dit/families.h"
 #include "io/packed.h"
 
 #include <string.h>
@@ -77,6 +79,8 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
   const struct dit_config *c = &model->dit->config;
   *out = (struct ditmoe_model_info){
       .kind = c->record.kind->kind,
+      .family = c->family ? c->family->name : NULL,
+      .family_why = c->family ? c->family_why : NULL,
       .objective = c->record.objective == OBJECTIVE_RF ? "rf" : "ddpm",
       .backend = model->ex.device->ops->name,
       .tier = model->ex.device->tier,
@@ -92,6 +96,7 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
       .null_label = c->record.null_label,
       .learned_variance = c->out_channels > c->channels,
       .qk_norm = c->qk_norm,
+      .ignored_tensors = model->dit->ignored,
       .latent_scale = record_has(&c->record, REC_LATENT_SCALE) ? c->record.latent_scale : 0,
       .parameters = model->dit->params.parameters,
       .weight_bytes = model->dit->params.weight_bytes,
@@ -103,6 +108,15 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
     if (router->top_k > out->top_k) out->top_k = router->top_k;
     out->batch_coupled |= router->router->batch_coupled;
   }
+}
+
+enum ditmoe_status ditmoe_checkpoint_family(struct ditmoe_ctx *ctx,
+                                            const struct ditmoe_checkpoint *checkpoint, char *text,
+                                            size_t capacity) {
+  const struct mixture *kind;
+  TRY(config_kind(ctx, checkpoint, &kind));
+  family_describe(checkpoint, kind, text, capacity);
+  return DITMOE_OK;
 }
 
 const char *ditmoe_model_class_name(const struct ditmoe_model *model, int label) {

@@ -1,12 +1,14 @@
 /* Requests: defaults, and every choice checked against the model. */
 #include "api/handles.h"
 #include "base/system.h"
+#include "dit/families.h"
 #include "dit/names.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { DEFAULT_BATCH = 8, DEFAULT_BLOCK = 8, MAX_BATCH = 1 << 16, TRAIN_STEPS = 1000 };
+static const double LAST_STEP_SIZE = 0.04;
 
 struct ditmoe_request ditmoe_request_default(void) {
   return (struct ditmoe_request){.cfg_scale = 4.0, .cfg_to = 1.0, .cfg_channels = -1};
@@ -26,8 +28,9 @@ static enum ditmoe_status choose_sampler(struct ditmoe_ctx *ctx, const struct di
                                          const struct ditmoe_request *request,
                                          struct resolved *out) {
   bool flow = config->record.objective == OBJECTIVE_RF;
-  const char *objective = flow ? "rf" : "ddpm";
-  const char *name = request->sampler ? request->sampler : flow ? "euler" : "ddpm";
+  const char *objective = flow ? "rf" : "ddpm", *name = flow ? "euler" : "ddpm";
+  if (config->family && config->family->sampler) name = config->family->sampler;
+  if (request->sampler) name = request->sampler;
   out->sampler = sampler_find(name);
   if (!out->sampler) return fail(ctx, DITMOE_USAGE, "sampler: unknown sampler \"%s\"", name);
   if (strcmp(out->sampler->objective, objective) != 0 && !request->force)
@@ -45,7 +48,15 @@ static enum ditmoe_status check_applies(struct ditmoe_ctx *ctx,
   const char *option = NULL;
   if (request->eta != 0 && !sampler->takes_eta) option = "eta";
   if (request->respacing && !sampler->takes_respacing) option = "respacing";
-  if (request->shift != 0 && !flow) option = "shift";
+  if (request->shift != 0 && (!flow || sampler->takes_diffusion)) option = "shift";
+  if (request->cfg_times && !flow) option = "cfg-times";
+  if (!sampler->takes_diffusion) {
+    if (request->diffusion_form) option = "diffusion-form";
+    if (request->diffusion_norm != 0) option = "diffusion-norm";
+    if (request->last_step) option = "last-step";
+    if (request->last_step_size != 0) option = "last-step-size";
+    if (request->sample_eps != 0) option = "sample-eps";
+  }
   if (request->fixed_variance && strcmp(sampler->name, "ddpm") != 0) option = "fixed-variance";
   return option ? fail(ctx, DITMOE_USAGE, "%s: sampler %s has no use for it", option, sampler->name)
                 : DITMOE_OK;
@@ -87,15 +98,53 @@ static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_
   return DITMOE_OK;
 }
 
+/* *out = the number of a word, in the order of its enumeration; stays as it is without one. */
+static enum ditmoe_status choose_word(struct ditmoe_ctx *ctx, const char *option, const char *word,
+                                      const char *const *words, int *out) {
+  for (int i = 0; word && words[i]; i++)
+    if (strcmp(words[i], word) == 0) {
+      *out = i;
+      return DITMOE_OK;
+    }
+  return word ? fail(ctx, DITMOE_USAGE, "%s: unknown word \"%.40s\"", option, word) : DITMOE_OK;
+}
+
+static enum ditmoe_status choose_sde(struct ditmoe_ctx *ctx, const struct ditmoe_request *request,
+                                     struct sde *out) {
+  static const char *const forms[] = {
+      "sigma", "constant", "sbdm", "decreasing", "increasing-decreasing", NULL};
+  static const char *const lasts[] = {"mean", "tweedie", "euler", "none", NULL};
+  int form = DIFFUSION_SIGMA, last = LAST_MEAN;
+  TRY(choose_word(ctx, "diffusion-form", request->diffusion_form, forms, &form));
+  TRY(choose_word(ctx, "last-step", request->last_step, lasts, &last));
+  if (!(request->diffusion_norm >= 0) || !isfinite(request->diffusion_norm))
+    return fail(ctx, DITMOE_USAGE, "diffusion-norm %g: expected a positive number",
+                request->diffusion_norm);
+  *out = (struct sde){.form = (enum diffusion_form)form,
+                      .norm = request->diffusion_norm != 0 ? request->diffusion_norm : 1,
+                      .last = (enum last_step)last,
+                      .last_size = request->last_step_size,
+                      .start = request->sample_eps};
+  if (out->last == LAST_NONE && out->last_size != 0)
+    return fail(ctx, DITMOE_USAGE, "last-step-size: there is no last step");
+  if (out->last != LAST_NONE && out->last_size == 0) out->last_size = LAST_STEP_SIZE;
+  return DITMOE_OK;
+}
+
 static void choose_schedule(const struct dit_config *config, const struct ditmoe_request *request,
                             struct resolved *out) {
   bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
   bool ddim = strcmp(out->sampler->name, "ddim") == 0;
+  const struct family *family = config->family;
+  int steps = family && family->steps ? family->steps : out->sampler->default_steps;
   out->schedule = (struct schedule_request){
-      .steps = request->steps ? request->steps : out->sampler->default_steps,
+      .steps = request->steps ? request->steps : steps,
       .respacing = request->respacing,
       .train_steps = TRAIN_STEPS,
       .shift = request->shift != 0 ? request->shift : config->record.shift,
+      .rising = config->record.time_direction == NOISE_AT_0,
+      .counts_points = family && family->counts_points,
+      .sde = out->schedule.sde,
   };
   if (strcmp(out->sampler->name, "dpmpp-2m") == 0)
     out->schedule.spacing = SPACING_LINSPACE, out->schedule.float32_betas = true;
@@ -146,14 +195,24 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
   TRY(check_applies(ctx, request, out->sampler));
   TRY(choose_rng(ctx, request->rng, &out->torch));
   TRY(choose_batch(ctx, request, info.batch_coupled, config->tokens, out));
+  TRY(choose_sde(ctx, request, &out->schedule.sde));
   choose_schedule(config, request, out);
   int channels = request->cfg_channels >= 0 ? request->cfg_channels : config->record.cfg_channels;
   if (channels > config->channels && channels != config->out_channels)
     return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
                 config->channels);
-  out->guidance =
-      (struct guidance){request->cfg_scale, channels, request->cfg_from, request->cfg_to};
+  out->guidance = (struct guidance){
+      .scale = request->cfg_scale,
+      .channels = channels,
+      .from = request->cfg_from,
+      .to = request->cfg_to,
+      .by_time = request->cfg_times,
+      .by_evaluation = config->family && config->family->guided_by_evaluation,
+      .open = config->family && config->family->guided_inside,
+  };
+  out->heun_ends_euler = config->family && config->family->heun_ends_euler;
   out->guided = request->cfg_scale > 1 && request->cfg_from < request->cfg_to;
+  out->two_rows = out->guided && !(config->family && config->family->single_rows);
   out->batched = out->guided && !info.batch_coupled;
   return DITMOE_OK;
 }
@@ -180,6 +239,7 @@ enum ditmoe_status ditmoe_plan(struct ditmoe_ctx *ctx, const struct ditmoe_model
   *out = (struct ditmoe_plan){
       .sampler = resolved.sampler->name,
       .steps = schedule.steps,
+      .steps_counted = resolved.schedule.steps,
       .batch = resolved.batch,
       .block = resolved.block,
       .denoiser_calls = resolved.guided && !resolved.batched ? 2 * calls : calls,

@@ -107,15 +107,14 @@ static void philox_normal(const struct batch *batch, float *out, int step,
                (uint64_t)(batch->request->first_index + batch->first + i), (uint32_t)step, purpose);
 }
 
-/* The original programs carry the rows of both halves through a guided DDPM run and draw for all.
- */
+/* Most original programs carry the rows of both halves through a guided run and draw for all. */
 static enum ditmoe_status step_noise(void *user, float *out, int step) {
   struct batch *batch = user;
   struct ditmoe_session *s = batch->session;
   const size_t count = (size_t)batch->count * latent_size(s);
   if (batch->resolved->torch) {
     torch_rng_randn(&batch->torch, s->noise,
-                    (int64_t)(batch->resolved->guided ? 2 * count : count));
+                    (int64_t)(batch->resolved->two_rows ? 2 * count : count));
     memcpy(out, s->noise, count * sizeof(float));
   } else {
     philox_normal(batch, out, step, RNG_STEP_NOISE);
@@ -182,6 +181,7 @@ static enum ditmoe_status run_batch(struct ditmoe_ctx *ctx, struct batch *batch,
       .schedule = *schedule,
       .eta = batch->request->eta,
       .fixed_variance = batch->request->fixed_variance,
+      .heun_ends_euler = batch->resolved->heun_ends_euler,
       .noise_user = batch,
       .noise = step_noise,
       .x = s->x,

@@ -79,7 +79,7 @@ enum option_source option_source(const struct options *options, const struct opt
 }
 
 const char *option_source_name(enum option_source source) {
-  static const char *const names[] = {"unset",       "default", "model",
+  static const char *const names[] = {"unset",       "default", "model",       "preset",
                                       "environment", "image",   "command line"};
   return names[source];
 }

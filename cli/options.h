@@ -77,6 +77,7 @@ enum option_source {
   FROM_NOWHERE,
   FROM_PRESET,
   FROM_MODEL,
+  FROM_PROTOCOL, /* --preset */
   FROM_ENVIRONMENT,
   FROM_IMAGE,
   FROM_USER

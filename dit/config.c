@@ -1,4 +1,5 @@
 #include "dit/config.h"
+#include "dit/families.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -207,7 +208,8 @@ static void apply_defaults(struct dit_config *config) {
   bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
   bool flash = config->dialect == &dialects[DIALECT_FLASH];
   bool flow = r->objective == OBJECTIVE_RF;
-  DEFAULT(REC_TIME_SCALE, time_scale, flow && !r->kind->unit_time ? 1000 : 1);
+  DEFAULT(REC_TIME_SCALE, time_scale, flow ? 1000 : 1);
+  if (flow) DEFAULT(REC_TIME_DIRECTION, time_direction, NOISE_AT_1);
   DEFAULT(REC_FREQUENCY_SHIFT, frequency_shift, diffusers ? 1 : 0);
   DEFAULT(REC_NORM_EPS, norm_eps, 1e-6);
   DEFAULT(REC_NORM2_EPS, norm2_eps, diffusers ? 1e-5 : 1e-6);
@@ -280,6 +282,16 @@ static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_reco
   return status;
 }
 
+enum ditmoe_status config_kind(struct ditmoe_ctx *ctx, const struct ditmoe_checkpoint *checkpoint,
+                               const struct mixture **kind) {
+  struct dit_config config = {0};
+  int candidates = 0;
+  TRY(find_dialect(ctx, &config, checkpoint));
+  config.depth = count_blocks(checkpoint, config.dialect->block);
+  *kind = find_mixture(&config, checkpoint, &candidates);
+  return DITMOE_OK;
+}
+
 enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides) {
   struct dit_record *record = &config->record;
@@ -297,6 +309,7 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
                                     config->depth, experts, config->label_rows - 1};
   TRY(record_known_model(ctx, record, &shape));
   TRY(check_kind(ctx, config, checkpoint, found, candidates));
+  TRY(family_choose(ctx, config, checkpoint));
   TRY(check_known(ctx, record, checkpoint));
   if (!config->tokens) {
     if (!record_has(record, REC_INPUT_SIZE))

@@ -14,6 +14,9 @@ enum ditmoe_status record_read_files(struct ditmoe_ctx *ctx, struct dit_record *
  * missing, and the message says which flag gives it. */
 enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides);
+/* The kind that the tensors are of. DITMOE_MISMATCH: no model of a known one. */
+enum ditmoe_status config_kind(struct ditmoe_ctx *ctx, const struct ditmoe_checkpoint *checkpoint,
+                               const struct mixture **kind);
 void config_free(struct ditmoe_ctx *ctx, struct dit_config *config);
 
 /* The tensor by which a layer's mixture is known, [E, D]; NULL: the layer has none of this kind. */

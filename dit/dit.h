@@ -41,8 +41,10 @@ struct dit_block {
 struct dit_config {
   struct dit_record record;
   const struct dialect *dialect;
-  int channels, out_channels; /* C, Cout = C or 2C */
-  int size, patch, tokens;    /* latent side, p, T */
+  const struct family *family; /* dit/families.h; NULL: none that is known */
+  char family_why[96];         /* what told it, for people                  */
+  int channels, out_channels;  /* C, Cout = C or 2C */
+  int size, patch, tokens;     /* latent side, p, T */
   int width, depth, heads, head_dim;
   int label_rows; /* classes and the null class */
   bool qk_norm;
@@ -52,6 +54,7 @@ struct dit_config {
 struct dit {
   struct dit_config config;
   struct params params; /* all that is below */
+  int ignored;          /* tensors of the file that only training needs */
   struct dit_embedder embedder;
   struct dit_embedder *block_embedders; /* [depth] where blocks have their own, else NULL */
   const struct linear *patch_embed;     /* C p p -> D          */

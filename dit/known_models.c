@@ -9,13 +9,15 @@ struct known_model {
   const char *record;
 };
 
-#define DDPM(heads) "{\"heads\":" #heads ",\"objective\":\"ddpm\",\"latent_scale\":0.18215"
-#define FLOW(heads) "{\"heads\":" #heads ",\"objective\":\"rf\",\"latent_scale\":0.18215"
+#define SIZE(heads) "{\"heads\":" #heads ",\"latent_scale\":0.18215"
+#define DDPM(heads) SIZE(heads) ",\"objective\":\"ddpm\""
+#define FLOW(heads) SIZE(heads) ",\"objective\":\"rf\""
 #define TOP_2       ",\"top_k\":2}"
 #define PROMOE      ",\"top_k\":1,\"kind\":\"promoe-tc\",\"router_weight_mode\":\"identity\"}"
 
 /* Sizes of DiT (arXiv 2212.09748), DiT-MoE (arXiv 2407.11633) and ProMoE; 1000 classes. The S and B
- * checkpoints of DiT-MoE are DDPM models, XL and G rectified flow. */
+ * checkpoints of DiT-MoE are DDPM models, XL and G rectified flow. Dense models of one size come
+ * with either objective: dit/families.c. */
 static const struct known_model models[] = {
     {"dit-moe", 384, 12, 0, DDPM(6) TOP_2},
     {"dit-moe", 768, 12, 0, DDPM(12) TOP_2},
@@ -26,10 +28,10 @@ static const struct known_model models[] = {
     {"promoe-tc", 768, 12, 12, FLOW(12) PROMOE},
     {"promoe-tc", 1024, 24, 12, FLOW(16) PROMOE},
     {"promoe-tc", 1152, 28, 12, FLOW(16) PROMOE},
-    {"dit", 384, 12, 0, DDPM(6) "}"},
-    {"dit", 768, 12, 0, DDPM(12) "}"},
-    {"dit", 1024, 24, 0, DDPM(16) "}"},
-    {"dit", 1152, 28, 0, DDPM(16) "}"},
+    {"dit", 384, 12, 0, SIZE(6) "}"},
+    {"dit", 768, 12, 0, SIZE(12) "}"},
+    {"dit", 1024, 24, 0, SIZE(16) "}"},
+    {"dit", 1152, 28, 0, SIZE(16) "}"},
 };
 
 static bool is_kind(const struct known_model *m, const struct known_shape *shape) {

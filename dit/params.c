@@ -1,6 +1,7 @@
 /* Walks over a model and lists its parameters. */
 #include "dit/params.h"
 #include "dit/embed.h"
+#include "dit/families.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -100,6 +101,18 @@ static void list_block(struct exec *ex, struct dit *model, int layer, int first_
     list_mlp(ex, model, block);
 }
 
+/* Of training alone. */
+static void list_ignored(struct dit *model, const struct ditmoe_checkpoint *checkpoint) {
+  const struct family *family = model->config.family;
+  if (!family || !family->ignored) return;
+  for (size_t i = 0; i < checkpoint->count; i++) {
+    const char *name = checkpoint->tensors[i].name;
+    if (strncmp(name, family->ignored, strlen(family->ignored)) != 0) continue;
+    params_unused(&model->params, -1, NULL, name);
+    model->ignored++;
+  }
+}
+
 static void walk(struct exec *ex, struct dit *model) {
   const struct dit_config *c = &model->config;
   struct params *params = &model->params;
@@ -128,6 +141,7 @@ enum ditmoe_status dit_params(struct exec *ex, struct dit *model,
   model->params = params_begin(ex->ctx, checkpoint);
   model->params.packed = packed;
   walk(ex, model);
+  list_ignored(model, checkpoint);
   snprintf(network, sizeof network, "%s model of width %d, depth %d", c->record.kind->kind,
            c->width, c->depth);
   return params_match(&model->params, ex, &(struct params_what){network, true});

@@ -8,18 +8,23 @@
 
 static const struct record_choice objectives[] = {
     {"ddpm", OBJECTIVE_DDPM}, {"rf", OBJECTIVE_RF}, {"rectified flow", OBJECTIVE_RF}, {NULL, 0}};
+static const struct record_choice directions[] = {
+    {"1to0", NOISE_AT_1}, {"0to1", NOISE_AT_0}, {NULL, 0}};
 static const struct record_choice channels[] = {{"all", 0}, {NULL, 0}};
 static const struct record_choice booleans[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
 
 #define AT(member) offsetof(struct dit_record, member)
 static const struct record_key keys[REC_FIELDS] = {
     [REC_KIND] = {"kind", "architecture", "--kind", RECORD_KIND, AT(kind), 1, 0, NULL, NULL},
+    [REC_FAMILY] = {"family", NULL, "--family", RECORD_TEXT, AT(family), 0, 0, NULL, NULL},
     [REC_HEADS] = {"heads", "num_heads", "--heads", RECORD_INT, AT(heads), 1, 1 << 16, NULL,
                    "the number of heads"},
     [REC_TOP_K] = {"top_k", NULL, "--top-k", RECORD_INTS, AT(top_k), 1, 4096, NULL,
                    "how many experts work on a token"},
     [REC_OBJECTIVE] = {"objective", NULL, "--objective", RECORD_CHOICE, AT(objective), 1, 0,
                        objectives, "whether this is a DDPM or a rectified-flow model"},
+    [REC_TIME_DIRECTION] = {"time_direction", NULL, "--time-direction", RECORD_CHOICE,
+                            AT(time_direction), 1, 0, directions, NULL},
     [REC_INPUT_SIZE] = {"input_size", NULL, NULL, RECORD_INT, AT(input_size), 1, 1 << 14, NULL,
                         NULL},
     [REC_TIME_SCALE] = {"time_scale", NULL, "--time-scale", RECORD_NUMBER, AT(time_scale), 1e-6,
@@ -54,6 +59,12 @@ static const struct record_key keys[REC_FIELDS] = {
 };
 
 const struct record_key *record_key(enum record_field field) { return &keys[field]; }
+
+bool record_equal(const struct dit_record *a, const struct dit_record *b, enum record_field field) {
+  const char *x = (const char *)a + keys[field].offset, *y = (const char *)b + keys[field].offset;
+  if (keys[field].type == RECORD_NUMBER) return *(const double *)x == *(const double *)y;
+  return *(const int *)x == *(const int *)y;
+}
 
 int layer_int(const struct layer_ints *ints, int layer) {
   if (ints->count == 0) return 0;
@@ -310,6 +321,7 @@ void record_free(struct ditmoe_ctx *ctx, struct dit_record *record) {
   for (int i = 0; i < record->class_count; i++) mem_free(ctx, record->class_names[i]);
   mem_free(ctx, record->class_names);
   mem_free(ctx, record->vae);
+  mem_free(ctx, record->family);
   mem_free(ctx, record->own);
   *record = (struct dit_record){0};
 }

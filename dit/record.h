@@ -8,6 +8,7 @@
 #include "router/router.h"
 
 enum dit_objective { OBJECTIVE_DDPM, OBJECTIVE_RF };
+enum time_direction { NOISE_AT_1, NOISE_AT_0 }; /* which time of a flow is noise */
 
 /* Per-layer integers: one value for all layers, or one for each. */
 struct layer_ints {
@@ -17,9 +18,11 @@ struct layer_ints {
 
 enum record_field {
   REC_KIND,
+  REC_FAMILY,
   REC_HEADS,
   REC_TOP_K,
   REC_OBJECTIVE,
+  REC_TIME_DIRECTION,
   REC_INPUT_SIZE,
   REC_TIME_SCALE,
   REC_FREQUENCY_SHIFT,
@@ -49,9 +52,11 @@ struct router_value {
 struct dit_record {
   uint32_t set; /* bit f: field f has a value */
   const struct mixture *kind;
+  char *family; /* name of a row of dit/families.c */
   int heads;
   struct layer_ints top_k;
-  int objective; /* enum dit_objective         */
+  int objective;      /* enum dit_objective  */
+  int time_direction; /* enum time_direction */
   int input_size;
   double time_scale;
   double frequency_shift;
@@ -74,6 +79,8 @@ static inline bool record_has(const struct dit_record *record, enum record_field
 }
 /* Name, option and meaning of a member. */
 const struct record_key *record_key(enum record_field field);
+/* Whether both, which have it, agree in a member that is a number or a choice. */
+bool record_equal(const struct dit_record *a, const struct dit_record *b, enum record_field field);
 /* The value of a router's member, or NULL. */
 const double *record_own(const struct dit_record *record, const char *name);
 enum ditmoe_status record_set_own(struct ditmoe_ctx *ctx, struct dit_record *record,

@@ -96,6 +96,12 @@ void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t
                               struct ditmoe_tensor_info *out);
 /* Value of a `__metadata__` entry, or NULL. */
 const char *ditmoe_checkpoint_metadata(const struct ditmoe_checkpoint *checkpoint, const char *key);
+/* Which published family the file is of, and what tells that ("sit: args.model is SiT-XL/2"), as
+ * far as names of tensors and arguments of a training program go; capacity bytes, cut and
+ * terminated. DITMOE_MISMATCH: it is no model of a known kind. */
+enum ditmoe_status ditmoe_checkpoint_family(struct ditmoe_ctx *ctx,
+                                            const struct ditmoe_checkpoint *checkpoint, char *text,
+                                            size_t capacity);
 /* Writes all tensors to a safetensors file; floating tensors become dtype ("f32", "bf16", "f16";
  * NULL keeps each). record is the JSON text of the checkpoint record to store with them, or NULL.
  */
@@ -121,6 +127,8 @@ struct ditmoe_model_options {
 
 struct ditmoe_model_info {
   const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dit" */
+  const char *family,
+      *family_why;       /* of docs/MODELS.md and what told it; NULL: none that is known */
   const char *objective; /* "ddpm" or "rf" */
   const char *backend, *tier, *dtype;
   int channels; /* C of a latent          */
@@ -133,6 +141,7 @@ struct ditmoe_model_info {
   int batch_coupled;  /* routing of an image depends on its batch */
   int learned_variance;
   int qk_norm;         /* q and k are normalised                  */
+  int ignored_tensors; /* of the file, which only training needs  */
   double latent_scale; /* 0: unknown to the model */
   uint64_t parameters, weight_bytes;
 };
@@ -187,21 +196,31 @@ struct ditmoe_request {
   int64_t count;         /* images                                                       */
   int64_t first_index;   /* sample index of labels[0]                                    */
   uint64_t seed;
-  const char *sampler;   /* "ddpm" "ddim" "euler" "heun" "midpoint" "dpmpp-2m"; NULL: the model's */
-  int steps;             /* 0: 250 for ddpm, 50 for the others                           */
-  const char *respacing; /* ddpm and ddim: "ddim25", "10,15,20"; NULL: `steps` evenly     */
-  double cfg_scale;      /* 1 or less: no guidance                                       */
+  const char *sampler; /* "ddpm" "ddim" "euler" "heun" "midpoint" "dpmpp-2m" "sde" "sde-heun"; NULL:
+                          the model's                                                  */
+  int steps;           /* 0: the family's, else 250 for ddpm and sde, 50 for the others. As the
+                          program of the family counts them (docs/MODELS.md)           */
+  const char *respacing;   /* ddpm and ddim: "ddim25", "10,15,20"; NULL: `steps` evenly     */
+  double cfg_scale;        /* 1 or less: no guidance                                       */
   double cfg_from, cfg_to; /* guidance only while the progress of the run (0 at the start, 1 at the
                               end) is in [from, to)                                      */
+  int cfg_times;           /* cfg_from .. cfg_to are times of the flow instead, by the rule of the
+                              family (docs/MODELS.md)                                    */
   int cfg_channels;        /* 0: all; 3: the first three; -1: the model's                  */
   double eta;              /* ddim                                                         */
-  double shift;            /* rectified flow: time shift, 1 = none; 0: the model's         */
-  int batch;               /* images per denoiser call; 0: chosen                          */
-  int block;               /* batch-coupled models and torch-cpu: images per index block   */
-  const char *rng;         /* "philox" (default) or "torch-cpu"                            */
-  int fixed_variance;      /* ddpm: ignore a learned variance                              */
-  int force;               /* allow a sampler of the other objective                       */
-  const float *noise;      /* [count, C, H, W] starting noise, or NULL                     */
+  /* sde, sde-heun (docs/MODELS.md); NULL and 0: sigma, 1, mean, 0.04, 0 */
+  const char *diffusion_form; /* "sigma" "constant" "sbdm" "decreasing"
+                                 "increasing-decreasing"                                 */
+  double diffusion_norm;
+  const char *last_step; /* "mean" "tweedie" "euler" "none"                              */
+  double last_step_size, sample_eps;
+  double shift;                   /* rectified flow: time shift, 1 = none; 0: the model's         */
+  int batch;                      /* images per denoiser call; 0: chosen                          */
+  int block;                      /* batch-coupled models and torch-cpu: images per index block   */
+  const char *rng;                /* "philox" (default) or "torch-cpu"                            */
+  int fixed_variance;             /* ddpm: ignore a learned variance                              */
+  int force;                      /* allow a sampler of the other objective                       */
+  const float *noise;             /* [count, C, H, W] starting noise, or NULL                     */
   struct ditmoe_routing *routing; /* counts what the routers choose, or NULL               */
   void *user;
   /* Called after every step; a non-zero result ends the run with DITMOE_CANCELLED. May be NULL. */
@@ -213,6 +232,7 @@ struct ditmoe_request ditmoe_request_default(void);
 struct ditmoe_plan {
   const char *sampler;
   int steps, batch, block;
+  int steps_counted;     /* what ditmoe_request.steps is or would be, for these steps */
   int denoiser_calls;    /* forward passes of one batch over the whole run, at most */
   uint64_t weight_bytes; /* model and decoder as held in memory            */
   uint64_t activation_bytes;

@@ -13,6 +13,8 @@
 
 /* Key of the checkpoint record in `__metadata__`. */
 #define CHECKPOINT_RECORD "ditmoe"
+/* Key of the arguments that the training program left in a PyTorch file: a JSON object. */
+#define CHECKPOINT_ARGS "args"
 
 struct mapping { /* a whole file, mapped read-only */
   const uint8_t *data;

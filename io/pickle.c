@@ -337,18 +337,20 @@ static enum ditmoe_status op_persistent(struct pickle *p, unsigned width) {
   return push(p, result);
 }
 
-/* Attributes: `_metadata` of a state dictionary, the arguments in a Namespace. Nobody needs
- * them. */
+/* Attributes: the arguments in a Namespace; `_metadata` of a state dictionary, which nobody
+ * needs. A Namespace can take items in no other way, so that it may share the cells. */
 static enum ditmoe_status op_build(struct pickle *p, unsigned width) {
   (void)width;
   struct pickle_value state;
   TRY(pop(p, &state));
   if (!reachable(p)) return pickle_bad(p, "the stack is empty");
-  enum pickle_kind target = p->stack[p->stack_count - 1].kind;
+  const struct pickle_value object = p->stack[p->stack_count - 1];
+  const enum pickle_kind target = object.kind;
   if ((target != PICKLE_DICT && target != PICKLE_RECORD) || state.kind != PICKLE_DICT)
     return fail(p->ctx, DITMOE_FORMAT,
                 "%s: damaged pickle at byte %zu: attributes are set on %s from %s", p->path,
                 p->in.at, pickle_kind_name(target), pickle_kind_name(state.kind));
+  if (target == PICKLE_RECORD) p->nodes[object.node] = p->nodes[state.node];
   return DITMOE_OK;
 }
 

@@ -19,7 +19,7 @@ enum pickle_kind {
   PICKLE_TUPLE,
   PICKLE_LIST,
   PICKLE_DICT,
-  PICKLE_RECORD,  /* argparse.Namespace, kept closed                                            */
+  PICKLE_RECORD, /* argparse.Namespace; node: attributes, as of a dictionary                      */
   PICKLE_STORAGE, /* node: the persistent id ("storage", class, key, device, elements)          */
   PICKLE_TENSOR   /* node: the arguments (storage, offset, size, stride, ...), not yet checked   */
 };

@@ -14,5 +14,8 @@ typedef enum ditmoe_status torch_storage(struct source *source, void *archive, s
 enum ditmoe_status torch_state_read(struct source *source, const struct pickle *pickle,
                                     struct pickle_value root, torch_storage *storage,
                                     void *archive);
+/* Adds the arguments of the training program in `root`, if it has them, to the metadata. */
+enum ditmoe_status torch_args_read(struct source *source, const struct pickle *pickle,
+                                   struct pickle_value root);
 
 #endif

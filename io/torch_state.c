@@ -165,6 +165,7 @@ enum ditmoe_status torch_state_read(struct source *source, const struct pickle *
   struct pickle_value dict = {0};
   const char *key = NULL;
   TRY(choose(&r, root, &dict, &key));
+  TRY(torch_args_read(source, pickle, root));
   if (key) TRY(mem_strdup(source->ctx, key, &source->checkpoint->key));
   for (int32_t cell = pickle->nodes[dict.node].first; cell != PICKLE_NIL;) {
     const struct pickle_cell *name = &pickle->cells[cell], *value = &pickle->cells[name->next];

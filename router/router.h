@@ -94,7 +94,6 @@ struct mixture {
   const char *shared;           /* prefix of the shared expert, under the prefix */
   const char *family, *unknown; /* of kinds whose tensors are the same: their common name, and what
                                    only the record tells */
-  bool unit_time;               /* flows of this kind are given t, not 1000 t */
 };
 
 /* Makes a mixture known. */

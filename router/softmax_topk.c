@@ -27,8 +27,7 @@ static const struct mixture dit_moe = {.kind = "dit-moe",
                                        .router = &softmax_topk,
                                        .prefix = "blocks.%d.moe.",
                                        .gate = "gate.weight",
-                                       .shared = "shared_experts.",
-                                       .unit_time = true};
+                                       .shared = "shared_experts."};
 MIXTURE_ENTRY(dit_moe);
 
 static const struct mixture tc_dit = {.kind = "tc-dit",

@@ -2,10 +2,14 @@
  * others keep the conditional values. */
 #include "sampler/sampler.h"
 
-static bool acts(const struct sampler_run *run, int step) {
-  const struct guidance *guidance = &run->guidance;
-  double progress = (double)step / run->schedule.steps;
-  return guidance->scale > 1 && progress >= guidance->from && progress < guidance->to;
+static bool acts(const struct sampler_run *run, const struct prediction *prediction) {
+  const struct guidance *g = &run->guidance;
+  const double progress = (double)prediction->step / run->schedule.steps;
+  const double t = g->by_evaluation ? prediction->time : run->schedule.times[prediction->step];
+  if (!(g->scale > 1)) return false;
+  if (!g->by_time) return progress >= g->from && progress < g->to;
+  if (g->open) return (t > g->from || g->from == 0) && t < g->to;
+  return t >= g->from && t <= g->to;
 }
 
 static enum ditmoe_status predict_two(const struct denoiser *denoiser, float *conditional,
@@ -21,7 +25,7 @@ static enum ditmoe_status predict_two(const struct denoiser *denoiser, float *co
 enum ditmoe_status guidance_predict(struct sampler_run *run, float *output, float *scratch,
                                     const struct prediction *prediction) {
   const struct denoiser *denoiser = &run->denoiser;
-  if (!acts(run, prediction->step)) return denoiser->predict(denoiser->user, output, prediction);
+  if (!acts(run, prediction)) return denoiser->predict(denoiser->user, output, prediction);
   TRY(predict_two(denoiser, output, scratch, prediction));
   int all = run->out_channels, channels = run->guidance.channels;
   int64_t stride = all * run->plane;

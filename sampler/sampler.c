@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* One line for each sampler. */
-#define SAMPLERS(X) X(ddpm) X(ddim) X(euler) X(heun) X(midpoint) X(dpmpp_2m)
+#define SAMPLERS(X) X(ddpm) X(ddim) X(euler) X(heun) X(midpoint) X(dpmpp_2m) X(sde) X(sde_heun)
 
 #define DECLARE(name) extern const struct sampler sampler_##name;
 #define ADDRESS(name) &sampler_##name,
@@ -19,7 +19,9 @@ static const struct {
                {"rf-euler", "euler"},
                {"flow-euler", "euler"},
                {"rf-heun", "heun"},
-               {"dpm++2m", "dpmpp-2m"}};
+               {"dpm++2m", "dpmpp-2m"},
+               {"euler-maruyama", "sde"},
+               {"sde-euler-maruyama", "sde"}};
 
 const struct sampler *sampler_find(const char *name) {
   for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
@@ -88,16 +90,17 @@ enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, float a, fl
 /* The correction is a difference of two estimates, exactly 0 where the hook changed nothing. */
 enum ditmoe_status sampler_velocity(struct sampler_run *run, float *v, const float *x, double t,
                                     int step) {
-  float *output = sampler_output(run), *x0 = output, time = (float)t;
+  float *output = sampler_output(run), *x0 = output;
+  const float left = run->schedule.rising ? 1 - (float)t : -(float)t; /* to pure data */
   int64_t size = run->channels * run->plane, stride = run->out_channels * run->plane;
   int64_t elements = sampler_elements(run);
   TRY(sampler_predict(run, output, x, t, step));
   for (int64_t n = 0; n < run->count; n++)
     memcpy(v + n * size, output + n * stride, (size_t)size * sizeof *v);
-  if (!run->hooks.estimate || !(time > 0)) return DITMOE_OK;
-  for (int64_t i = 0; i < elements; i++) x0[i] = x[i] - time * v[i];
+  if (!run->hooks.estimate || left == 0) return DITMOE_OK;
+  for (int64_t i = 0; i < elements; i++) x0[i] = x[i] + left * v[i];
   TRY(run->hooks.estimate(run->hooks.user, run, step, x0));
-  for (int64_t i = 0; i < elements; i++) v[i] += (x[i] - time * v[i] - x0[i]) / time;
+  for (int64_t i = 0; i < elements; i++) v[i] += (x0[i] - (x[i] + left * v[i])) / left;
   return DITMOE_OK;
 }
 

@@ -35,6 +35,10 @@ struct guidance {
   double scale;    /* 1 or less: none. e = u + scale (c - u) */
   int channels;    /* guided channels; 0: all Cout */
   double from, to; /* progress of the run, in [0, 1), between which it acts */
+  /* Of a flow: from <= t <= to instead, t at the start of the step. */
+  bool by_time;
+  bool by_evaluation; /* t of each evaluation                              */
+  bool open;          /* from < t < to, where from is above 0; by_evaluation */
 };
 
 struct sampler_run;
@@ -47,8 +51,8 @@ struct sampler_hooks {
   enum ditmoe_status (*prediction)(void *user, struct sampler_run *run,
                                    const struct prediction *prediction, float *output);
   /* The estimate of the clean latents [B, C, H, W] before it is used, once per evaluation of the
-   * model (flow: not at t = 0, where it is x itself). The step goes on from what the hook leaves in
-   * x0; an estimate left alone changes no bit of the run. step counts from 0. */
+   * model (flow: not at pure data, where it is x itself). The step goes on from what the hook
+   * leaves in x0; an estimate left alone changes no bit of the run. step counts from 0. */
   enum ditmoe_status (*estimate)(void *user, struct sampler_run *run, int step, float *x0);
   /* Latents after a step; step counts from 1. */
   enum ditmoe_status (*after_step)(void *user, struct sampler_run *run, int step, float *x);
@@ -63,8 +67,9 @@ struct sampler_run {
   struct guidance guidance;
   struct sampler_hooks hooks;
   struct schedule schedule;
-  double eta;          /* ddim */
-  bool fixed_variance; /* ddpm: ignore a learned variance */
+  double eta;           /* ddim */
+  bool fixed_variance;  /* ddpm: ignore a learned variance */
+  bool heun_ends_euler; /* the last step of heun is one of euler */
   /* Standard normals of a step's own noise, [B, C, H, W]. */
   void *noise_user;
   enum ditmoe_status (*noise)(void *noise_user, float *out, int step);
@@ -78,13 +83,14 @@ struct sampler {
   int default_steps;
   int calls_per_step; /* denoiser evaluations, before guidance */
   int arrays;         /* work arrays of [B, C, H, W] that run() uses */
-  bool takes_eta, takes_respacing;
+  bool takes_eta, takes_respacing, takes_diffusion;
   enum ditmoe_status (*plan)(struct ditmoe_ctx *ctx, const struct schedule_request *request,
                              struct schedule *out);
   enum ditmoe_status (*run)(struct sampler_run *run);
 };
 
-/* By name or alias (rf, rf-euler, flow-euler, rf-heun, dpm++2m); NULL if unknown. */
+/* By name or alias (rf, rf-euler, flow-euler, rf-heun, dpm++2m, euler-maruyama); NULL if unknown.
+ */
 const struct sampler *sampler_find(const char *name);
 /* NULL after the last. */
 const struct sampler *sampler_at(int index);
@@ -106,7 +112,8 @@ enum ditmoe_status sampler_predict(struct sampler_run *run, float *output, const
  * prediction stays in sampler_output(run). */
 enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, float a, float b, double time,
                                  int step);
-/* The velocity v [B, C, H, W] at (x, t); the estimate hook sees x - t v and moves v with it. */
+/* The velocity v [B, C, H, W] at (x, t); the estimate hook sees x - t v, or x + (1 - t) v where
+ * time is rising, and moves v with it. */
 enum ditmoe_status sampler_velocity(struct sampler_run *run, float *v, const float *x, double t,
                                     int step);
 /* Array number `index` of the run's work arrays. */

@@ -46,12 +46,12 @@ static enum ditmoe_status check_sampler(struct golden *g) {
 static const struct {
   const char *kind;
   enum ditmoe_status (*check)(struct golden *g);
-} kinds[] = {{"dit_moe", golden_model},  {"promoe", golden_model},
-             {"dit", golden_model},      {"diffusers_dit", golden_model},
-             {"sampler", check_sampler}, {"schedule", check_schedule},
-             {"rng", check_rng},         {"vae_kl", check_vae},
-             {"taesd", check_vae},       {"inception", golden_inception},
-             {"metrics", golden_metrics}};
+} kinds[] = {
+    {"dit_moe", golden_model},       {"promoe", golden_model},     {"dit", golden_model},
+    {"diffusers_dit", golden_model}, {"sit", golden_model},        {"repa", golden_model},
+    {"sampler", check_sampler},      {"schedule", check_schedule}, {"rng", check_rng},
+    {"vae_kl", check_vae},           {"taesd", check_vae},         {"inception", golden_inception},
+    {"metrics", golden_metrics}};
 
 static enum ditmoe_status check_kind(struct golden *g) {
   const char *kind = case_string(g->manifest, "kind");

@@ -20,6 +20,7 @@ enum effect {
 #define TINY FREE " -n 2"
 #define BASE TINY " --steps 2"
 #define FLOW TINY " --objective rf --steps 2"
+#define SDE  FLOW " --sampler sde"
 #define NORM                                                                                       \
   "-m @fixtures/dit_moe/c_flash_qknorm/bare.safetensors --vae none --record ../norm.json -n 2 "    \
   "--steps 2"
@@ -75,6 +76,12 @@ static const struct option_case {
     {"kind", BASE, "--kind dit-moe", MANIFEST, 0, NULL},
     {"kind", BASE, "--kind dit", REFUSED, DITMOE_MISMATCH, "--kind"},
     {"objective", BASE, "--objective rf", IMAGE, 0, NULL},
+    {"family", BASE, "--family dit-moe", MANIFEST, 0, NULL},
+    {"family", BASE, "--family sit", REFUSED, DITMOE_MISMATCH, "not of family sit"},
+    {"family", BASE, "--family site", REFUSED, DITMOE_USAGE, "is not one of: dit-moe, promoe"},
+    {"time-direction", FLOW, "--time-direction 0to1", IMAGE, 0, NULL},
+    {"time-direction", BASE, "--time-direction 0to1", REFUSED, DITMOE_USAGE,
+     "--time-direction has no effect on a model that is no flow"},
     {"heads", BASE, "--heads 3", IMAGE, 0, NULL},
     {"heads", BASE, "--heads 7", REFUSED, DITMOE_MISMATCH, "heads"},
     {"top-k", BASE, "--top-k 2", IMAGE, 0, NULL},
@@ -136,6 +143,26 @@ static const struct option_case {
     {"cfg-channels", BASE, "--cfg-channels all", IMAGE, 0, NULL},
     {"eta", BASE " --sampler ddim", "--eta 0.5", IMAGE, 0, NULL},
     {"eta", BASE, "--eta 0", REFUSED, DITMOE_USAGE, "--eta has no effect"},
+    {"cfg-times", FLOW, "--cfg-times 0:0.7", IMAGE, 0, NULL},
+    {"cfg-times", FLOW, "--cfg-times 0:0.7 --cfg-interval 0:0.5", REFUSED, DITMOE_USAGE,
+     "alternatives"},
+    {"cfg-times", BASE, "--cfg-times 0:0.7", REFUSED, DITMOE_USAGE, "sampler ddpm has no use"},
+    {"preset", TINY, "=" FREE " --preset dit-moe-s -n 2 --steps 3", IMAGE, 0, NULL},
+    {"preset", BASE, "--preset dit-moe-t", REFUSED, DITMOE_USAGE, "see --list-presets"},
+    {"list-presets", BASE, "--list-presets", OUTPUT, 0,
+     "test ! -f run.json && grep -q '^sit-xl-2-256 .*FID 2.06' ../out"},
+    {"diffusion-form", SDE, "--diffusion-form constant", IMAGE, 0, NULL},
+    {"diffusion-form", SDE, "--diffusion-form sbdm", REFUSED, DITMOE_USAGE, "--sample-eps"},
+    {"diffusion-form", FLOW, "--diffusion-form sigma", REFUSED, DITMOE_USAGE,
+     "sampler euler has no use for it"},
+    {"diffusion-norm", SDE, "--diffusion-norm 0.5", IMAGE, 0, NULL},
+    {"last-step", SDE, "--last-step tweedie", IMAGE, 0, NULL},
+    {"last-step", SDE, "--last-step None", IMAGE, 0, NULL},
+    {"last-step-size", SDE, "--last-step-size 0.1", IMAGE, 0, NULL},
+    {"last-step-size", SDE, "--last-step none --last-step-size 0.1", REFUSED, DITMOE_USAGE,
+     "there is no last step"},
+    {"sample-eps", SDE, "--sample-eps 0.1", IMAGE, 0, NULL},
+    {"shift", SDE, "--shift 3", REFUSED, DITMOE_USAGE, "sampler sde has no use"},
     {"shift", FLOW, "--shift 3", IMAGE, 0, NULL},
     {"shift", BASE, "--shift 3", REFUSED, DITMOE_USAGE, "shift"},
     {"fixed-variance", TINY " --steps 3", "--fixed-variance", IMAGE, 0, NULL},

@@ -225,7 +225,7 @@ static const struct subject models[] = {
     MODEL("promoe/tcdit_swiglu_shared/bare.safetensors", "\"heads\": 4, \"top_k\": 2"),
     MODEL("promoe/ecdit_swiglu_shared/bare.safetensors", "\"heads\": 4, \"capacity\": 2"),
     MODEL("promoe/diffmoe_shared_qknorm/bare.safetensors", "\"heads\": 4"),
-    MODEL("promoe/dit_dense_qknorm/bare.safetensors", "\"heads\": 4"),
+    MODEL("promoe/dit_dense_qknorm/bare.safetensors", "\"heads\": 4, \"family\": \"promoe-dit\""),
     MODEL("diffusers_dit/pipeline/transformer/diffusion_pytorch_model.safetensors", "\"heads\": 4"),
 };
 

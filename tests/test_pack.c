@@ -99,7 +99,7 @@ static void test_other_sources(void **state) {
     const char *name, *record;
   } files[] = {
       {"diffusers_dit/pipeline", NULL},
-      {"promoe/dit_dense/bare.safetensors", "{\"heads\":4,\"objective\":\"rf\"}"},
+      {"promoe/dit_dense/bare.safetensors", "{\"heads\":4,\"family\":\"promoe-dit\"}"},
       {"promoe/diffmoe_shared_qknorm/bare.safetensors", "{\"objective\":\"rf\"}"},
       {"promoe/ecdit_swiglu_shared/bare.safetensors",
        "{\"objective\":\"rf\",\"heads\":4,\"capacity\":1}"},

@@ -35,7 +35,7 @@ static struct ditmoe_model *open_fixture(const char *path, const char *kind) {
   char record[160];
   snprintf(record, sizeof record,
            "{\"heads\":4,\"top_k\":1,\"capacity\":2,\"router_weight_mode\":\"identity\","
-           "\"objective\":\"rf\",\"kind\":\"%s\"}",
+           "\"objective\":\"rf\",\"time_scale\":1000,\"kind\":\"%s\"}",
            kind);
   return open_path(fixture_path(path), record, 1);
 }

@@ -75,7 +75,11 @@ static enum ditmoe_status toy_noise(void *user, float *out, int step) {
 /* All that a run of `count` images from sample index `first` needs. */
 static void toy_open_at(struct toy *toy, const struct sampler *sampler, int steps, int64_t count,
                         uint64_t first) {
-  const struct schedule_request request = {.steps = steps, .train_steps = 1000, .shift = 1};
+  const struct schedule_request request = {
+      .steps = steps,
+      .train_steps = 1000,
+      .shift = 1,
+      .sde = {.norm = 1, .last = LAST_EULER, .last_size = 0.04}};
   *toy = (struct toy){.sampler = sampler, .nan_step = -1, .nan_image = -1, .first = first};
   toy->run = (struct sampler_run){
       .ctx = test_ctx(),
@@ -185,23 +189,21 @@ static void test_ddpm_variances(void **state) {
 }
 
 static void test_registry(void **state) {
-  static const char *const names[][2] = {{"ddpm", "ddpm"},   {"ddim", "ddpm"},
-                                         {"euler", "rf"},    {"heun", "rf"},
-                                         {"midpoint", "rf"}, {"dpmpp-2m", "ddpm"}};
-  static const char *const aliases[][2] = {{"rf", "euler"},
-                                           {"rf-euler", "euler"},
-                                           {"flow-euler", "euler"},
-                                           {"rf-heun", "heun"},
-                                           {"dpm++2m", "dpmpp-2m"}};
+  static const char *const names[][2] = {{"ddpm", "ddpm"}, {"ddim", "ddpm"},   {"euler", "rf"},
+                                         {"heun", "rf"},   {"midpoint", "rf"}, {"dpmpp-2m", "ddpm"},
+                                         {"sde", "rf"},    {"sde-heun", "rf"}};
+  static const char *const aliases[][2] = {{"rf", "euler"},         {"rf-euler", "euler"},
+                                           {"flow-euler", "euler"}, {"rf-heun", "heun"},
+                                           {"dpm++2m", "dpmpp-2m"}, {"euler-maruyama", "sde"}};
   (void)state;
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 8; i++) {
     assert_string_equal(sampler_at(i)->name, names[i][0]);
     assert_string_equal(sampler_at(i)->objective, names[i][1]);
     assert_ptr_equal(sampler_find(names[i][0]), sampler_at(i));
   }
-  for (int i = 0; i < 5; i++)
+  for (int i = 0; i < 6; i++)
     assert_ptr_equal(sampler_find(aliases[i][0]), sampler_find(aliases[i][1]));
-  assert_null(sampler_at(6));
+  assert_null(sampler_at(8));
   assert_null(sampler_at(-1));
   assert_null(sampler_find("plms"));
   assert_null(sampler_find(""));
@@ -422,7 +424,8 @@ static enum ditmoe_status replace(void *user, struct sampler_run *run, int step,
 }
 
 /* Looking at the estimate changes nothing; replacing it by a constant leads there. Heun's last
- * evaluation is at t = 0, where there is no estimate to replace. */
+ * evaluation is at t = 0, where there is no estimate to replace; that of the stochastic equation
+ * has a last step of one evaluation. */
 static void test_estimate_hook(void **state) {
   float constant = 0.375f;
   (void)state;
@@ -430,12 +433,13 @@ static void test_estimate_hook(void **state) {
     struct toy plain, seen, replaced;
     int calls = 0;
     bool heun = sampler_at(i) == sampler_find("heun");
+    bool short_end = heun || sampler_at(i) == sampler_find("sde-heun");
     toy_open(&plain, sampler_at(i), 6, 1);
     toy_run(&plain);
     toy_open(&seen, sampler_at(i), 6, 1);
     seen.run.hooks = (struct sampler_hooks){.user = &calls, .estimate = look};
     toy_run(&seen);
-    assert_int_equal(calls, 6 * seen.sampler->calls_per_step - heun);
+    assert_int_equal(calls, 6 * seen.sampler->calls_per_step - short_end);
     assert_true(same_images(&plain, &seen));
     toy_open(&replaced, sampler_at(i), 6, 1);
     replaced.run.hooks = (struct sampler_hooks){.user = &constant, .estimate = replace};

@@ -399,7 +399,7 @@ static void test_refused(void **state) {
   (void)state;
   struct ditmoe_ctx *ctx = test_ctx();
   struct ditmoe_similarity *out = NULL;
-  const struct ditmoe_model_options dense = {.record = "{\"heads\":4,\"objective\":\"rf\"}"};
+  const struct ditmoe_model_options dense = {.record = "{\"heads\":4,\"family\":\"promoe-dit\"}"};
   const struct ditmoe_model_options gap = {.record =
                                                "{\"heads\":4,\"objective\":\"rf\",\"top_k\":2}"};
   const struct ditmoe_model_options tier = {.tier = "none"};

@@ -128,6 +128,10 @@ static cJSON *model_json(const struct ditmoe_model *model) {
                  {"top_k", info.top_k}};
   cJSON *object = cJSON_CreateObject();
   cJSON_AddStringToObject(object, "kind", info.kind);
+  if (info.family) cJSON_AddStringToObject(object, "family", info.family);
+  if (info.family) cJSON_AddStringToObject(object, "family_why", info.family_why);
+  if (info.ignored_tensors)
+    cJSON_AddNumberToObject(object, "ignored_tensors", info.ignored_tensors);
   cJSON_AddStringToObject(object, "objective", info.objective);
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
     cJSON_AddNumberToObject(object, numbers[i].name, numbers[i].value);
@@ -191,6 +195,9 @@ static enum ditmoe_status describe(struct ditmoe_ctx *ctx, const char *path,
     return report_error(DITMOE_USAGE, "--record has no effect without --model");
   TRY(report_call(ctx, ditmoe_checkpoint_open(ctx, path, settings->key, &checkpoint)));
   cJSON *object = checkpoint_json(path, checkpoint, settings->tensors);
+  char family[256];
+  if (ditmoe_checkpoint_family(ctx, checkpoint, family, sizeof family) == DITMOE_OK)
+    cJSON_AddStringToObject(object, "family", family);
   ditmoe_checkpoint_close(checkpoint);
   enum ditmoe_status status = settings->model ? add_model(ctx, object, path, settings) : DITMOE_OK;
   if (settings->common.json) {

@@ -25,6 +25,10 @@ static enum ditmoe_status make_batches(struct sample *run) {
 }
 
 static enum ditmoe_status sample(struct sample *run) {
+  if (run->settings.list_presets) {
+    sample_list_presets(run->settings.common.json);
+    return DITMOE_OK;
+  }
   TRY(sample_read_settings(run));
   if (run->settings.list_classes) return list_classes(run);
   TRY(sample_open(run));

@@ -16,7 +16,7 @@ static void add_to_record(cJSON *record, const struct option *option, const char
   for (char *c = name; *c; c++)
     if (*c == '-') *c = '_';
   cJSON_DeleteItemFromObjectCaseSensitive(record, name);
-  if (option->kind == OPTION_CHOICE)
+  if (option->kind == OPTION_CHOICE || option->kind == OPTION_TEXT)
     cJSON_AddStringToObject(record, name, value);
   else
     cJSON_AddRawToObject(record, name, value);
@@ -103,6 +103,7 @@ static enum ditmoe_status refuse_needless(const struct sample *run) {
       {&s->capacity, cJSON_HasObjectItem(record, "capacity"), why},
       {&s->uncond_label, cJSON_HasObjectItem(record, "uncond_label"), why},
       {&s->router_weight_mode, cJSON_HasObjectItem(record, "router_weight_mode"), why},
+      {&s->time_direction, strcmp(run->info.objective, "rf") == 0, "on a model that is no flow"},
       {&s->qk_norm_eps, run->info.qk_norm, "on a model without norms of q and k"},
       {&s->latent_scale, run->vae_path, "with --vae none"},
       {&s->latent_shift, run->vae_path, "with --vae none"},
@@ -152,8 +153,12 @@ static enum ditmoe_status open_model(struct sample *run,
   report_detail("model: %s, %s, %s, %d layers of width %d, %d experts, %llu parameters", path,
                 info->kind, info->objective, info->depth, info->width, info->experts,
                 (unsigned long long)info->parameters);
+  if (info->family) report_detail("family: %s, %s", info->family, info->family_why);
+  if (info->ignored_tensors)
+    report_detail("%d tensors that only training needs are passed over", info->ignored_tensors);
   report_detail("arithmetic: %s, backend %s, instructions %s", info->dtype, info->backend,
                 info->tier);
+  sample_check_preset(run);
   TRY(expect("num-classes", run->settings.num_classes, info->num_classes));
   if (option_given(&run->options, &run->settings.num_experts) &&
       run->settings.num_experts != info->experts)

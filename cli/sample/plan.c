@@ -23,6 +23,13 @@ static void make_request(struct sample *run) {
   r->cfg_scale = s->cfg_scale;
   if (option_given(&run->options, &s->cfg_interval))
     r->cfg_from = s->cfg_interval.from, r->cfg_to = s->cfg_interval.to;
+  if (s->cfg_times.to > 0)
+    r->cfg_from = s->cfg_times.from, r->cfg_to = s->cfg_times.to, r->cfg_times = 1;
+  r->diffusion_form = s->diffusion_form;
+  r->diffusion_norm = s->diffusion_norm;
+  r->last_step = s->last_step;
+  r->last_step_size = s->last_step_size;
+  r->sample_eps = s->sample_eps;
   if (s->cfg_channels) r->cfg_channels = strcmp(s->cfg_channels, "all") == 0 ? 0 : 3;
   r->eta = s->eta;
   r->shift = s->shift;
@@ -95,7 +102,7 @@ enum ditmoe_status sample_plan(struct sample *run) {
   TRY(refuse_needless(run));
   TRY(check_block(run));
   TRY(settle(run, "sampler", run->plan.sampler));
-  if (!run->settings.respacing) TRY(settle_number(run, "steps", run->plan.steps));
+  if (!run->settings.respacing) TRY(settle_number(run, "steps", run->plan.steps_counted));
   if (run->plan.block) TRY(settle_number(run, "index-block", run->plan.block));
   TRY(settle(run, "backend", run->info.backend));
   TRY(settle(run, "dtype", run->info.dtype));

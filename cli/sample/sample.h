@@ -3,6 +3,7 @@
  *   options.c    the option table
  *   settings.c   settings from the environment and a launcher; the rules between them
  *   reproduce.c  settings out of an image
+ *   presets.c    settings of published protocols
  *   open.c       model, decoder, record
  *   hash.c       their SHA-256
  *   labels.c     classes and the label of every index
@@ -37,7 +38,7 @@ struct sample_settings {
   struct common_settings common;
   /* model */
   const char *model, *key, *vae, *record;
-  const char *kind, *objective, *router_weight_mode;
+  const char *kind, *family, *objective, *time_direction, *router_weight_mode;
   int64_t heads, top_k, uncond_label, null_label;
   double time_scale, frequency_shift, norm_eps, norm2_eps, qk_norm_eps, capacity;
   double latent_scale, latent_shift;
@@ -50,9 +51,12 @@ struct sample_settings {
   /* sampling */
   uint64_t seed;
   int64_t steps, index_block;
-  const char *sampler, *respacing, *cfg_channels, *rng;
+  const char *preset, *sampler, *respacing, *cfg_channels, *rng;
+  bool list_presets;
   double eta, shift, cfg_scale;
-  struct interval cfg_interval;
+  const char *diffusion_form, *last_step;
+  double diffusion_norm, last_step_size, sample_eps;
+  struct interval cfg_interval, cfg_times;
   bool fixed_variance;
   /* execution */
   int64_t batch_size, threads, tile;
@@ -201,6 +205,13 @@ enum ditmoe_status sample_read_image(struct sample *run);
 /* Model and decoder must be those of the image. */
 enum ditmoe_status sample_verify_origin(struct sample *run);
 void sample_origin_free(struct sample_origin *origin);
+
+/* presets.c */
+/* The settings of --preset that nobody else gives. */
+enum ditmoe_status sample_apply_preset(struct sample *run);
+/* Warns if the model is not the one that the preset is for. */
+void sample_check_preset(const struct sample *run);
+void sample_list_presets(bool json);
 
 /* open.c */
 enum ditmoe_status sample_open(struct sample *run);

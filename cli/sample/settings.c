@@ -142,6 +142,7 @@ static enum ditmoe_status refuse_needless(const struct sample *run) {
                     no_dump[] = "without --routing-dump";
   const struct option_use uses[] = {
       {&s->cfg_interval, guided, no_guidance},
+      {&s->cfg_times, guided, no_guidance},
       {&s->cfg_channels, guided, no_guidance},
       {&s->grid_columns, s->grid, "without --grid"},
       {&s->grid_samples, s->grid, "without --grid"},
@@ -166,6 +167,8 @@ static enum ditmoe_status check_rules(struct sample *run) {
                         s->model);
   TRY(choose_backend(s));
   TRY(check_run(s));
+  if (option_given(&run->options, &s->cfg_interval) && option_given(&run->options, &s->cfg_times))
+    return report_error(DITMOE_USAGE, "--cfg-interval and --cfg-times are alternatives");
   if (s->classes && s->class_file)
     return report_error(DITMOE_USAGE, "--class and --class-file are alternatives");
   if (s->steps && s->respacing)
@@ -178,7 +181,7 @@ static void show_sources(const struct sample *run) {
   const struct option *option;
   for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
     enum option_source source = option_source(&run->options, option);
-    if (source < FROM_ENVIRONMENT) continue;
+    if (source < FROM_PROTOCOL) continue;
     char *value = option_value(&run->options, option);
     report_detail("%s: %s (%s)", option->name, value, option_source_name(source));
     free(value);
@@ -188,6 +191,7 @@ static void show_sources(const struct sample *run) {
 enum ditmoe_status sample_read_settings(struct sample *run) {
   if (run->settings.reproduce) TRY(sample_read_image(run));
   TRY(read_environment(run));
+  TRY(sample_apply_preset(run));
   TRY(read_ranks(run));
   TRY(check_rules(run));
   show_sources(run);

@@ -87,12 +87,24 @@ static double output_limit(const cJSON *call) {
   return case_number(call, "scale", 0) >= 7 ? LIMIT_GUIDED : LIMIT_FORWARD;
 }
 
-static enum ditmoe_status check_outputs(struct golden *g, const cJSON *call,
-                                        const struct forward *f,
+/* Some originals give less than the network computes: the first channels of each image. */
+static void keep_channels(const struct golden *g, struct forward *f) {
+  const int all = (int)case_number(g->manifest, "model_channels", 0);
+  const int kept = (int)case_number(g->manifest, "out_channels", 0);
+  if (kept >= all || f->count % (f->B * all) != 0) return;
+  const int64_t plane = f->count / f->B / all;
+  for (int b = 1; b < f->B; b++)
+    memmove(f->out + b * kept * plane, f->out + b * all * plane,
+            (size_t)(kept * plane) * sizeof *f->out);
+  f->count = f->B * kept * plane;
+}
+
+static enum ditmoe_status check_outputs(struct golden *g, const cJSON *call, struct forward *f,
                                         const struct recording *recording) {
   struct case_file file = {0};
   enum ditmoe_status status;
   TRY(golden_open(g, case_string(call, "outputs"), &file));
+  keep_channels(g, f);
   TRY_DONE(compare_l2(&file, case_string(call, "output"), f->out, f->count, output_limit(call)));
   if (cJSON_IsTrue(golden_field(call, "intermediates")))
     status = check_intermediates(g, &file, recording, f->labels);

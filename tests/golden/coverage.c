@@ -18,6 +18,8 @@ static const struct {
     {"promoe", {"z", "noise", "y", "y_null", "traj_idx"}},
     {"dit", {"z", "noise", "y", "labels"}},
     {"diffusers_dit", {"z", "noise", "y", "labels"}},
+    {"sit", {"z", "noise", "y"}},
+    {"repa", {"z", "noise", "y"}},
     {"vae_kl", {"image", "latents"}},
     {"taesd", {"image", "latents"}},
     {"rng", {"counter", "key"}},

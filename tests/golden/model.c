@@ -8,10 +8,10 @@
 static const struct {
   const char *parent, *name, *field;
 } record_fields[] = {
-    {NULL, "architecture", "kind"},
     {NULL, "uncond_label", "uncond_label"},
     {NULL, "null_label", "null_label"},
     {NULL, "time_scale", "time_scale"},
+    {NULL, "time_direction", "time_direction"},
     {NULL, "frequency_shift", "frequency_shift"},
     {NULL, "norm_eps", "norm_eps"},
     {NULL, "norm2_eps", "norm2_eps"},
@@ -25,11 +25,16 @@ static const struct {
 };
 
 /* JSON text of the record, for cJSON_free; NULL without memory. The objective matters to nobody
- * here: runs name their sampler. */
+ * here, as runs name their sampler, but for the family that follows from it. */
 static char *record_text(const cJSON *manifest, bool qk_half) {
   cJSON *record = cJSON_CreateObject();
-  bool ok = record && cJSON_AddStringToObject(record, "objective", "ddpm") &&
+  const bool flow = golden_field(manifest, "time_direction") != NULL;
+  bool ok = record && cJSON_AddStringToObject(record, "objective", flow ? "rf" : "ddpm") &&
             cJSON_AddBoolToObject(record, "qk_half", qk_half);
+  const char *kind = case_string(manifest, "architecture");
+  if (ok && mixture_find(kind)) ok = cJSON_AddStringToObject(record, "kind", kind) != NULL;
+  if (ok && flow)
+    ok = cJSON_AddStringToObject(record, "family", case_string(manifest, "kind")) != NULL;
   for (size_t i = 0; ok && i < sizeof record_fields / sizeof *record_fields; i++) {
     const char *parent = record_fields[i].parent;
     const cJSON *from = parent ? golden_field(manifest, parent) : manifest;

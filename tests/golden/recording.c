@@ -32,6 +32,36 @@ static const struct recorded *find(const struct recording *recording, const char
   return NULL;
 }
 
+/* Some fixtures have summands where the taps show sums: `name` = the item minus what was added,
+ * `added` [each] to each of its parts. */
+static enum ditmoe_status keep_summand(struct recording *r, const char *name,
+                                       const struct recorded *sum, const float *added,
+                                       int64_t each) {
+  struct recorded item = {.count = sum->count};
+  snprintf(item.name, sizeof item.name, "%s", name);
+  TRY(mem_room(r->ctx, r->count, sizeof item, "recording", &r->items));
+  TRY(mem_alloc(r->ctx, (size_t)item.count, sizeof *item.values, "recording", &item.values));
+  for (int64_t i = 0; i < item.count; i++) item.values[i] = sum->values[i] - added[i % each];
+  r->items[r->count++] = item;
+  return DITMOE_OK;
+}
+
+/* The embedding of the label, and that of the patches. */
+static enum ditmoe_status keep_summands(struct recording *r, struct exec *ex,
+                                        const struct dit_tap_data *data,
+                                        const struct recorded *item) {
+  const int64_t positions = (int64_t)data->T * data->D;
+  const struct recorded sum = *item, *time = find(r, tap_names[TAP_TIME]);
+  float *table = NULL;
+  if (data->point == TAP_CONDITION && time)
+    return keep_summand(r, "emb_y", &sum, time->values, time->count);
+  if (data->point != TAP_EMBEDDED) return DITMOE_OK;
+  TRY(copy(ex, r->ctx, &table, r->model->pos_embed, positions));
+  enum ditmoe_status status = keep_summand(r, "x_patch", &sum, table, positions);
+  mem_free(r->ctx, table);
+  return status;
+}
+
 /* The first of a name: blocks with an embedder of their own come later. */
 static enum ditmoe_status keep_values(struct recording *r, struct exec *ex,
                                       const struct dit_tap_data *data) {
@@ -44,7 +74,7 @@ static enum ditmoe_status keep_values(struct recording *r, struct exec *ex,
   TRY(mem_room(r->ctx, r->count, sizeof item, "recording", &r->items));
   TRY(copy(ex, r->ctx, &item.values, data->data, item.count));
   r->items[r->count++] = item;
-  return DITMOE_OK;
+  return keep_summands(r, ex, data, &item);
 }
 
 static enum ditmoe_status keep_plan(struct recording *r, struct exec *ex,
@@ -135,8 +165,10 @@ enum ditmoe_status check_intermediates(struct golden *g, struct case_file *file,
                                        const struct recording *recording, const int32_t *labels) {
   for (size_t i = 0; i < file->checkpoint->count; i++) {
     const char *name = file->checkpoint->tensors[i].name;
-    const struct recorded *item = find(recording, name);
-    char base[64];
+    char base[64], tap[64];
+    const bool dense = !strncmp(name, "mlp_out.", 8);
+    snprintf(tap, sizeof tap, "%s%s", dense ? "moe_out." : name, dense ? name + 8 : "");
+    const struct recorded *item = find(recording, tap);
     if (item) {
       const bool embedding = !strncmp(name, "emb_", 4);
       TRY(compare_l2(file, name, item->values, item->count,

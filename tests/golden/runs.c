@@ -18,7 +18,9 @@ struct sampling {
   const struct sampler *sampler;
   struct schedule schedule;
   bool doubled; /* 2n rows, guided in the denoiser */
+  bool paired;  /* both predictions of guidance are rows of one call */
   int rows;     /* n, or 2n if doubled */
+  int noises;   /* steps that `noise` is for */
   bool guided;
   double scale;                  /* 1 if not guided */
   float *z, *noise;              /* [rows, C, S, S]; [steps, rows, C, S, S] or NULL */
@@ -29,10 +31,21 @@ struct sampling {
   int32_t *pair_labels;        /* [2 rows] */
   float *x, *work;
   float *times, *states, *estimates; /* [steps], [steps + 1, rows, ..], [steps, rows, ..] */
+  double *call_times, *call_rows;    /* [calls] of the recorded run, in order */
+  size_t calls;
   bool recording;
 };
 
 /* The denoiser. */
+
+static enum ditmoe_status keep_call(struct sampling *s, float time, int rows) {
+  struct ditmoe_ctx *ctx = s->g->ctx;
+  TRY(mem_room(ctx, s->calls, sizeof *s->call_times, "times", &s->call_times));
+  TRY(mem_room(ctx, s->calls, sizeof *s->call_rows, "rows", &s->call_rows));
+  s->call_times[s->calls] = (double)time;
+  s->call_rows[s->calls++] = rows;
+  return DITMOE_OK;
+}
 
 /* Evaluates `count` rows of x with the labels of s->pair_labels; s->time is set here. */
 static enum ditmoe_status evaluate(struct sampling *s, float *out, const float *x, int count,
@@ -40,6 +53,7 @@ static enum ditmoe_status evaluate(struct sampling *s, float *out, const float *
   const float time = (float)s->model->config.record.time_scale * (float)prediction->time;
   for (int i = 0; i < count; i++) s->time[i] = time;
   if (s->recording && isnan(s->times[prediction->step])) s->times[prediction->step] = time;
+  if (s->recording) TRY(keep_call(s, time, count));
   const struct dit_input in = {.x = x,
                                .time = s->time,
                                .labels = s->pair_labels,
@@ -82,9 +96,10 @@ static enum ditmoe_status predict_both(void *user, float *conditional, float *un
                                        const struct prediction *prediction) {
   struct sampling *s = user;
   const struct dit_config *c = &s->model->config;
-  const int n = s->doubled ? s->rows / 2 : s->rows;
+  const bool halves = s->doubled && !s->recording;
+  const int n = halves ? s->rows / 2 : s->rows;
   const size_t half = (size_t)n * (size_t)c->out_channels * (size_t)(c->size * c->size);
-  const int32_t *second = s->doubled ? s->labels + n : s->null_labels;
+  const int32_t *second = halves ? s->labels + n : s->null_labels;
   TRY(evaluate_pair(s, s->output, prediction->x, n, second, prediction));
   memcpy(conditional, s->output, half * sizeof *conditional);
   memcpy(unconditional, s->output + half, half * sizeof *unconditional);
@@ -96,7 +111,7 @@ static enum ditmoe_status predict_both(void *user, float *conditional, float *un
 static enum ditmoe_status step_noise(void *user, float *out, int step) {
   struct sampling *s = user;
   const size_t rows = (size_t)(s->doubled && !s->recording ? s->rows / 2 : s->rows);
-  if (!s->noise)
+  if (step >= s->noises)
     return fail(s->g->ctx, DITMOE_FORMAT, "%s: no noise for step %d", s->file.name, step + 1);
   memcpy(out, s->noise + (int64_t)step * s->rows * s->each, rows * (size_t)s->each * sizeof *out);
   return DITMOE_OK;
@@ -120,6 +135,30 @@ static enum ditmoe_status keep_state(void *user, struct sampler_run *run, int st
 
 /* Setting up. */
 
+static int find_word(const char *const *words, const char *word) {
+  int i = 0;
+  while (words[i] && strcmp(words[i], word) != 0) i++;
+  return i;
+}
+
+/* In the order of their enumerations. On a straight path "linear" is "sigma", and so is "repa" with
+ * the signs of falling time; the original misspells the last form. */
+static struct sde read_sde(const cJSON *run) {
+  static const char *const forms[] = {
+      "sigma", "constant", "SBDM", "decreasing", "inccreasing-decreasing", NULL};
+  static const char *const lasts[] = {"Mean", "Tweedie", "Euler", NULL};
+  const char *form = case_string(run, "diffusion_form");
+  const int last = find_word(lasts, case_string(run, "last_step"));
+  const bool rising = !strcmp(case_string(run, "time_direction"), "0to1");
+  const double t0 = case_number(run, "t0", 0);
+  if (!strcmp(form, "linear") || !strcmp(form, "repa")) form = "sigma";
+  return (struct sde){.form = (enum diffusion_form)find_word(forms, form),
+                      .norm = case_number(run, "diffusion_norm", 1),
+                      .last = (enum last_step)last,
+                      .last_size = case_number(run, "last_step_size", 0),
+                      .start = rising ? t0 : 1 - t0};
+}
+
 static enum ditmoe_status plan_schedule(struct sampling *s) {
   const cJSON *run = s->run;
   const char *spacing = case_string(run, "timestep_spacing");
@@ -134,8 +173,15 @@ static enum ditmoe_status plan_schedule(struct sampling *s) {
       .float32_betas = !strcmp(case_string(run, "beta_dtype"), "float32"),
       .final_sigma_min = !strcmp(case_string(run, "final_sigmas_type"), "sigma_min"),
       .shift = case_number(run, "shift", 1) * case_number(run, "sample_shift", 1),
+      .rising = !strcmp(case_string(run, "time_direction"), "0to1"),
   };
+  const double shift = case_number(run, "timestep_shift", 0);
+  if (shift > 0) request.shift = shift;
   s->sampler = sampler_find(case_string(run, "sampler"));
+  if (s->sampler && s->sampler->takes_diffusion) {
+    request.steps = (int)case_number(run, "upstream_num_steps", 0);
+    request.sde = read_sde(run);
+  }
   if (!s->sampler)
     return fail(s->g->ctx, DITMOE_FORMAT, "unknown sampler \"%s\"", case_string(run, "sampler"));
   return s->sampler->plan(s->g->ctx, &request, &s->schedule);
@@ -152,7 +198,7 @@ static bool all_equal(const int32_t *labels, int count, int32_t label) {
 static bool is_doubled(const struct sampling *s) {
   const int n = s->rows / 2;
   const size_t half = (size_t)n * (size_t)s->each;
-  return s->guided && strcmp(s->sampler->objective, "ddpm") == 0 && s->rows == 2 * n && n > 0 &&
+  return s->guided && s->rows == 2 * n && n > 0 &&
          all_equal(s->labels + n, n, s->model->config.record.null_label) &&
          memcmp(s->z, s->z + half, half * sizeof *s->z) == 0;
 }
@@ -171,7 +217,8 @@ static enum ditmoe_status read_inputs(struct sampling *s) {
                 file->name, (long long)count, (long long)labels);
   s->rows = (int)labels;
   if (checkpoint_find(checkpoint, "noise")) TRY(golden_floats(file, "noise", &s->noise, &noise));
-  if (s->noise && noise != s->schedule.steps * count)
+  s->noises = (int)(noise / count);
+  if (noise % count != 0 || s->noises > s->schedule.steps)
     return fail(file->ctx, DITMOE_FORMAT, "%s: noise of %lld elements", file->name,
                 (long long)noise);
   if (checkpoint_find(checkpoint, "y_null"))
@@ -209,9 +256,9 @@ static enum ditmoe_status alloc_arrays(struct sampling *s) {
 }
 
 static void sampling_free(struct sampling *s) {
-  void *const owned[] = {s->z,     s->noise,  s->labels,   s->null_labels, s->pair,
-                         s->x,     s->work,   s->output,   s->pair_labels, s->time,
-                         s->times, s->states, s->estimates};
+  void *const owned[] = {s->z,     s->noise,  s->labels,    s->null_labels, s->pair,
+                         s->x,     s->work,   s->output,    s->pair_labels, s->time,
+                         s->times, s->states, s->estimates, s->call_times,  s->call_rows};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) mem_free(s->g->ctx, owned[i]);
   schedule_free(s->g->ctx, &s->schedule);
   case_close(&s->file);
@@ -219,6 +266,21 @@ static void sampling_free(struct sampling *s) {
 }
 
 /* Running. */
+
+/* Times between which guidance acts; the originals differ in whose time and in the ends. */
+static struct guidance read_guidance(const struct sampling *s) {
+  const cJSON *run = s->run;
+  const char *rule = case_string(run, "interval_rule");
+  struct guidance guidance = {
+      .scale = s->scale, .channels = golden_channels(s->g, run), .from = 0, .to = 1};
+  if (!*rule) return guidance;
+  guidance.by_time = true;
+  guidance.from = case_number(run, "guidance_low", case_number(run, "cfg_interval_start", 0));
+  guidance.to = case_number(run, "guidance_high", 1);
+  guidance.by_evaluation = strstr(rule, "step_start") == NULL;
+  guidance.open = guidance.by_evaluation && golden_field(run, "guidance_high");
+  return guidance;
+}
 
 static struct sampler_run make_run(struct sampling *s, int rows) {
   const struct dit_config *c = &s->model->config;
@@ -229,7 +291,9 @@ static struct sampler_run make_run(struct sampling *s, int rows) {
                               .out_channels = c->out_channels,
                               .plane = (int64_t)c->size * c->size,
                               .denoiser = {.user = s, .predict = predict},
-                              .guidance = {s->scale, golden_channels(s->g, s->run), 0, 1},
+                              .guidance = read_guidance(s),
+                              .heun_ends_euler =
+                                  !strcmp(case_string(s->run, "heun_last_step"), "euler"),
                               .schedule = s->schedule,
                               .eta = case_number(s->run, "eta", 0),
                               .noise_user = s,
@@ -242,6 +306,7 @@ static struct sampler_run make_run(struct sampling *s, int rows) {
 static enum ditmoe_status run_recorded(struct sampling *s) {
   struct sampler_run run = make_run(s, s->rows);
   if (s->doubled) run.denoiser.predict = predict_doubled, run.guidance.scale = 1;
+  if (s->paired) run.denoiser.predict_both = predict_both;
   run.hooks =
       (struct sampler_hooks){.user = s, .estimate = keep_estimate, .after_step = keep_state};
   s->recording = true;
@@ -342,6 +407,35 @@ static enum ditmoe_status compare_times(struct sampling *s) {
   return status;
 }
 
+/* Two ways to one point of a grid may differ by a rounding. */
+static bool is_same(double a, double b) { return fabs(a - b) <= 1e-6 * fabs(a); }
+
+/* Times and rows of all calls. Some originals call the network twice for one evaluation: what
+ * repeats the call before counts once. */
+static enum ditmoe_status compare_calls(struct sampling *s, const char *tensor, const double *ours,
+                                        double limit) {
+  double *golden = NULL, *values = NULL;
+  int64_t count = 0;
+  size_t at = 0;
+  enum ditmoe_status status;
+  if (!checkpoint_find(s->file.checkpoint, tensor)) return DITMOE_OK;
+  TRY_DONE(case_values(&s->file, tensor, &golden, &count));
+  TRY_DONE(mem_zalloc(s->g->ctx, (size_t)count, sizeof *values, tensor, &values));
+  const bool collapse = (size_t)count != s->calls;
+  for (int64_t i = 0; i < count; i++) {
+    const bool repeated = collapse && i > 0 && is_same(golden[i], golden[i - 1]);
+    const size_t before = at;
+    if (i > 0 && !repeated) at++;
+    while (collapse && at > before && at < s->calls && is_same(ours[at], ours[before])) at++;
+    values[i] = at < s->calls ? ours[at] : INFINITY;
+  }
+  status = case_relative(&s->file, tensor, values, count, limit);
+done:
+  mem_free(s->g->ctx, golden);
+  mem_free(s->g->ctx, values);
+  return status;
+}
+
 /* The finals as the decoder shows them. */
 static enum ditmoe_status compare_images(struct sampling *s, float *finals) {
   const struct dit_config *c = &s->model->config;
@@ -372,7 +466,11 @@ static enum ditmoe_status compare_run(struct sampling *s) {
   if (sibling(s, "pred_xstart", name, sizeof name))
     TRY(compare_states(s, name, s->estimates, steps));
   if (sibling(s, "xps", name, sizeof name)) TRY(compare_xps(s, name));
+  if (sibling(s, "final_state", name, sizeof name))
+    TRY(compare_sampled(&s->file, name, finals, size, 1));
   TRY(compare_times(s));
+  TRY(compare_calls(s, "model_times", s->call_times, LIMIT_TIMES));
+  TRY(compare_calls(s, "model_rows", s->call_rows, LIMIT_EXACT));
   return compare_images(s, finals);
 }
 
@@ -391,6 +489,7 @@ static enum ditmoe_status check_run(struct golden *g, const cJSON *run) {
   TRY_DONE(plan_schedule(&s));
   TRY_DONE(read_inputs(&s));
   s.doubled = is_doubled(&s);
+  s.paired = !s.doubled && cJSON_IsFalse(golden_field(run, "two_calls"));
   TRY_DONE(alloc_arrays(&s));
   TRY_DONE(run_recorded(&s));
   TRY_DONE(compare_run(&s));
