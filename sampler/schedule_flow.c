@@ -6,6 +6,8 @@
 
 enum { MAX_STEPS = 1000000 };
 
+static double shifted(double t, double a) { return a * t / (1 + (a - 1) * t); }
+
 enum ditmoe_status schedule_flow(struct ditmoe_ctx *ctx, const struct schedule_request *request,
                                  struct schedule *out) {
   int steps = request->steps;
@@ -18,9 +20,13 @@ enum ditmoe_status schedule_flow(struct ditmoe_ctx *ctx, const struct schedule_r
   TRY(mem_alloc(ctx, (size_t)steps + 1, sizeof(double), "time grid", &out->block));
   out->times = out->block;
   out->steps = steps;
-  for (int j = 0; j <= steps; j++) {
-    double t = (double)(steps - j) / steps;
-    out->times[j] = a * t / (1 + (a - 1) * t);
+  /* The original grid ends a step above 0, the other one at the shifted 1 / T; both are shifted. */
+  const double last = request->flow_sigma_min ? shifted(1.0 / request->train_steps, a) : 0;
+  for (int j = 0; j < steps; j++) {
+    const double t = request->flow_sigma_min && j > 0 ? 1 + (last - 1) * j / (steps - 1)
+                                                      : (double)(steps - j) / steps;
+    out->times[j] = shifted(t, a);
   }
+  out->times[steps] = 0;
   return DITMOE_OK;
 }
