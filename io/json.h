@@ -11,5 +11,7 @@
 enum ditmoe_status json_parse(struct ditmoe_ctx *ctx, const char *origin, const char *text,
                               size_t size, cJSON **out);
 enum ditmoe_status json_read(struct ditmoe_ctx *ctx, const char *path, cJSON **out);
+/* A file as Python writes it, with Infinity (a number that is infinite) and NaN (an empty list). */
+enum ditmoe_status json_read_python(struct ditmoe_ctx *ctx, const char *path, cJSON **out);
 
 #endif

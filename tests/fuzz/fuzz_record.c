@@ -14,10 +14,11 @@ static const struct router router = {.name = "fuzz", .keys = keys, .key_count = 
 static const struct mixture mixture = {.kind = "promoe-tc", .alias = "fuzz", .router = &router};
 MIXTURE_ENTRY(mixture);
 
-static void read_record(struct ditmoe_ctx *ctx, const cJSON *tree, bool strict) {
+static void read_record(struct ditmoe_ctx *ctx, const cJSON *tree, enum record_trust trust) {
+  const struct record_origin origin = {"fuzz", trust, NULL};
   struct dit_record record = {0};
   char *text = NULL;
-  if (record_read_json(ctx, &record, "fuzz", tree, strict) == DITMOE_OK &&
+  if (record_read_json(ctx, &record, &origin, tree) == DITMOE_OK &&
       record_write_json(ctx, &record, &text) == DITMOE_OK)
     mem_free(ctx, text);
   record_free(ctx, &record);
@@ -27,8 +28,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct ditmoe_ctx *ctx = ditmoe_ctx_create(NULL);
   cJSON *tree = NULL;
   if (json_parse(ctx, "fuzz", (const char *)data, size, &tree) == DITMOE_OK) {
-    read_record(ctx, tree, true);
-    read_record(ctx, tree, false);
+    for (enum record_trust trust = RECORD_GIVEN; trust <= RECORD_FOREIGN; trust++)
+      read_record(ctx, tree, trust);
     cJSON_Delete(tree);
   }
   ditmoe_ctx_destroy(ctx);
