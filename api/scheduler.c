@@ -77,7 +77,7 @@ static const struct member {
     {"lower_order_final", DPM, FLAG, AT(full_order_final), "true|false", 0, 0},
     {"euler_at_final", DPM, FLAG, AT(euler_at_final), "false|true", 0, 0},
     {"final_sigmas_type", DPM, FLAG, AT(final_sigma_min), "zero|sigma_min", 0, 0},
-    {"lambda_min_clipped", DPM, ONLY, 0, "-Infinity", 0, 0},
+    {"lambda_min_clipped", DPM, ONLY, 0, "-Infinity,null", 0, 0},
     {"use_lu_lambdas", DPM, ONLY, 0, "false", 0, 0},
     {"use_flow_sigmas", DPM, ONLY, 0, "false", 0, 0},
     {"flow_shift", DPM, PASSED, 0, NULL, 0, 0},
