@@ -257,8 +257,8 @@ static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_
                                        const char *path) {
   const struct dit_record *r = &config->record;
   if (config->width % r->heads != 0)
-    return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d; check --heads",
-                path, r->heads, config->width);
+    return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d (%s); check --heads",
+                path, r->heads, config->width, r->sources[REC_HEADS]);
   int side = config_side(config);
   if (side * side != config->tokens || config->tokens < 1)
     return fail(ctx, DITMOE_MISMATCH, "%s: %d positions are not a square", path, config->tokens);

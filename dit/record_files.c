@@ -113,6 +113,8 @@ static enum ditmoe_status read_beside(struct reading *r, const char *path, bool 
 
 /* The scheduler. */
 
+static const char *const objective_names[] = {[OBJECTIVE_DDPM] = "ddpm", [OBJECTIVE_RF] = "rf"};
+
 /* By the beginning of a class of diffusers, what its models predict. */
 static const struct {
   const char *prefix;
@@ -149,8 +151,9 @@ static enum ditmoe_status take_scheduler(struct reading *r, const char *path, co
   if (!*class_name(object))
     return fail(r->ctx, DITMOE_FORMAT, "%s: no \"_class_name\", the class of the scheduler", path);
   if (member && record_has(record, REC_OBJECTIVE) && record->objective != (int)objective) {
-    warn(r->ctx, "%s: \"%s\" %s is not for this objective (%s); the file is passed over", path,
-         member, class_name(object), record->sources[REC_OBJECTIVE]);
+    warn(r->ctx, "%s: %s is for %s models, but the objective is %s (%s); the file is passed over",
+         path, class_name(object), objective_names[objective], objective_names[record->objective],
+         record->sources[REC_OBJECTIVE]);
     return DITMOE_OK;
   }
   record->scheduler = cJSON_Duplicate(object, true);

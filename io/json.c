@@ -121,13 +121,19 @@ static void replace_python_numbers(char *text, size_t size) {
   }
 }
 
+enum ditmoe_status json_parse_python(struct ditmoe_ctx *ctx, const char *origin, char *text,
+                                     size_t size, cJSON **out) {
+  replace_python_numbers(text, size);
+  return parse(ctx, origin, text, size, false, out);
+}
+
 static enum ditmoe_status read_file(struct ditmoe_ctx *ctx, const char *path, bool python,
                                     cJSON **out) {
   char *text;
   size_t size;
   TRY(file_read(ctx, path, JSON_MAX_BYTES, &text, &size));
-  if (python) replace_python_numbers(text, size);
-  enum ditmoe_status status = parse(ctx, path, text, size, !python, out);
+  enum ditmoe_status status = python ? json_parse_python(ctx, path, text, size, out)
+                                     : json_parse(ctx, path, text, size, out);
   mem_free(ctx, text);
   return status;
 }

@@ -86,7 +86,8 @@ static void test_original_names_with_scheduler(void **state) {
               "objective rf, by q/scheduler/scheduler_config.json:_class_name");
   assert_exit(run(RUN "-m q -v"), 0, "record: shift 3 (q/scheduler/scheduler_config.json:shift)");
   assert_exit(run(RUN "-m q/transformer"), 0, "2 images, sampler euler");
-  assert_exit(run(RUN "-m q --objective ddpm"), 0, "the file is passed over");
+  assert_exit(run(RUN "-m q --objective ddpm"), 0,
+              "FlowMatchEulerDiscreteScheduler is for rf models, but the objective is ddpm");
   assert_latents("the objective of the user", tiny_latents, 2);
   write_file("q/scheduler/scheduler_config.json", "{\"_class_name\":\"DDPMScheduler\"}");
   assert_exit(run(RUN "-m q"), 0, "2 images, sampler ddpm");
