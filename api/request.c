@@ -1,8 +1,8 @@
 /* Requests: defaults, and every choice checked against the model. */
 #include "api/handles.h"
+#include "api/scheduler.h"
 #include "base/system.h"
 #include "dit/families.h"
-#include "dit/names.h"
 
 #include <math.h>
 #include <string.h>
@@ -28,9 +28,11 @@ static enum ditmoe_status choose_sampler(struct ditmoe_ctx *ctx, const struct di
                                          const struct ditmoe_request *request,
                                          struct resolved *out) {
   bool flow = config->record.objective == OBJECTIVE_RF;
-  const char *objective = flow ? "rf" : "ddpm", *name = flow ? "euler" : "ddpm";
-  if (config->family && config->family->sampler) name = config->family->sampler;
-  if (request->sampler) name = request->sampler;
+  const char *objective = flow ? "rf" : "ddpm";
+  const char *name = request->sampler;
+  if (!name) TRY(scheduler_sampler(ctx, &config->record, objective, &name));
+  if (!name && config->family) name = config->family->sampler;
+  if (!name) name = flow ? "euler" : "ddpm";
   out->sampler = sampler_find(name);
   if (!out->sampler) return fail(ctx, DITMOE_USAGE, "sampler: unknown sampler \"%s\"", name);
   if (strcmp(out->sampler->objective, objective) != 0 && !request->force)
@@ -131,26 +133,23 @@ static enum ditmoe_status choose_sde(struct ditmoe_ctx *ctx, const struct ditmoe
   return DITMOE_OK;
 }
 
-static void choose_schedule(const struct dit_config *config, const struct ditmoe_request *request,
-                            struct resolved *out) {
-  bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
-  bool ddim = strcmp(out->sampler->name, "ddim") == 0;
-  const struct family *family = config->family;
-  int steps = family && family->steps ? family->steps : out->sampler->default_steps;
-  out->schedule = (struct schedule_request){
-      .steps = request->steps ? request->steps : steps,
-      .respacing = request->respacing,
-      .train_steps = TRAIN_STEPS,
-      .shift = request->shift != 0 ? request->shift : config->record.shift,
-      .rising = config->record.time_direction == NOISE_AT_0,
-      .counts_points = family && family->counts_points,
-      .sde = out->schedule.sde,
-  };
-  if (strcmp(out->sampler->name, "dpmpp-2m") == 0)
-    out->schedule.spacing = SPACING_LINSPACE, out->schedule.float32_betas = true;
-  /* As the pipeline that such a folder is published for. */
-  if (diffusers && ddim && !request->respacing)
-    out->schedule.spacing = SPACING_LEADING, out->schedule.float32_betas = true;
+static enum ditmoe_status choose_schedule(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
+                                          const struct ditmoe_request *request,
+                                          struct resolved *out) {
+  const struct dit_record *record = &model->dit->config.record;
+  const struct family *family = model->dit->config.family;
+  struct schedule_request *schedule = &out->schedule;
+  *schedule = (struct schedule_request){.train_steps = TRAIN_STEPS};
+  TRY(scheduler_follow(ctx, record, model->trained_betas, out->sampler, schedule));
+  TRY(choose_sde(ctx, request, &schedule->sde));
+  schedule->steps = family && family->steps ? family->steps : out->sampler->default_steps;
+  if (request->steps) schedule->steps = request->steps;
+  schedule->shift = request->shift != 0 ? request->shift : record->shift;
+  schedule->rising = record->time_direction == NOISE_AT_0;
+  schedule->counts_points = family && family->counts_points;
+  schedule->respacing = request->respacing;
+  if (request->respacing) schedule->spacing = SPACING_RESPACE;
+  return DITMOE_OK;
 }
 
 static enum ditmoe_status choose_batch(struct ditmoe_ctx *ctx, const struct ditmoe_request *request,
@@ -195,8 +194,7 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
   TRY(check_applies(ctx, request, out->sampler));
   TRY(choose_rng(ctx, request->rng, &out->torch));
   TRY(choose_batch(ctx, request, info.batch_coupled, config->tokens, out));
-  TRY(choose_sde(ctx, request, &out->schedule.sde));
-  choose_schedule(config, request, out);
+  TRY(choose_schedule(ctx, model, request, out));
   int channels = request->cfg_channels >= 0 ? request->cfg_channels : config->record.cfg_channels;
   if (channels > config->channels && channels != config->out_channels)
     return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,

@@ -178,7 +178,7 @@ static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_config *
       return unknown(ctx, checkpoint, found->unknown ? found->unknown : "which router it has",
                      record_key(REC_KIND));
     record->kind = found;
-    record->set |= 1u << REC_KIND;
+    TRY(record_set(ctx, record, REC_KIND, "weights", NULL));
   }
   if (fit(config, checkpoint, record->kind) == fit(config, checkpoint, found))
     return infer_experts(ctx, config, checkpoint, record->kind);
@@ -198,12 +198,25 @@ static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, struct dit_record
   for (int k = 0; router && k < router->key_count; k++) {
     const struct router_key *own = &router->keys[k];
     if (!record_own(r, own->key.name))
-      TRY(record_set_own(ctx, r, own, own->null_label ? r->null_label : own->fallback));
+      TRY(record_set_own(ctx, r, own, own->null_label ? r->null_label : own->fallback, NULL));
   }
   return DITMOE_OK;
 }
 
-static void apply_defaults(struct dit_config *config) {
+/* Pipelines of diffusers are published with this one; its other members are defaults there. */
+static enum ditmoe_status default_scheduler(struct ditmoe_ctx *ctx, struct dit_record *record) {
+  cJSON *scheduler = cJSON_CreateObject();
+  if (!scheduler || !cJSON_AddStringToObject(scheduler, "_class_name", "DDIMScheduler") ||
+      !cJSON_AddBoolToObject(scheduler, "clip_sample", false)) {
+    cJSON_Delete(scheduler);
+    return fail(ctx, DITMOE_NOMEM, "no memory for a scheduler");
+  }
+  record->scheduler = scheduler;
+  record->set |= 1u << REC_SCHEDULER;
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status apply_defaults(struct ditmoe_ctx *ctx, struct dit_config *config) {
   struct dit_record *r = &config->record;
   bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
   bool flash = config->dialect == &dialects[DIALECT_FLASH];
@@ -219,6 +232,8 @@ static void apply_defaults(struct dit_config *config) {
   DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
   DEFAULT(REC_CLASSES_USED, classes_used, config->label_rows - 1);
   DEFAULT(REC_SHIFT, shift, 1);
+  if (!diffusers || flow || record_has(r, REC_SCHEDULER)) return DITMOE_OK;
+  return default_scheduler(ctx, r);
 }
 
 /* What must be known by now. */
@@ -238,13 +253,15 @@ static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, const struct dit_r
   return DITMOE_OK;
 }
 
+int config_side(const struct dit_config *config) { return (int)lround(sqrt(config->tokens)); }
+
 static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_config *config,
                                        const char *path) {
   const struct dit_record *r = &config->record;
   if (config->width % r->heads != 0)
-    return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d; check --heads",
-                path, r->heads, config->width);
-  int side = (int)lround(sqrt(config->tokens));
+    return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d (%s); check --heads",
+                path, r->heads, config->width, r->sources[REC_HEADS]);
+  int side = config_side(config);
   if (side * side != config->tokens || config->tokens < 1)
     return fail(ctx, DITMOE_MISMATCH, "%s: %d positions are not a square", path, config->tokens);
   if (r->null_label >= config->label_rows)
@@ -263,13 +280,42 @@ static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_
 }
 
 /* The number of heads follows from the width of q's normalisation. */
-static void infer_heads(struct dit_config *config, const struct ditmoe_checkpoint *checkpoint) {
+static enum ditmoe_status infer_heads(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                      const struct ditmoe_checkpoint *checkpoint) {
   const struct dialect *d = config->dialect;
+  struct dit_record *record = &config->record;
   const struct tensor *norm = d->q_norm ? tensor_at(checkpoint, d->q_norm, 0, ".weight") : NULL;
   config->qk_norm = norm != NULL;
-  if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->width % norm->shape[0] != 0) return;
-  config->record.heads = (int)(config->width / norm->shape[0]);
-  config->record.set |= 1u << REC_HEADS;
+  if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->width % norm->shape[0] != 0)
+    return DITMOE_OK;
+  record->heads = (int)(config->width / norm->shape[0]);
+  mem_free(ctx, record->sources[REC_HEADS]);
+  record->sources[REC_HEADS] = NULL;
+  return record_set(ctx, record, REC_HEADS, "weights", NULL);
+}
+
+/* Where no positions are stored, the record says how many there are. */
+static enum ditmoe_status count_tokens(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                       const char *path) {
+  struct dit_record *record = &config->record;
+  if (config->tokens) {
+    record->input_size = config_side(config) * config->patch;
+    mem_free(ctx, record->sources[REC_INPUT_SIZE]);
+    record->sources[REC_INPUT_SIZE] = NULL;
+    return record_set(ctx, record, REC_INPUT_SIZE, "weights", NULL);
+  }
+  if (!record_has(record, REC_INPUT_SIZE))
+    return fail(ctx, DITMOE_USAGE,
+                "%s: the weights do not tell the size of the latents; a record "
+                "with input_size, or the config.json of diffusers, must be beside them",
+                path);
+  if (record->input_size % config->patch != 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: input_size %d (%s) is not a multiple of the patches of the weights, %d", path,
+                record->input_size, record->sources[REC_INPUT_SIZE], config->patch);
+  const int side = record->input_size / config->patch;
+  config->tokens = side * side;
+  return DITMOE_OK;
 }
 
 static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_record *record,
@@ -277,7 +323,8 @@ static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_reco
   if (!overrides) return DITMOE_OK;
   cJSON *object = NULL;
   TRY(json_parse(ctx, "record", overrides, strlen(overrides), &object));
-  enum ditmoe_status status = record_read_json(ctx, record, "record", object, true);
+  const struct record_origin origin = {"record", RECORD_GIVEN, NULL};
+  enum ditmoe_status status = record_read_json(ctx, record, &origin, object);
   cJSON_Delete(object);
   return status;
 }
@@ -301,8 +348,8 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   const struct mixture *found = find_mixture(config, checkpoint, &candidates);
   TRY(infer_experts(ctx, config, checkpoint, found));
   TRY(read_overrides(ctx, record, overrides));
-  infer_heads(config, checkpoint);
-  TRY(record_read_files(ctx, record, checkpoint));
+  TRY(infer_heads(ctx, config, checkpoint));
+  TRY(record_read_files(ctx, config, checkpoint));
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] > experts) experts = config->experts[layer];
   const struct known_shape shape = {record->kind,  found,   config->width,
@@ -311,23 +358,13 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   TRY(check_kind(ctx, config, checkpoint, found, candidates));
   TRY(family_choose(ctx, config, checkpoint));
   TRY(check_known(ctx, record, checkpoint));
-  if (!config->tokens) {
-    if (!record_has(record, REC_INPUT_SIZE))
-      return fail(ctx, DITMOE_USAGE,
-                  "%s: the weights do not tell the size of the latents; a record "
-                  "with input_size, or the config.json of diffusers, must be beside them",
-                  checkpoint->path);
-    int side = record->input_size / config->patch;
-    config->tokens = side * side;
-  }
-  apply_defaults(config);
+  TRY(count_tokens(ctx, config, checkpoint->path));
+  TRY(apply_defaults(ctx, config));
   TRY(own_defaults(ctx, record));
   TRY(check_ranges(ctx, config, checkpoint->path));
   config->heads = record->heads;
   config->head_dim = config->width / record->heads;
-  config->size = (int)lround(sqrt(config->tokens)) * config->patch;
-  record->input_size = config->size;
-  record->set |= 1u << REC_INPUT_SIZE;
+  config->size = config_side(config) * config->patch;
   return DITMOE_OK;
 }
 

@@ -160,6 +160,9 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
 const char *ditmoe_model_class_name(const struct ditmoe_model *model, int label);
 /* The complete checkpoint record as JSON (docs/RECORD.md); lives as long as the model. */
 const char *ditmoe_model_record(const struct ditmoe_model *model);
+/* JSON of the same members, each with the text of its source: "record:top_k" for the options',
+ * "x/config.json:num_heads", "published models:heads", "weights", "default". */
+const char *ditmoe_model_record_sources(const struct ditmoe_model *model);
 
 /* Decoders: latents to pixels. */
 

@@ -11,6 +11,7 @@ enum record_type {
   RECORD_INTS,   /* one for all layers, or one for each; of models only, as the next are */
   RECORD_TEXT,
   RECORD_TEXTS,
+  RECORD_OBJECT,
   RECORD_KIND
 };
 

@@ -10,6 +10,8 @@
 #include "base/memory.h"
 #include "sampler/schedule.h"
 
+#include <math.h>
+
 struct routing; /* router/router.h: settings of the routers for one call */
 
 /* One evaluation of the model on the `count` images of the run. */
@@ -108,10 +110,17 @@ enum ditmoe_status guidance_predict(struct sampler_run *run, float *output, floa
  * (DITMOE_NONFINITE names the step), hook. output [B, Cout, H, W]. */
 enum ditmoe_status sampler_predict(struct sampler_run *run, float *output, const float *x,
                                    double time, int step);
-/* x0 = a x - b eps [B, C, H, W] from the noise eps predicted at run->x, then the estimate hook. The
+/* The estimate x0 [B, C, H, W] from the prediction at run->x, then the estimate hook. The
  * prediction stays in sampler_output(run). */
-enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, float a, float b, double time,
-                                 int step);
+enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, struct clean_form form,
+                                 double time, int step);
+/* The bound of estimates, and an estimate within it. */
+static inline float sampler_bound(const struct schedule *schedule) {
+  return schedule->clip > 0 ? (float)schedule->clip : INFINITY;
+}
+static inline float sampler_bounded(float x0, float bound) {
+  return x0 > bound ? bound : x0 < -bound ? -bound : x0;
+}
 /* The velocity v [B, C, H, W] at (x, t); the estimate hook sees x - t v, or x + (1 - t) v where
  * time is rising, and moves v with it. */
 enum ditmoe_status sampler_velocity(struct sampler_run *run, float *v, const float *x, double t,

@@ -28,7 +28,8 @@ static const struct option table[] = {
     {.name = "model",
      .kind = OPTION_FLAG,
      AT(model),
-     .help = "Open it as a model: architecture, sizes, checkpoint record."},
+     .help = "Open it as a model: architecture, sizes, checkpoint record; with -v also where each "
+             "value of the record is from."},
     {.name = "record",
      .kind = OPTION_TEXT,
      AT(record),
@@ -109,7 +110,7 @@ static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *
   return object;
 }
 
-static cJSON *model_json(const struct ditmoe_model *model) {
+static cJSON *model_json(const struct ditmoe_model *model, bool with_sources) {
   struct ditmoe_model_info info;
   ditmoe_model_info(model, &info);
   const struct {
@@ -139,6 +140,9 @@ static cJSON *model_json(const struct ditmoe_model *model) {
   cJSON_AddBoolToObject(object, "batch_coupled", info.batch_coupled);
   json_add_whole(object, "weight_bytes", info.weight_bytes);
   cJSON_AddItemToObject(object, "record", cJSON_Parse(ditmoe_model_record(model)));
+  if (with_sources)
+    cJSON_AddItemToObject(object, "record_sources",
+                          cJSON_Parse(ditmoe_model_record_sources(model)));
   return object;
 }
 
@@ -150,7 +154,8 @@ static enum ditmoe_status add_model(struct ditmoe_ctx *ctx, cJSON *object, const
   const struct ditmoe_model_options options = {
       .key = settings->key, .record = record, .plan_only = 1};
   enum ditmoe_status status = report_call(ctx, ditmoe_model_open(ctx, path, &options, &model));
-  if (status == DITMOE_OK) cJSON_AddItemToObject(object, "model", model_json(model));
+  if (status == DITMOE_OK)
+    cJSON_AddItemToObject(object, "model", model_json(model, settings->common.verbose));
   ditmoe_model_close(model);
   free(record);
   return status;

@@ -92,7 +92,8 @@ static const struct option table[] = {
    CHOICE("ddpm|ddim|dpmpp-2m|euler|heun|midpoint|sde|sde-heun"),
    .synonyms = "rf=euler rf-euler=euler flow-euler=euler rf-heun=heun dpm++2m=dpmpp-2m "
                "euler-maruyama=sde sde-euler-maruyama=sde",
-   .traits = OPTION_DECIDES, .help = "Default: what the model was trained for."},
+   .traits = OPTION_DECIDES,
+   .help = "Default: that of its scheduler file, or what the model was trained for."},
   {.name = "steps", .aliases = "num-sampling-steps", AT(steps), INTEGER(1, 1000),
    .traits = OPTION_DECIDES,
    .help = "Default: the family's, else 250 for ddpm and sde, 50 for the others. SiT counts the "
