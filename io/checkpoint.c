@@ -39,46 +39,40 @@ static bool find_index(const char *folder, char out[PATH_MAX]) {
   return found == 1;
 }
 
-/* out = the weights file of a folder: averaged weights first, those of no variant before variants;
- * *other = the name of another one that is there, or "". */
-static bool find_weights(const char *folder, char out[PATH_MAX], char other[PATH_MAX]) {
-  static const char *const stems[][2] = {{"diffusion_pytorch_model", ".ema"},
-                                         {"model", ".ema"},
-                                         {"ema_model", ""},
-                                         {"model_ema", ""},
-                                         {"ema", ""},
-                                         {"diffusion_pytorch_model", ""},
-                                         {"model", ""},
-                                         {"pytorch_model", ""},
-                                         {"diffusion_pytorch_model", ".fp32"},
-                                         {"model", ".fp32"},
-                                         {"diffusion_pytorch_model", ".bf16"},
-                                         {"model", ".bf16"},
-                                         {"diffusion_pytorch_model", ".fp16"},
-                                         {"model", ".fp16"},
-                                         {"diffusion_pytorch_model", ".non_ema"},
-                                         {"model", ".non_ema"}};
+/* out = the first file folder/NAME of this variant, in the order of forms, then of names. */
+static bool find_form(const char *folder, const char *const *names, int count, const char *variant,
+                      char out[PATH_MAX]) {
   /* What stands before the variant and behind it. */
-  static const char *const endings[][2] = {{"", ".safetensors"},
-                                           {".safetensors.index", ".json"},
-                                           {".safetensors", ".index.json"},
-                                           {"", ".bin"},
-                                           {".bin.index", ".json"},
-                                           {".bin", ".index.json"},
-                                           {"", ".pt"},
-                                           {"", ".pth"}};
-  bool found = false;
-  *other = '\0';
-  for (size_t i = 0; i < sizeof stems / sizeof *stems && !*other; i++)
-    for (size_t j = 0; j < sizeof endings / sizeof *endings; j++) {
-      char name[100], path[PATH_MAX];
-      snprintf(name, sizeof name, "%s%s%s%s", stems[i][0], endings[j][0], stems[i][1],
-               endings[j][1]);
-      if (!join(path, folder, name) || !is_kind(path, S_IFREG)) continue;
-      strcpy(found ? other : out, found ? name : path);
-      found = true;
-      break; /* what is left of this stem are other forms of it */
+  static const char *const forms[][2] = {{"", ".safetensors"},
+                                         {".safetensors.index", ".json"},
+                                         {".safetensors", ".index.json"},
+                                         {"", ".bin"},
+                                         {".bin.index", ".json"},
+                                         {".bin", ".index.json"},
+                                         {"", ".pt"},
+                                         {"", ".pth"}};
+  char name[100];
+  for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+    for (int j = 0; j < count; j++) {
+      snprintf(name, sizeof name, "%s%s%s%s", names[j], forms[i][0], variant, forms[i][1]);
+      if (join(out, folder, name) && is_kind(out, S_IFREG)) return true;
     }
+  return false;
+}
+
+/* out = the weights file of a folder: averaged weights first, those of no variant before variants;
+ * *other = another one that is there, or "". */
+static bool find_weights(const char *folder, char out[PATH_MAX], char other[PATH_MAX]) {
+  static const char *const names[] = {
+      "diffusion_pytorch_model", "model", "pytorch_model", "ema_model", "model_ema", "ema"};
+  static const char *const variants[] = {".ema", "", ".fp32", ".bf16", ".fp16", ".non_ema"};
+  bool found = find_form(folder, names + 3, 3, "", out);
+  *other = '\0';
+  for (size_t i = 0; i < sizeof variants / sizeof *variants && !*other; i++)
+    if (find_form(folder, names, 3, variants[i], found ? other : out))
+      found = true;
+    else
+      *other = '\0';
   return found || find_index(folder, out);
 }
 
@@ -101,7 +95,7 @@ static enum ditmoe_status resolve(struct source *source, const char *path, char 
     if (!find_weights(own ? path : inner, file, other)) continue;
     if (found) TRY(source_leave(source, own ? strrchr(file, '/') + 1 : folders[i]));
     if (found) continue;
-    if (*other) TRY(source_leave(source, other));
+    if (*other) TRY(source_leave(source, strrchr(other, '/') + 1));
     strcpy(out, file);
     found = true;
   }

@@ -111,8 +111,8 @@ enum ditmoe_status pickle_call(struct pickle *pickle, struct pickle_value callee
                                struct pickle_value arguments, struct pickle_value *out);
 enum ditmoe_status pickle_persistent(struct pickle *pickle, struct pickle_value id,
                                      struct pickle_value *out);
-/* Element type of a storage class or of a type; DT_COUNT for other values, and for types that no
- * tensor here can have. And the name that torch has for it. */
+/* Element type of a storage class or of a type, DT_COUNT for other values; and what torch calls
+ * it. */
 enum dtype pickle_dtype(struct pickle_value type);
 const char *pickle_dtype_name(struct pickle_value type);
 

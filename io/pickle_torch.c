@@ -3,6 +3,7 @@
  * argparse.Namespace. */
 #include "io/pickle.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct global;
@@ -50,60 +51,45 @@ static const struct global {
 static const struct type {
   const char *name, *storage;
   enum dtype dtype;
-} types[] = {
-    {"uint8", "ByteStorage", DT_U8},
-    {"float32", "FloatStorage", DT_F32},
-    {"float16", "HalfStorage", DT_F16},
-    {"bfloat16", "BFloat16Storage", DT_BF16},
-    {"float64", "DoubleStorage", DT_F64},
-    {"int64", "LongStorage", DT_I64},
-    {"int32", "IntStorage", DT_I32},
-    {"int16", "ShortStorage", DT_I16},
-    {"int8", "CharStorage", DT_I8},
-    {"bool", "BoolStorage", DT_BOOL},
-    {"complex64", "ComplexFloatStorage", DT_C64},
-    {"complex128", "ComplexDoubleStorage", DT_C128},
-    {"qint8", "QInt8Storage", DT_QI8},
-    {"quint8", "QUInt8Storage", DT_QU8},
-    {"qint32", "QInt32Storage", DT_QI32},
-    {"quint4x2", "QUInt4x2Storage", DT_QU4},
-    {"quint2x4", "QUInt2x4Storage", DT_QU2},
-    {"uint16", "", DT_U16},
-    {"uint32", "", DT_U32},
-    {"uint64", "", DT_U64},
-    {"complex32", "", DT_C32},
-    {"float8_e4m3fn", "", DT_F8_E4M3},
-    {"float8_e5m2", "", DT_F8_E5M2},
-    {"float8_e8m0fnu", "", DT_F8_E8M0},
-    {"float8_e4m3fnuz", "", DT_F8_E4M3FNUZ},
-    {"float8_e5m2fnuz", "", DT_F8_E5M2FNUZ},
-    {"float4_e2m1fn_x2", "", DT_F4X2},
-    /* Names in arguments; of no tensor that is read. */
-    {"bits8", "", DT_COUNT},
-    {"bits16", "", DT_COUNT},
-    {"bits1x8", "", DT_COUNT},
-    {"bits2x4", "", DT_COUNT},
-    {"bits4x2", "", DT_COUNT},
-    {"per_tensor_affine", "", DT_COUNT},
-    {"per_tensor_symmetric", "", DT_COUNT},
-    {"per_channel_affine", "", DT_COUNT},
-    {"per_channel_symmetric", "", DT_COUNT},
-    {"per_channel_affine_float_qparams", "", DT_COUNT},
-};
+} types[] = {{"uint8", "ByteStorage", DT_U8},
+             {"float32", "FloatStorage", DT_F32},
+             {"float16", "HalfStorage", DT_F16},
+             {"bfloat16", "BFloat16Storage", DT_BF16},
+             {"float64", "DoubleStorage", DT_F64},
+             {"int64", "LongStorage", DT_I64},
+             {"int32", "IntStorage", DT_I32},
+             {"int16", "ShortStorage", DT_I16},
+             {"int8", "CharStorage", DT_I8},
+             {"bool", "BoolStorage", DT_BOOL},
+             {"complex64", "ComplexFloatStorage", DT_C64},
+             {"complex128", "ComplexDoubleStorage", DT_C128},
+             {"qint8", "QInt8Storage", DT_QI8},
+             {"quint8", "QUInt8Storage", DT_QU8},
+             {"qint32", "QInt32Storage", DT_QI32},
+             {"quint4x2", "QUInt4x2Storage", DT_QU4},
+             {"quint2x4", "QUInt2x4Storage", DT_QU2},
+             {"uint16", "", DT_U16},
+             {"uint32", "", DT_U32},
+             {"uint64", "", DT_U64},
+             {"complex32", "", DT_C32},
+             {"float8_e4m3fn", "", DT_F8_E4M3},
+             {"float8_e5m2", "", DT_F8_E5M2},
+             {"float8_e8m0fnu", "", DT_F8_E8M0},
+             {"float8_e4m3fnuz", "", DT_F8_E4M3FNUZ},
+             {"float8_e5m2fnuz", "", DT_F8_E5M2FNUZ},
+             {"float4_e2m1fn_x2", "", DT_F4X2}};
+
+/* Names in arguments that are types of no tensor, and ways of quantising. */
+static const char constants[] =
+    " bits8 bits16 bits1x8 bits2x4 bits4x2 uint1 uint2 uint3 uint4 uint5 uint6 uint7 int1 int2 int3"
+    " int4 int5 int6 int7 per_tensor_affine per_tensor_symmetric per_channel_affine"
+    " per_channel_symmetric per_channel_affine_float_qparams ";
 
 enum { GLOBAL_COUNT = sizeof globals / sizeof *globals, TYPE_COUNT = sizeof types / sizeof *types };
 
 static bool ends_with(struct text text, const char *ending) {
   size_t length = strlen(ending);
   return text.length >= length && memcmp(text.bytes + text.length - length, ending, length) == 0;
-}
-
-/* torch.uint1 ... uint7 and int1 ... int7, of which there are no tensors. */
-static bool is_narrow_integer(struct text name) {
-  static const char pattern[] = "uint";
-  size_t skip = name.length == 4; /* intN */
-  return name.length == 5 - skip && memcmp(name.bytes, pattern + skip, 4 - skip) == 0 &&
-         name.bytes[4 - skip] >= '1' && name.bytes[4 - skip] <= '7';
 }
 
 /* A type or storage class; UNSET if it is none. */
@@ -119,8 +105,10 @@ static struct pickle_value find_type(struct text module, struct text name) {
         text_is(name, types[i].storage))
       return (struct pickle_value){.kind = PICKLE_CLASS, .integer = i};
   }
-  const bool narrow = torch && is_narrow_integer(name);
-  return (struct pickle_value){.kind = narrow ? PICKLE_OPAQUE : PICKLE_UNSET};
+  char word[40];
+  const bool fits = snprintf(word, sizeof word, " %.*s ", TEXT(name)) < (int)sizeof word;
+  const bool constant = torch && fits && strstr(constants, word);
+  return (struct pickle_value){.kind = constant ? PICKLE_OPAQUE : PICKLE_UNSET};
 }
 
 enum ditmoe_status pickle_global(struct pickle *p, struct text module, struct text name,

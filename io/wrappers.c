@@ -16,6 +16,9 @@ static const char *const holders[] = {
     "model",     "ema_model", "model_ema",   "averaged_model",  "ema", "backbone", "net", "network",
     "generator", "denoiser",  "transformer", "diffusion_model", "dit"};
 
+/* What lies beside averaged weights without being weights. */
+static const char *const counters[] = {"initted", "step", "n_averaged", "decay", "num_updates"};
+
 #define HAS(list, part, length) has(list, sizeof(list) / sizeof *(list), part, length)
 
 static bool has(const char *const *list, size_t count, const char *part, size_t length) {
@@ -97,7 +100,7 @@ static enum ditmoe_status keep_average(struct source *source) {
   const struct tensor *group = NULL;
   const char *beside = NULL;
   size_t length = 0, inside = 0;
-  bool counters = true;
+  bool alone = true;
   for (size_t i = 0; i < c->count && !group; i++) {
     length = first_part(c->tensors[i].name);
     if (name_says_average((struct text){(const uint8_t *)c->tensors[i].name, length}))
@@ -112,10 +115,10 @@ static enum ditmoe_status keep_average(struct source *source) {
       inside++;
       continue;
     }
-    counters &= c->tensors[i].elements <= 1;
+    alone &= HAS(counters, name, strlen(name));
     if (strcmp(own ? name + own + 1 : name, inner) == 0 || strcmp(name, inner) == 0) beside = name;
   }
-  if (inside == c->count || (!beside && !counters)) return DITMOE_OK;
+  if (inside == c->count || (!beside && !alone)) return DITMOE_OK;
   if (beside && strcmp(beside, inner) != 0) {
     char part[256];
     snprintf(part, sizeof part, "%.*s", (int)first_part(beside), beside);
