@@ -20,7 +20,9 @@ static const struct option table[] = {
      AT(key),
      .argument = "NAME",
      .group = "Checkpoint",
-     .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+     .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
+             "with; "
+             "EMA weights are preferred (docs/FILES.md)."},
     {.name = "tensors",
      .kind = OPTION_FLAG,
      AT(tensors),
