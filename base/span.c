@@ -7,6 +7,13 @@ bool text_is(struct text text, const char *literal) {
   return text_compare(text, (struct text){(const uint8_t *)literal, strlen(literal)}) == 0;
 }
 
+int text_place(struct text word, const char *words) {
+  for (const char *at = words; word.length && (at = strchr(at, ' ')); at++)
+    if (strncmp(at + 1, (const char *)word.bytes, word.length) == 0 && at[word.length + 1] == ' ')
+      return (int)(at - words);
+  return -1;
+}
+
 int text_compare(struct text a, struct text b) {
   size_t common = a.length < b.length ? a.length : b.length;
   int order = common ? memcmp(a.bytes, b.bytes, common) : 0;

@@ -7,36 +7,12 @@ static const struct {
   const char *name;
   uint8_t bits;
   bool is_float;
-} dtypes[DT_COUNT] = {[DT_F32] = {"F32", 32, true},
-                      [DT_F16] = {"F16", 16, true},
-                      [DT_BF16] = {"BF16", 16, true},
-                      [DT_F64] = {"F64", 64, true},
-                      [DT_I64] = {"I64", 64, false},
-                      [DT_I32] = {"I32", 32, false},
-                      [DT_I16] = {"I16", 16, false},
-                      [DT_I8] = {"I8", 8, false},
-                      [DT_U8] = {"U8", 8, false},
-                      [DT_BOOL] = {"BOOL", 8, false},
-                      [DT_F8_E4M3] = {"F8_E4M3", 8, true},
-                      [DT_F8_E5M2] = {"F8_E5M2", 8, true},
-                      [DT_F8_E8M0] = {"F8_E8M0", 8, false},
-                      [DT_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", 8, false},
-                      [DT_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", 8, false},
-                      [DT_F6_E2M3] = {"F6_E2M3", 6, false},
-                      [DT_F6_E3M2] = {"F6_E3M2", 6, false},
-                      [DT_F4] = {"F4", 4, false},
-                      [DT_U16] = {"U16", 16, false},
-                      [DT_U32] = {"U32", 32, false},
-                      [DT_U64] = {"U64", 64, false},
-                      [DT_C64] = {"C64", 64, false},
-                      [DT_C32] = {"C32", 32, false},
-                      [DT_C128] = {"C128", 128, false},
-                      [DT_QI8] = {"QINT8", 8, false},
-                      [DT_QU8] = {"QUINT8", 8, false},
-                      [DT_QI32] = {"QINT32", 32, false},
-                      [DT_QU4] = {"QUINT4", 4, false},
-                      [DT_QU2] = {"QUINT2", 2, false},
-                      [DT_F4X2] = {"F4X2", 8, false}};
+  const char *torch, *storage;
+} dtypes[DT_COUNT] = {
+#define X(name, bits, is_float, torch, storage) {#name, bits, is_float, torch, storage},
+#include "base/dtypes.def"
+#undef X
+};
 
 size_t dtype_bits(enum dtype dtype) { return dtypes[dtype].bits; }
 
@@ -50,6 +26,10 @@ size_t tensor_bytes(const struct tensor *tensor) {
 const char *dtype_name(enum dtype dtype) { return dtypes[dtype].name; }
 
 bool dtype_is_float(enum dtype dtype) { return dtypes[dtype].is_float; }
+
+const char *dtype_torch_name(enum dtype dtype) { return dtypes[dtype].torch; }
+
+const char *dtype_torch_storage(enum dtype dtype) { return dtypes[dtype].storage; }
 
 bool dtype_is_portable(enum dtype dtype) { return dtype < DT_C32; }
 

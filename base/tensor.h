@@ -7,38 +7,9 @@
 #include <stdint.h>
 
 enum dtype {
-  DT_F32,
-  DT_F16,
-  DT_BF16,
-  DT_F64,
-  DT_I64,
-  DT_I32,
-  DT_I16,
-  DT_I8,
-  DT_U8,
-  DT_BOOL,
-  /* Listed and kept; of these only the first two have values that anybody reads. */
-  DT_F8_E4M3,
-  DT_F8_E5M2,
-  DT_F8_E8M0,
-  DT_F8_E4M3FNUZ,
-  DT_F8_E5M2FNUZ,
-  DT_F6_E2M3,
-  DT_F6_E3M2,
-  DT_F4,
-  DT_U16,
-  DT_U32,
-  DT_U64,
-  DT_C64,
-  /* Types of PyTorch that safetensors files cannot have. */
-  DT_C32,
-  DT_C128,
-  DT_QI8,
-  DT_QU8,
-  DT_QI32,
-  DT_QU4,
-  DT_QU2,
-  DT_F4X2,
+#define X(name, bits, is_float, torch, storage) DT_##name,
+#include "base/dtypes.def"
+#undef X
   DT_COUNT
 };
 
@@ -66,6 +37,9 @@ enum dtype dtype_parse(const char *name, size_t length);
 /* Whether tensor_read_f32 reads it; whether safetensors files can have it. */
 bool dtype_is_float(enum dtype dtype);
 bool dtype_is_portable(enum dtype dtype);
+/* "float32" and "FloatStorage", say; "" where torch has none. */
+const char *dtype_torch_name(enum dtype dtype);
+const char *dtype_torch_storage(enum dtype dtype);
 
 float f32_from_f16(uint16_t bits);
 float f32_from_bf16(uint16_t bits);

@@ -16,7 +16,7 @@ enum pickle_kind {
   PICKLE_STRING,
   PICKLE_BYTES,
   PICKLE_GLOBAL, /* a function                                                               */
-  PICKLE_TYPE,   /* torch.float32 ...; its row in a table of element types                   */
+  PICKLE_TYPE,   /* torch.float32 ...; an enum dtype                                           */
   PICKLE_CLASS,  /* torch.FloatStorage ...; the same                                         */
   PICKLE_OPAQUE, /* a device, a layout, a complex number: data that nobody needs             */
   PICKLE_TUPLE,
@@ -111,9 +111,10 @@ enum ditmoe_status pickle_call(struct pickle *pickle, struct pickle_value callee
                                struct pickle_value arguments, struct pickle_value *out);
 enum ditmoe_status pickle_persistent(struct pickle *pickle, struct pickle_value id,
                                      struct pickle_value *out);
-/* Element type of a storage class or of a type, DT_COUNT for other values; and what torch calls
- * it. */
-enum dtype pickle_dtype(struct pickle_value type);
-const char *pickle_dtype_name(struct pickle_value type);
+/* Element type of a storage class or of a type, DT_COUNT for other values. */
+static inline enum dtype pickle_dtype(struct pickle_value type) {
+  const bool typed = type.kind == PICKLE_TYPE || type.kind == PICKLE_CLASS;
+  return typed ? (enum dtype)type.integer : DT_COUNT;
+}
 
 #endif

@@ -3,7 +3,6 @@
  * argparse.Namespace. */
 #include "io/pickle.h"
 
-#include <stdio.h>
 #include <string.h>
 
 struct global;
@@ -47,74 +46,39 @@ static const struct global {
      0},
 };
 
-/* Element types, and the storage classes that some have. */
-static const struct type {
-  const char *name, *storage;
-  enum dtype dtype;
-} types[] = {{"uint8", "ByteStorage", DT_U8},
-             {"float32", "FloatStorage", DT_F32},
-             {"float16", "HalfStorage", DT_F16},
-             {"bfloat16", "BFloat16Storage", DT_BF16},
-             {"float64", "DoubleStorage", DT_F64},
-             {"int64", "LongStorage", DT_I64},
-             {"int32", "IntStorage", DT_I32},
-             {"int16", "ShortStorage", DT_I16},
-             {"int8", "CharStorage", DT_I8},
-             {"bool", "BoolStorage", DT_BOOL},
-             {"complex64", "ComplexFloatStorage", DT_C64},
-             {"complex128", "ComplexDoubleStorage", DT_C128},
-             {"qint8", "QInt8Storage", DT_QI8},
-             {"quint8", "QUInt8Storage", DT_QU8},
-             {"qint32", "QInt32Storage", DT_QI32},
-             {"quint4x2", "QUInt4x2Storage", DT_QU4},
-             {"quint2x4", "QUInt2x4Storage", DT_QU2},
-             {"uint16", "", DT_U16},
-             {"uint32", "", DT_U32},
-             {"uint64", "", DT_U64},
-             {"complex32", "", DT_C32},
-             {"float8_e4m3fn", "", DT_F8_E4M3},
-             {"float8_e5m2", "", DT_F8_E5M2},
-             {"float8_e8m0fnu", "", DT_F8_E8M0},
-             {"float8_e4m3fnuz", "", DT_F8_E4M3FNUZ},
-             {"float8_e5m2fnuz", "", DT_F8_E5M2FNUZ},
-             {"float4_e2m1fn_x2", "", DT_F4X2}};
-
 /* Names in arguments that are types of no tensor, and ways of quantising. */
 static const char constants[] =
     " bits8 bits16 bits1x8 bits2x4 bits4x2 uint1 uint2 uint3 uint4 uint5 uint6 uint7 int1 int2 int3"
     " int4 int5 int6 int7 per_tensor_affine per_tensor_symmetric per_channel_affine"
     " per_channel_symmetric per_channel_affine_float_qparams ";
 
-enum { GLOBAL_COUNT = sizeof globals / sizeof *globals, TYPE_COUNT = sizeof types / sizeof *types };
+enum { GLOBAL_COUNT = sizeof globals / sizeof *globals };
 
 static bool ends_with(struct text text, const char *ending) {
   size_t length = strlen(ending);
   return text.length >= length && memcmp(text.bytes + text.length - length, ending, length) == 0;
 }
 
-/* A type or storage class; UNSET if it is none. */
-static struct pickle_value find_type(struct text module, struct text name) {
-  const bool torch = text_is(module, "torch");
+/* A constant: type, storage class or another one; UNSET if it is none. */
+static struct pickle_value find_constant(struct text module, struct text name) {
+  const bool torch = text_is(module, "torch"), classes = torch || text_is(module, "torch.cuda");
   /* A storage of bytes; the call that makes the tensor says of what type. */
   if (text_is(module, "torch.storage") && text_is(name, "UntypedStorage"))
-    return (struct pickle_value){.kind = PICKLE_CLASS, .integer = 0};
-  for (int i = 0; i < TYPE_COUNT; i++) {
-    if (torch && text_is(name, types[i].name))
+    return (struct pickle_value){.kind = PICKLE_CLASS, .integer = DT_U8};
+  for (int i = 0; i < DT_COUNT && name.length; i++) {
+    if (torch && text_is(name, dtype_torch_name((enum dtype)i)))
       return (struct pickle_value){.kind = PICKLE_TYPE, .integer = i};
-    if ((torch || text_is(module, "torch.cuda")) && *types[i].storage &&
-        text_is(name, types[i].storage))
+    if (classes && text_is(name, dtype_torch_storage((enum dtype)i)))
       return (struct pickle_value){.kind = PICKLE_CLASS, .integer = i};
   }
-  char word[40];
-  const bool fits = snprintf(word, sizeof word, " %.*s ", TEXT(name)) < (int)sizeof word;
-  const bool constant = torch && fits && strstr(constants, word);
+  const bool constant = torch && text_place(name, constants) >= 0;
   return (struct pickle_value){.kind = constant ? PICKLE_OPAQUE : PICKLE_UNSET};
 }
 
 enum ditmoe_status pickle_global(struct pickle *p, struct text module, struct text name,
                                  struct pickle_value *out) {
   const char *builtins = text_is(module, "__builtin__") ? "builtins" : NULL; /* in Python 2 */
-  *out = find_type(module, name);
+  *out = find_constant(module, name);
   if (out->kind != PICKLE_UNSET) return DITMOE_OK;
   for (int i = 0; i < GLOBAL_COUNT; i++) {
     const bool same =
@@ -224,16 +188,6 @@ static enum ditmoe_status call_subclass(struct pickle *p, const struct global *g
   if (made == g || made->kind != PICKLE_TENSOR || inner.kind != PICKLE_TUPLE)
     return bad_call(p, g, "is not made of a tensor");
   return made->call(p, made, inner, out);
-}
-
-enum dtype pickle_dtype(struct pickle_value type) {
-  const bool typed = type.kind == PICKLE_TYPE || type.kind == PICKLE_CLASS;
-  return typed ? types[type.integer].dtype : DT_COUNT;
-}
-
-const char *pickle_dtype_name(struct pickle_value type) {
-  if (type.kind == PICKLE_TYPE) return types[type.integer].name;
-  return type.kind == PICKLE_CLASS ? types[type.integer].storage : pickle_kind_name(type.kind);
 }
 
 /* ("storage", class, key, device, elements[, view]); view is None in all files since torch 0.4. */

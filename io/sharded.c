@@ -13,20 +13,16 @@ struct entry { /* of the map */
   bool found; /* the tensor, in its shard */
 };
 
-struct map { /* sorted by tensors */
-  struct entry *entries;
-  size_t count;
-  const char *shards[MAX_SHARDS];
-  size_t shard_count;
-};
-
 static bool is_plain_name(const char *name) {
   return *name && !strchr(name, '/') && !strchr(name, '\\') && strcmp(name, ".") != 0 &&
          strcmp(name, "..") != 0;
 }
 
+/* By shard, then by tensor. */
 static int compare_entries(const void *a, const void *b) {
-  return strcmp(((const struct entry *)a)->tensor, ((const struct entry *)b)->tensor);
+  const struct entry *x = a, *y = b;
+  const int order = strcmp(x->shard, y->shard);
+  return order ? order : strcmp(x->tensor, y->tensor);
 }
 
 /* Adds all tensors of the file `name` beside the index. */
@@ -55,73 +51,65 @@ static enum ditmoe_status read_shard(const struct source *index, const char *nam
   return status;
 }
 
-/* Marks the tensors from number `first` on, which are of this shard. */
-static void mark(const struct source *index, struct map *map, const char *shard, size_t first) {
-  const struct ditmoe_checkpoint *c = index->checkpoint;
-  for (size_t i = first; i < c->count && map->count; i++) {
-    const struct entry wanted = {.tensor = c->tensors[i].name};
-    struct entry *entry =
-        bsearch(&wanted, map->entries, map->count, sizeof wanted, compare_entries);
-    if (entry && strcmp(entry->shard, shard) == 0) entry->found = true;
-  }
-}
-
-static bool is_new(const struct map *map, const char *shard) {
-  for (size_t i = map->shard_count; i-- > 0;)
-    if (strcmp(map->shards[i], shard) == 0) return false;
-  return true;
-}
-
-static enum ditmoe_status list_entries(const struct source *index, const cJSON *object,
-                                       struct map *map) {
-  const int size = cJSON_GetArraySize(object);
-  TRY(mem_alloc(index->ctx, (size_t)size, sizeof *map->entries, "the shards", &map->entries));
-  for (const cJSON *item = object->child; item; item = item->next) {
+static enum ditmoe_status sort_entries(const struct source *index, const cJSON *map,
+                                       struct entry *entries) {
+  size_t count = 0;
+  for (const cJSON *item = map->child; item; item = item->next) {
     if (!cJSON_IsString(item) || !is_plain_name(item->valuestring))
       return fail(index->ctx, DITMOE_FORMAT,
                   "%s: tensor %.200s: its shard is not a plain file name in this folder",
                   index->path, item->string);
-    map->entries[map->count++] = (struct entry){item->string, item->valuestring, false};
-    if (!is_new(map, item->valuestring)) continue;
-    if (map->shard_count == MAX_SHARDS)
-      return fail(index->ctx, DITMOE_FORMAT, "%s: more than %d shards", index->path, MAX_SHARDS);
-    map->shards[map->shard_count++] = item->valuestring;
+    entries[count++] = (struct entry){item->string, item->valuestring, false};
   }
-  if (map->count) qsort(map->entries, map->count, sizeof *map->entries, compare_entries);
+  if (count) qsort(entries, count, sizeof *entries, compare_entries);
   return DITMOE_OK;
 }
 
-static enum ditmoe_status read_map(struct source *index, const cJSON *object, struct map *map) {
+static enum ditmoe_status read_shards(struct source *index, struct entry *entries, size_t count) {
   struct ditmoe_checkpoint *c = index->checkpoint;
-  TRY(list_entries(index, object, map));
-  for (size_t i = 0; i < map->shard_count; i++) {
+  int shards = 0;
+  for (size_t i = 0; i < count; i++) {
+    const char *shard = entries[i].shard;
     const size_t metadata_count = c->metadata_count, first = c->count;
-    TRY(read_shard(index, map->shards[i]));
+    if (i && strcmp(entries[i - 1].shard, shard) == 0) continue;
+    if (shards++ == MAX_SHARDS)
+      return fail(index->ctx, DITMOE_FORMAT, "%s: more than %d shards", index->path, MAX_SHARDS);
+    TRY(read_shard(index, shard));
     if (i) c->metadata_count = metadata_count; /* repetitions */
-    mark(index, map, map->shards[i], first);
+    for (size_t j = first; j < c->count; j++) {
+      const struct entry wanted = {.tensor = c->tensors[j].name, .shard = shard};
+      struct entry *entry = bsearch(&wanted, entries, count, sizeof wanted, compare_entries);
+      if (entry) entry->found = true;
+    }
   }
   TRY(source_sort(index));
-  for (size_t i = 0; i < map->count; i++)
-    if (!map->entries[i].found)
+  for (size_t i = 0; i < count; i++)
+    if (!entries[i].found)
       return fail(index->ctx, DITMOE_FORMAT, "%s: tensor %.200s is not in its shard %.200s",
-                  index->path, map->entries[i].tensor, map->entries[i].shard);
+                  index->path, entries[i].tensor, entries[i].shard);
   return DITMOE_OK;
+}
+
+static enum ditmoe_status read_map(struct source *index, const cJSON *map) {
+  struct entry *entries;
+  if (!cJSON_IsObject(map))
+    return fail(index->ctx, DITMOE_FORMAT,
+                "%s: JSON without a weight_map, so no index of shards; name the weights file",
+                index->path);
+  const size_t count = (size_t)cJSON_GetArraySize(map);
+  TRY(mem_alloc(index->ctx, count, sizeof *entries, "the shards", &entries));
+  enum ditmoe_status status = sort_entries(index, map, entries);
+  if (status == DITMOE_OK) status = read_shards(index, entries, count);
+  mem_free(index->ctx, entries);
+  return status;
 }
 
 static enum ditmoe_status read_index(struct source *source) {
-  struct map map = {.count = 0};
-  enum ditmoe_status status;
   cJSON *tree;
   TRY(json_parse(source->ctx, source->path, (const char *)source->file.data, source->file.size,
                  &tree));
-  const cJSON *object = cJSON_GetObjectItemCaseSensitive(tree, "weight_map");
-  if (!cJSON_IsObject(object))
-    status = fail(source->ctx, DITMOE_FORMAT,
-                  "%s: JSON without a weight_map, so no index of shards; name the weights file",
-                  source->path);
-  else
-    status = read_map(source, object, &map);
-  mem_free(source->ctx, map.entries);
+  enum ditmoe_status status =
+      read_map(source, cJSON_GetObjectItemCaseSensitive(tree, "weight_map"));
   cJSON_Delete(tree);
   return status;
 }

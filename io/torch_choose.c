@@ -6,31 +6,20 @@
 #include <string.h>
 
 /* In the order of preference. Keys that say in other words that they are averages come between. */
-static const char *const averages[] = {"ema",
-                                       "ema_model_state_dict",
-                                       "model_ema",
-                                       "model_ema1",
-                                       "state_dict_ema",
-                                       "ema_state_dict",
-                                       "model_ema_state_dict",
-                                       "ema_model",
-                                       "params_ema",
-                                       "averaged_model",
-                                       "average_model_state",
-                                       "module_ema",
-                                       "shadow"};
-static const char *const usual[] = {"model",   "model_state_dict", "state_dict", "module",  "net",
-                                    "network", "params",           "generator",  "denoiser"};
+static const char averages[] =
+    " ema ema_model_state_dict model_ema model_ema1 state_dict_ema ema_state_dict"
+    " model_ema_state_dict ema_model params_ema averaged_model average_model_state module_ema"
+    " shadow ";
+static const char usual[] =
+    " model model_state_dict state_dict module net network params generator denoiser ";
 
-enum rank {
-  OTHER_AVERAGE = sizeof averages / sizeof *averages,
-  USUAL,
-  ROOT = USUAL + sizeof usual / sizeof *usual,
-  UNKNOWN,
-  MAX_DEPTH = 3,
-  MAX_STATES = 32,
-  MAX_UNKNOWN = 8
+enum rank { /* a place in the first list, or USUAL and one in the second */
+            OTHER_AVERAGE = sizeof averages,
+            USUAL,
+            ROOT = USUAL + sizeof usual,
+            UNKNOWN
 };
+enum { MAX_DEPTH = 3, MAX_STATES = 32, MAX_UNKNOWN = 8 };
 
 struct state { /* a dictionary with tensors */
   struct pickle_value dict;
@@ -61,10 +50,9 @@ static bool next_entry(const struct pickle *p, int32_t *cell, struct text *key,
 }
 
 static int rank_of(struct text key) {
-  for (int i = 0; i < OTHER_AVERAGE; i++)
-    if (text_is(key, averages[i])) return i;
-  for (int i = USUAL; i < ROOT; i++)
-    if (text_is(key, usual[i - USUAL])) return i;
+  const int average = text_place(key, averages), other = text_place(key, usual);
+  if (average >= 0) return average;
+  if (other >= 0) return USUAL + other;
   return name_says_average(key) ? OTHER_AVERAGE : UNKNOWN;
 }
 

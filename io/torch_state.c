@@ -127,7 +127,7 @@ static enum ditmoe_status read_storage(const struct reading *r, struct text name
   return fail(r->source->ctx, DITMOE_FORMAT,
               "%s: tensor %.*s: its storage %.*s has %zu bytes instead of %llu: %llu of torch.%s",
               r->source->path, TEXT(name), TEXT(key), content->size, (unsigned long long)bytes,
-              (unsigned long long)count, pickle_dtype_name(class));
+              (unsigned long long)count, dtype_torch_storage(pickle_dtype(class)));
 }
 
 static enum ditmoe_status read_tensor(const struct reading *r, struct text name,
@@ -141,11 +141,7 @@ static enum ditmoe_status read_tensor(const struct reading *r, struct text name,
     return bad_tensor(r, name,
                       "it is sparse, without values or of a special class; save it as a "
                       "dense tensor in main memory");
-  if (tensor.dtype == DT_COUNT)
-    return fail(r->source->ctx, DITMOE_FORMAT,
-                "%s: tensor %.*s: element type torch.%s is not "
-                "supported",
-                r->source->path, TEXT(name), pickle_dtype_name(view.type));
+  if (tensor.dtype == DT_COUNT) return bad_tensor(r, name, "its element type is not supported");
   const size_t bits = dtype_bits(tensor.dtype);
   TRY(read_shape(r, name, &view, &tensor, stride));
   clear_unused_strides(&tensor, stride);

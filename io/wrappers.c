@@ -9,22 +9,15 @@
 
 /* Parts of a name that compilers, data parallelism and checkpointing of activations put in, at any
  * place. */
-static const char *const wrappers[] = {"module", "_orig_mod", "_fsdp_wrapped_module",
-                                       "_checkpoint_wrapped_module"};
+static const char wrappers[] = " module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module ";
 /* First parts that say no more than that this is the network, where all names have them. */
-static const char *const holders[] = {
-    "model",     "ema_model", "model_ema",   "averaged_model",  "ema", "backbone", "net", "network",
-    "generator", "denoiser",  "transformer", "diffusion_model", "dit"};
-
+static const char holders[] =
+    " model backbone net network generator denoiser transformer diffusion_model dit ";
 /* What lies beside averaged weights without being weights. */
-static const char *const counters[] = {"initted", "step", "n_averaged", "decay", "num_updates"};
+static const char counters[] = " initted step n_averaged decay num_updates ";
 
-#define HAS(list, part, length) has(list, sizeof(list) / sizeof *(list), part, length)
-
-static bool has(const char *const *list, size_t count, const char *part, size_t length) {
-  for (size_t i = 0; i < count; i++)
-    if (strlen(list[i]) == length && memcmp(list[i], part, length) == 0) return true;
-  return false;
+static struct text text_of(const char *name, size_t length) {
+  return (struct text){(const uint8_t *)name, length};
 }
 
 /* Length of the first part of a name, 0 if it is the whole name. */
@@ -103,8 +96,7 @@ static enum ditmoe_status keep_average(struct source *source) {
   bool alone = true;
   for (size_t i = 0; i < c->count && !group; i++) {
     length = first_part(c->tensors[i].name);
-    if (name_says_average((struct text){(const uint8_t *)c->tensors[i].name, length}))
-      group = &c->tensors[i];
+    if (name_says_average(text_of(c->tensors[i].name, length))) group = &c->tensors[i];
   }
   if (!group) return DITMOE_OK;
   const char *inner = group->name + length + 1;
@@ -115,7 +107,7 @@ static enum ditmoe_status keep_average(struct source *source) {
       inside++;
       continue;
     }
-    alone &= HAS(counters, name, strlen(name));
+    alone &= text_place(text_of(name, strlen(name)), counters) >= 0;
     if (strcmp(own ? name + own + 1 : name, inner) == 0 || strcmp(name, inner) == 0) beside = name;
   }
   if (inside == c->count || (!beside && !alone)) return DITMOE_OK;
@@ -132,8 +124,8 @@ static void strip_holders(struct ditmoe_checkpoint *c) {
   for (;;) {
     const char *first = c->tensors[0].name, *last = c->tensors[c->count - 1].name;
     const size_t length = first_part(first);
-    const bool holder = HAS(holders, first, length) ||
-                        name_says_average((struct text){(const uint8_t *)first, length});
+    const bool holder = text_place(text_of(first, length), holders) >= 0 ||
+                        name_says_average(text_of(first, length));
     if (!length || !holder || strncmp(first, last, length + 1) != 0) return;
     for (size_t i = 0; i < c->count; i++) c->tensors[i].name += length + 1;
   }
@@ -153,7 +145,7 @@ static bool unwrap(const char *name, char *out) {
   const char *begin = name;
   char *end = out;
   for (size_t length; (length = first_part(name)) > 0; name += length + 1) {
-    if (HAS(wrappers, name, length)) continue;
+    if (text_place(text_of(name, length), wrappers) >= 0) continue;
     memcpy(end, name, length + 1);
     end += length + 1;
   }
@@ -180,7 +172,7 @@ static enum ditmoe_status strip_wrappers(struct source *source, struct renamed *
     char *name;
     list[count] = (struct renamed){*t, t->name};
     if (strstr(t->name, "mod")) { /* all of them have that */
-      TRY(source_copy(source, (struct text){(const uint8_t *)t->name, strlen(t->name)}, &name));
+      TRY(source_copy(source, text_of(t->name, strlen(t->name)), &name));
       changed += unwrap(t->name, name);
       list[count].tensor.name = name;
     }

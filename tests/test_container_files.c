@@ -101,7 +101,7 @@ static void test_types(void **state) {
     ditmoe_checkpoint_close(same);
     ditmoe_checkpoint_close(c);
   }
-  const struct tensor quantised = {"w", DT_QI8, 1, {2}, 2, "ab"};
+  const struct tensor quantised = {"w", DT_QINT8, 1, {2}, 2, "ab"};
   assert_fails(test_ctx(), DITMOE_MISMATCH, "tensor w: its type is QINT8",
                safetensors_write(test_ctx(), temporary_path("q.safetensors"), &quantised, 1,
                                  DT_COUNT, NULL, 0));

@@ -45,8 +45,7 @@ static const struct option table[] = {
      AT(key),
      .argument = "NAME",
      .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
-             "with; "
-             "EMA weights are preferred (docs/FILES.md)."},
+             "with; EMA weights are preferred (docs/FILES.md)."},
     {.name = "record",
      .kind = OPTION_TEXT,
      AT(record),

@@ -21,8 +21,7 @@ static const struct option table[] = {
      .argument = "NAME",
      .group = "Checkpoint",
      .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
-             "with; "
-             "EMA weights are preferred (docs/FILES.md)."},
+             "with; EMA weights are preferred (docs/FILES.md)."},
     {.name = "tensors",
      .kind = OPTION_FLAG,
      AT(tensors),
