@@ -382,7 +382,7 @@ static void test_calls(void **state) {
       CASE(V2("torch\nComplexFloatStorage", "\1", "\0", "K\1\x85", "K\1\x85", CONJUGATE), NULL, 0,
            NULL, "tensor w: a conjugate"),
       CASE(V3("\x08", "\0", "K\2\x85", "K\1\x85", "bits8", ""), NULL, 0, NULL,
-           "tensor w: element type"),
+           "tensor w: its element type"),
       CASE(V3("\x08", "\3", "K\2\x85", "K\1\x85", "uint16", ""), NULL, 0, NULL,
            "beyond its storage"),
       CASE(V2("torch\nQUInt4x2Storage", "\x08", "\1", "K\5\x85", "K\1\x85", ""), NULL, 0, NULL,
