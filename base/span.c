@@ -8,9 +8,11 @@ bool text_is(struct text text, const char *literal) {
 }
 
 int text_place(struct text word, const char *words) {
-  for (const char *at = words; word.length && (at = strchr(at, ' ')); at++)
-    if (strncmp(at + 1, (const char *)word.bytes, word.length) == 0 && at[word.length + 1] == ' ')
-      return (int)(at - words);
+  size_t length;
+  for (const char *at = words; at += strspn(at, " "), *at; at += length) {
+    length = strcspn(at, " ");
+    if (length == word.length && memcmp(at, word.bytes, length) == 0) return (int)(at - words);
+  }
   return -1;
 }
 

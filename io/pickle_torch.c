@@ -48,9 +48,9 @@ static const struct global {
 
 /* Names in arguments that are types of no tensor, and ways of quantising. */
 static const char constants[] =
-    " bits8 bits16 bits1x8 bits2x4 bits4x2 uint1 uint2 uint3 uint4 uint5 uint6 uint7 int1 int2 int3"
+    "bits8 bits16 bits1x8 bits2x4 bits4x2 uint1 uint2 uint3 uint4 uint5 uint6 uint7 int1 int2 int3"
     " int4 int5 int6 int7 per_tensor_affine per_tensor_symmetric per_channel_affine"
-    " per_channel_symmetric per_channel_affine_float_qparams ";
+    " per_channel_symmetric per_channel_affine_float_qparams";
 
 enum { GLOBAL_COUNT = sizeof globals / sizeof *globals };
 

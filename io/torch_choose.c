@@ -7,11 +7,11 @@
 
 /* In the order of preference. Keys that say in other words that they are averages come between. */
 static const char averages[] =
-    " ema ema_model_state_dict model_ema model_ema1 state_dict_ema ema_state_dict"
+    "ema ema_model_state_dict model_ema model_ema1 state_dict_ema ema_state_dict"
     " model_ema_state_dict ema_model params_ema averaged_model average_model_state module_ema"
-    " shadow ";
+    " shadow";
 static const char usual[] =
-    " model model_state_dict state_dict module net network params generator denoiser ";
+    "model model_state_dict state_dict module net network params generator denoiser";
 
 enum rank { /* a place in the first list, or USUAL and one in the second */
             OTHER_AVERAGE = sizeof averages,

@@ -9,12 +9,12 @@
 
 /* Parts of a name that compilers, data parallelism and checkpointing of activations put in, at any
  * place. */
-static const char wrappers[] = " module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module ";
+static const char wrappers[] = "module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module";
 /* First parts that say no more than that this is the network, where all names have them. */
 static const char holders[] =
-    " model backbone net network generator denoiser transformer diffusion_model dit ";
+    "model backbone net network generator denoiser transformer diffusion_model dit";
 /* What lies beside averaged weights without being weights. */
-static const char counters[] = " initted step n_averaged decay num_updates ";
+static const char counters[] = "initted step n_averaged decay num_updates";
 
 static struct text text_of(const char *name, size_t length) {
   return (struct text){(const uint8_t *)name, length};

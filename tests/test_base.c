@@ -240,6 +240,22 @@ static void test_span(void **state) {
   assert_true(span_seek(&span, 8) && span_left(&span) == 0);
 }
 
+static void test_words(void **state) {
+  (void)state;
+  static const char words[] = "one two  three ";
+  static const struct {
+    const char *word;
+    size_t length;
+    int place;
+  } cases[] = {{"one", 3, 0},   {"two", 3, 4},      {"three", 5, 9},     {"on", 2, -1},
+               {"ones", 4, -1}, {"one two", 7, -1}, {"one\0two", 7, -1}, {"three\0\0\0", 8, -1},
+               {"", 0, -1},     {" ", 1, -1}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    const struct text word = {(const uint8_t *)cases[i].word, cases[i].length};
+    assert_int_equal(text_place(word, words), cases[i].place);
+  }
+}
+
 static void test_utf8(void **state) {
   (void)state;
   static const struct {
@@ -277,7 +293,7 @@ int main(void) {
       cmocka_unit_test(test_arena),          cmocka_unit_test(test_halves),
       cmocka_unit_test(test_dtypes),         cmocka_unit_test(test_f8),
       cmocka_unit_test(test_unaligned_read), cmocka_unit_test(test_span),
-      cmocka_unit_test(test_utf8),
+      cmocka_unit_test(test_words),          cmocka_unit_test(test_utf8),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
