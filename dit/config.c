@@ -29,8 +29,19 @@ const struct tensor *mixture_gate(const struct ditmoe_checkpoint *checkpoint,
   return tensor_at(checkpoint, mixture->prefix, layer, mixture->gate);
 }
 
-/* What a file that is no denoiser probably is. */
-static const char *guess(const struct ditmoe_checkpoint *checkpoint) {
+enum { GUESS = 300 };
+
+/* What a file that is no denoiser probably is, or which prefix hides that it is one. */
+static const char *guess(const struct ditmoe_checkpoint *checkpoint, char text[GUESS]) {
+  for (size_t i = 0; i < checkpoint->count; i++) {
+    const char *name = checkpoint->tensors[i].name, *block = strstr(name, ".blocks.0.");
+    if (!block) block = strstr(name, ".transformer_blocks.0.");
+    const int length = block ? (int)(block - name) : 0;
+    if (!block) continue;
+    snprintf(text, GUESS, "; names have the prefix \"%.*s.\": --key %.*s takes those", length, name,
+             length, name);
+    return text;
+  }
   if (checkpoint_find(checkpoint, "decoder.conv_in.weight"))
     return "; it looks like an AutoencoderKL, which goes to --vae";
   if (checkpoint_find(checkpoint, "19.weight") || checkpoint_find(checkpoint, "14.weight"))
@@ -51,13 +62,14 @@ static enum ditmoe_status find_dialect(struct ditmoe_ctx *ctx, struct dit_config
   if (checkpoint->count == 0)
     return fail(ctx, DITMOE_MISMATCH, "%s: holds no tensors; missing x_embedder.proj.weight",
                 checkpoint->path);
+  char text[GUESS];
   const char *nearest = checkpoint_nearest(checkpoint, "blocks.0.attn.qkv.weight");
   return fail(ctx, DITMOE_MISMATCH,
               "%s: not a diffusion transformer: no tensor blocks.0.attn.qkv.weight, "
               "blocks.0.attn.Wqkv.weight or transformer_blocks.0.attn1.to_q.weight "
               "(%zu tensors, %s is %s)%s",
               checkpoint->path, checkpoint->count, nearest ? "the nearest" : "the first",
-              nearest ? nearest : checkpoint->tensors[0].name, guess(checkpoint));
+              nearest ? nearest : checkpoint->tensors[0].name, guess(checkpoint, text));
 }
 
 /* Number of blocks: one more than the highest index that a name has after the prefix. */

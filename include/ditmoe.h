@@ -82,15 +82,19 @@ struct ditmoe_tensor_info {
 };
 
 /* path: a PyTorch file (zip or legacy), a safetensors file, an index.json of shards, or a folder of
- * diffusers or shards. key selects an entry of a training dictionary ("ema", "model", ...); NULL
- * prefers the EMA weights. */
+ * diffusers or shards. key selects an entry of a training dictionary ("ema", "model",
+ * "callbacks.EMA.state"), or the tensors whose names begin with it and a dot; NULL prefers the EMA
+ * weights (docs/FILES.md). */
 enum ditmoe_status ditmoe_checkpoint_open(struct ditmoe_ctx *ctx, const char *path, const char *key,
                                           struct ditmoe_checkpoint **out);
 void ditmoe_checkpoint_close(struct ditmoe_checkpoint *checkpoint);
-/* "pytorch-zip", "pytorch-legacy", "safetensors", "safetensors-sharded" */
+/* "pytorch-zip", "pytorch-legacy", "safetensors", "safetensors-sharded", "pytorch-sharded" */
 const char *ditmoe_checkpoint_format(const struct ditmoe_checkpoint *checkpoint);
 /* Key the tensors were taken from, NULL if the file is the state dictionary itself. */
 const char *ditmoe_checkpoint_key(const struct ditmoe_checkpoint *checkpoint);
+/* What else has weights, "model, module": keys, or files and folders beside the file that was
+ * taken; NULL if nothing has. */
+const char *ditmoe_checkpoint_left(const struct ditmoe_checkpoint *checkpoint);
 size_t ditmoe_checkpoint_count(const struct ditmoe_checkpoint *checkpoint);
 void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t index,
                               struct ditmoe_tensor_info *out);

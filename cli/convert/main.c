@@ -44,7 +44,8 @@ static const struct option table[] = {
      .kind = OPTION_TEXT,
      AT(key),
      .argument = "NAME",
-     .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+     .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
+             "with; EMA weights are preferred (docs/FILES.md)."},
     {.name = "record",
      .kind = OPTION_TEXT,
      AT(record),

@@ -20,7 +20,8 @@ static const struct option table[] = {
      AT(key),
      .argument = "NAME",
      .group = "Checkpoint",
-     .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+     .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
+             "with; EMA weights are preferred (docs/FILES.md)."},
     {.name = "tensors",
      .kind = OPTION_FLAG,
      AT(tensors),
@@ -78,7 +79,7 @@ static uint64_t listed_values(const char *list) {
 static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *checkpoint,
                               bool with_tensors) {
   cJSON *object = cJSON_CreateObject(), *tensors = cJSON_CreateArray();
-  const char *key = ditmoe_checkpoint_key(checkpoint);
+  const char *key = ditmoe_checkpoint_key(checkpoint), *left = ditmoe_checkpoint_left(checkpoint);
   const char *record = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
   const char *layout = ditmoe_checkpoint_metadata(checkpoint, "ditmoe.packed");
   const char *tier = ditmoe_checkpoint_metadata(checkpoint, "ditmoe.tier");
@@ -96,6 +97,7 @@ static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *
   cJSON_AddStringToObject(object, "file", path);
   cJSON_AddStringToObject(object, "format", ditmoe_checkpoint_format(checkpoint));
   if (key) cJSON_AddStringToObject(object, "key", key);
+  if (left) cJSON_AddStringToObject(object, "not_taken", left);
   json_add_whole(object, "tensors", ditmoe_checkpoint_count(checkpoint));
   if (layout) elements = list ? listed_values(list) : 0;
   json_add_whole(object, "parameters", elements);

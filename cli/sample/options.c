@@ -16,7 +16,8 @@ static const struct option table[] = {
    .help = "Checkpoint: a PyTorch or safetensors file, an index.json of shards, or a folder. "
            "Else $DITMOE_MODEL, else the one that comes with the programs."},
   {.name = "key", AT(key), TEXT("NAME"), .traits = OPTION_DECIDES,
-   .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+   .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
+           "with; EMA weights are preferred (docs/FILES.md)."},
   {.name = "vae", .aliases = "vae-path", AT(vae), TEXT("PATH|none"),
    .help = "Decoder: a folder or file; none for a model of pixels. Else $DITMOE_VAE, vae or "
            "sd-vae-ft-mse beside the model, or what its record names."},
