@@ -78,13 +78,28 @@ static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_
   if (!request->labels) return fail(ctx, DITMOE_USAGE, "the request has no labels");
   for (int64_t i = 0; i < request->count; i++) {
     int label = request->labels[i];
-    bool trained = label >= 0 && label < config->record.classes_used;
-    if (!trained && label != config->record.null_label)
-      return fail(ctx, DITMOE_USAGE,
-                  "class %d: this model was trained for 0 to %d (and %d, no class)", label,
-                  config->record.classes_used - 1, config->record.null_label);
+    bool trained = label < config->record.classes_used;
+    if (label < 0 || (!trained && label != config->record.null_label))
+      return fail(ctx, DITMOE_USAGE, "class %d: this model was trained for 0 to %d%s", label,
+                  config->record.classes_used - 1,
+                  config->record.null_label < 0 ? "" : ", and has a label of no class");
   }
   return DITMOE_OK;
+}
+
+static enum ditmoe_status choose_guidance(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                          const struct ditmoe_request *r, struct resolved *out) {
+  int channels = r->cfg_channels >= 0 ? r->cfg_channels : config->record.cfg_channels;
+  if (channels > config->channels)
+    return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
+                config->channels);
+  out->guidance = (struct guidance){r->cfg_scale, channels, r->cfg_from, r->cfg_to};
+  out->guided = r->cfg_scale != 1 && r->cfg_from < r->cfg_to;
+  if (!out->guided || config->record.null_label >= 0) return DITMOE_OK;
+  return fail(ctx, DITMOE_USAGE,
+              "guidance scale %g: all %d rows of the class table are classes, and none is left for "
+              "the empty class; only --cfg-scale 1 works",
+              r->cfg_scale, config->label_rows);
 }
 
 static void choose_schedule(const struct dit_config *config, const struct ditmoe_request *request,
@@ -147,13 +162,7 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
   TRY(choose_rng(ctx, request->rng, &out->torch));
   TRY(choose_batch(ctx, request, info.batch_coupled, config->tokens, out));
   choose_schedule(config, request, out);
-  int channels = request->cfg_channels >= 0 ? request->cfg_channels : config->record.cfg_channels;
-  if (channels > config->channels && channels != config->out_channels)
-    return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
-                config->channels);
-  out->guidance =
-      (struct guidance){request->cfg_scale, channels, request->cfg_from, request->cfg_to};
-  out->guided = request->cfg_scale > 1 && request->cfg_from < request->cfg_to;
+  TRY(choose_guidance(ctx, config, request, out));
   out->batched = out->guided && !info.batch_coupled;
   return DITMOE_OK;
 }

@@ -191,13 +191,28 @@ static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_config *
     if (!record_has(r, field)) r->member = (value), r->set |= 1u << field;                         \
   } while (0)
 
+/* The last row of the class table is that of the empty class, unless the record says that it is a
+ * class like the others, or there is no other. */
+static void label_defaults(struct dit_config *config) {
+  struct dit_record *r = &config->record;
+  const int rows = config->label_rows;
+  const bool all = record_has(r, REC_CLASSES_USED) ? r->classes_used >= rows : rows == 1;
+  if (!record_has(r, REC_NULL_LABEL) && all)
+    r->null_label = -1;
+  else
+    DEFAULT(REC_NULL_LABEL, null_label, rows - 1);
+  DEFAULT(REC_CLASSES_USED, classes_used, r->null_label < 0 || rows == 1 ? rows : rows - 1);
+}
+
 /* Of the members that are the router's. */
-static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, struct dit_record *r) {
+static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       struct dit_record *r) {
   const struct router *router = r->kind->router;
+  const int uncond = r->null_label >= 0 ? r->null_label : config->label_rows; /* no image's */
   for (int k = 0; router && k < router->key_count; k++) {
     const struct router_key *own = &router->keys[k];
     if (!record_own(r, own->key.name))
-      TRY(record_set_own(ctx, r, own, own->null_label ? r->null_label : own->fallback));
+      TRY(record_set_own(ctx, r, own, own->null_label ? uncond : own->fallback));
   }
   return DITMOE_OK;
 }
@@ -214,8 +229,7 @@ static void apply_defaults(struct dit_config *config) {
   DEFAULT(REC_QK_NORM_EPS, qk_norm_eps, flash ? 1e-6 : 1e-5);
   DEFAULT(REC_QK_HALF, qk_half, 0);
   DEFAULT(REC_CFG_CHANNELS, cfg_channels, flow || diffusers || config->channels < 3 ? 0 : 3);
-  DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
-  DEFAULT(REC_CLASSES_USED, classes_used, config->label_rows - 1);
+  label_defaults(config);
   DEFAULT(REC_SHIFT, shift, 1);
 }
 
@@ -236,6 +250,24 @@ static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, const struct dit_r
   return DITMOE_OK;
 }
 
+/* Rows of the class table: classes from 0 on, and one of no class behind them, if any. */
+static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       const char *path) {
+  const struct dit_record *r = &config->record;
+  if (r->null_label >= config->label_rows)
+    return fail(ctx, DITMOE_MISMATCH, "%s: null label %d, but the class table has %d row%s", path,
+                r->null_label, config->label_rows, config->label_rows == 1 ? "" : "s");
+  if (r->classes_used > config->label_rows)
+    return fail(ctx, DITMOE_MISMATCH, "%s: classes_used %d, but the class table has %d row%s", path,
+                r->classes_used, config->label_rows, config->label_rows == 1 ? "" : "s");
+  if (r->null_label < 0 || r->null_label >= r->classes_used) return DITMOE_OK;
+  return fail(ctx, DITMOE_MISMATCH,
+              "%s: null label %d is one of the %d classes that begin the class table of %d row%s; "
+              "check --null-label, and classes_used of the record",
+              path, r->null_label, r->classes_used, config->label_rows,
+              config->label_rows == 1 ? "" : "s");
+}
+
 static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_config *config,
                                        const char *path) {
   const struct dit_record *r = &config->record;
@@ -245,13 +277,11 @@ static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_
   int side = (int)lround(sqrt(config->tokens));
   if (side * side != config->tokens || config->tokens < 1)
     return fail(ctx, DITMOE_MISMATCH, "%s: %d positions are not a square", path, config->tokens);
-  if (r->null_label >= config->label_rows)
-    return fail(ctx, DITMOE_MISMATCH, "%s: null label %d, but the class table has %d rows", path,
-                r->null_label, config->label_rows);
-  if (r->classes_used > config->label_rows || r->cfg_channels > config->out_channels)
+  TRY(check_labels(ctx, config, path));
+  if (r->cfg_channels > config->channels)
     return fail(ctx, DITMOE_MISMATCH,
-                "%s: classes_used %d of %d label rows, cfg_channels %d of %d channels", path,
-                r->classes_used, config->label_rows, r->cfg_channels, config->out_channels);
+                "%s: cfg_channels %d, but the latents have %d; a learned variance is not guided",
+                path, r->cfg_channels, config->channels);
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] && record_has(r, REC_TOP_K) &&
         layer_int(&r->top_k, layer) > config->experts[layer])
@@ -308,7 +338,7 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
     config->tokens = side * side;
   }
   apply_defaults(config);
-  TRY(own_defaults(ctx, record));
+  TRY(own_defaults(ctx, config, record));
   TRY(check_ranges(ctx, config, checkpoint->path));
   config->heads = record->heads;
   config->head_dim = config->width / record->heads;

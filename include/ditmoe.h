@@ -128,7 +128,7 @@ struct ditmoe_model_info {
   int patch, width, depth, heads;
   int num_classes;  /* without the null class */
   int classes_used; /* labels below it have been trained */
-  int null_label;
+  int null_label;   /* of no class; -1: there is none, and no guidance */
   int experts, top_k; /* largest over the layers; 0 if dense */
   int batch_coupled;  /* routing of an image depends on its batch */
   int learned_variance;
@@ -190,10 +190,10 @@ struct ditmoe_request {
   const char *sampler;   /* "ddpm" "ddim" "euler" "heun" "midpoint" "dpmpp-2m"; NULL: the model's */
   int steps;             /* 0: 250 for ddpm, 50 for the others                           */
   const char *respacing; /* ddpm and ddim: "ddim25", "10,15,20"; NULL: `steps` evenly     */
-  double cfg_scale;      /* 1 or less: no guidance                                       */
+  double cfg_scale;      /* s of u + s (c - u); 1: no guidance, 0: the empty class       */
   double cfg_from, cfg_to; /* guidance only while the progress of the run (0 at the start, 1 at the
                               end) is in [from, to)                                      */
-  int cfg_channels;        /* 0: all; 3: the first three; -1: the model's                  */
+  int cfg_channels;        /* 0: all of the latents; 3: the first three; -1: the model's   */
   double eta;              /* ddim                                                         */
   double shift;            /* rectified flow: time shift, 1 = none; 0: the model's         */
   int batch;               /* images per denoiser call; 0: chosen                          */

@@ -1,11 +1,11 @@
 /* Classifier-free guidance (Ho and Salimans 2022): e = u + s (c - u) on the guided channels; the
- * others keep the conditional values. */
+ * others, a learned variance above all, keep the conditional values. */
 #include "sampler/sampler.h"
 
 static bool acts(const struct sampler_run *run, int step) {
   const struct guidance *guidance = &run->guidance;
   double progress = (double)step / run->schedule.steps;
-  return guidance->scale > 1 && progress >= guidance->from && progress < guidance->to;
+  return guidance->scale != 1 && progress >= guidance->from && progress < guidance->to;
 }
 
 static enum ditmoe_status predict_two(const struct denoiser *denoiser, float *conditional,
@@ -23,9 +23,9 @@ enum ditmoe_status guidance_predict(struct sampler_run *run, float *output, floa
   const struct denoiser *denoiser = &run->denoiser;
   if (!acts(run, prediction->step)) return denoiser->predict(denoiser->user, output, prediction);
   TRY(predict_two(denoiser, output, scratch, prediction));
-  int all = run->out_channels, channels = run->guidance.channels;
-  int64_t stride = all * run->plane;
-  int64_t guided = (channels > 0 && channels < all ? channels : all) * run->plane;
+  int latents = run->channels, channels = run->guidance.channels;
+  int64_t stride = run->out_channels * run->plane;
+  int64_t guided = (channels > 0 && channels < latents ? channels : latents) * run->plane;
   float scale = (float)run->guidance.scale;
   for (int64_t b = 0; b < run->count; b++) {
     float *c = output + b * stride;

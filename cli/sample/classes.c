@@ -178,9 +178,9 @@ static enum ditmoe_status check_id(const struct classes *classes, const char *wh
                                    const char *text, int32_t *label) {
   long long id = strtoll(text, NULL, 10); /* saturates */
   *label = (int32_t)id;
-  if (id >= 0 && id < classes->used) return DITMOE_OK;
-  if (id == classes->null_label && classes->allow_null) return DITMOE_OK;
-  if (id == classes->null_label)
+  const bool null = id >= 0 && id == classes->null_label;
+  if (id >= 0 && (id < classes->used || (null && classes->allow_null))) return DITMOE_OK;
+  if (null)
     return report_error(DITMOE_USAGE, "%s: %s is the empty class; --allow-null permits it", what,
                         text);
   return report_error(DITMOE_USAGE, "%s: %s is not a class the model was trained on: 0 to %d", what,

@@ -137,7 +137,7 @@ static enum ditmoe_status check_run(const struct sample_settings *s) {
 
 static enum ditmoe_status refuse_needless(const struct sample *run) {
   const struct sample_settings *s = &run->settings;
-  const bool guided = s->cfg_scale > 1, counted = s->routing_dump || s->routing_trace;
+  const bool guided = s->cfg_scale != 1, counted = s->routing_dump || s->routing_trace;
   static const char no_guidance[] = "without guidance (--cfg-scale)",
                     no_dump[] = "without --routing-dump";
   const struct option_use uses[] = {
