@@ -96,10 +96,11 @@ static enum ditmoe_status choose_guidance(struct ditmoe_ctx *ctx, const struct d
   out->guidance = (struct guidance){r->cfg_scale, channels, r->cfg_from, r->cfg_to};
   out->guided = r->cfg_scale != 1 && r->cfg_from < r->cfg_to;
   if (!out->guided || config->record.null_label >= 0) return DITMOE_OK;
-  return fail(ctx, DITMOE_USAGE,
-              "guidance scale %g: all %d rows of the class table are classes, and none is left for "
-              "the empty class; only --cfg-scale 1 works",
-              r->cfg_scale, config->label_rows);
+  return fail(
+      ctx, DITMOE_USAGE,
+      "guidance scale %g: no row of the class table is left for the empty class, of %d all are "
+      "classes; only --cfg-scale 1 works",
+      r->cfg_scale, config->label_rows);
 }
 
 static void choose_schedule(const struct dit_config *config, const struct ditmoe_request *request,

@@ -192,7 +192,7 @@ static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_config *
   } while (0)
 
 /* The last row of the class table is that of the empty class, unless the record says that it is a
- * class like the others, or there is no other. */
+ * class like the others, or there is no other. Every other row is a class. */
 static void label_defaults(struct dit_config *config) {
   struct dit_record *r = &config->record;
   const int rows = config->label_rows;
@@ -201,7 +201,7 @@ static void label_defaults(struct dit_config *config) {
     r->null_label = -1;
   else
     DEFAULT(REC_NULL_LABEL, null_label, rows - 1);
-  DEFAULT(REC_CLASSES_USED, classes_used, r->null_label < 0 || rows == 1 ? rows : rows - 1);
+  DEFAULT(REC_CLASSES_USED, classes_used, r->null_label == rows - 1 ? rows - 1 : rows);
 }
 
 /* Of the members that are the router's. */
@@ -250,7 +250,7 @@ static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, const struct dit_r
   return DITMOE_OK;
 }
 
-/* Rows of the class table: classes from 0 on, and one of no class behind them, if any. */
+/* Classes are the rows below classes_used without null_label, if that is not behind them. */
 static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_config *config,
                                        const char *path) {
   const struct dit_record *r = &config->record;
@@ -260,12 +260,10 @@ static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_
   if (r->classes_used > config->label_rows)
     return fail(ctx, DITMOE_MISMATCH, "%s: classes_used %d, but the class table has %d row%s", path,
                 r->classes_used, config->label_rows, config->label_rows == 1 ? "" : "s");
-  if (r->null_label < 0 || r->null_label >= r->classes_used) return DITMOE_OK;
-  return fail(ctx, DITMOE_MISMATCH,
-              "%s: null label %d is one of the %d classes that begin the class table of %d row%s; "
-              "check --null-label, and classes_used of the record",
-              path, r->null_label, r->classes_used, config->label_rows,
-              config->label_rows == 1 ? "" : "s");
+  if (r->classes_used == 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: null label 0 is the only row of the class table: no class is left", path);
+  return DITMOE_OK;
 }
 
 static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_config *config,
@@ -310,6 +308,23 @@ static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_reco
   return status;
 }
 
+/* An empty class among those that are said to be classes: the one is wrong or the other. chosen:
+ * the overrides have a null label alone, which takes the place of what files say of the classes. */
+static enum ditmoe_status agree_on_labels(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                          const struct ditmoe_checkpoint *checkpoint, bool chosen) {
+  if (!record_has(record, REC_NULL_LABEL) || !record_has(record, REC_CLASSES_USED) ||
+      record->null_label >= record->classes_used)
+    return DITMOE_OK;
+  if (!chosen)
+    return fail(
+        ctx, DITMOE_USAGE,
+        "%s: the record excludes itself: null_label %d is the empty class, but classes_used "
+        "%d makes it a class; give one of them, or a null_label behind the classes",
+        checkpoint->path, record->null_label, record->classes_used);
+  record->set &= ~(1u << REC_CLASSES_USED);
+  return DITMOE_OK;
+}
+
 enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides) {
   struct dit_record *record = &config->record;
@@ -320,7 +335,9 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   TRY(infer_experts(ctx, config, checkpoint, found));
   TRY(read_overrides(ctx, record, overrides));
   infer_heads(config, checkpoint);
+  const bool chosen = record_has(record, REC_NULL_LABEL) && !record_has(record, REC_CLASSES_USED);
   TRY(record_read_files(ctx, record, checkpoint));
+  TRY(agree_on_labels(ctx, record, checkpoint, chosen));
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] > experts) experts = config->experts[layer];
   const struct known_shape shape = {record->kind,  found,   config->width,

@@ -49,9 +49,11 @@ static void choose_default(struct sample *run) {
   enum { SHOWN = sizeof shown / sizeof shown[0] };
   struct sample_labels *labels = &run->labels;
   bool few = run->classes.used == 1000 && !run->settings.num_samples;
-  labels->class_count = few ? SHOWN : run->classes.used;
-  labels->classes = memory_get((size_t)labels->class_count, sizeof *labels->classes);
-  for (int32_t i = 0; i < labels->class_count; i++) labels->classes[i] = few ? shown[i] : i;
+  const int32_t count = few ? SHOWN : run->classes.used;
+  labels->classes = memory_get((size_t)count, sizeof *labels->classes);
+  for (int32_t i = 0; i < count; i++)
+    if (few || i != run->classes.null_label)
+      labels->classes[labels->class_count++] = few ? shown[i] : i;
 }
 
 static enum ditmoe_status choose_classes(struct sample *run) {

@@ -50,7 +50,7 @@ static const struct option table[] = {
   {.name = "uncond-label", AT(uncond_label), INTEGER(0, MAX_LABEL), .traits = OPTION_IN_RECORD,
    .help = "ProMoE: label of the unconditional expert."},
   {.name = "null-label", AT(null_label), INTEGER(0, MAX_LABEL), .traits = OPTION_IN_RECORD,
-   .help = "Row of the class table that is the empty class, behind those of the classes."},
+   .help = "Row of the class table that is the empty class."},
   {.name = "router-weight-mode", AT(router_weight_mode), CHOICE("identity|sigmoid|softmax"),
    .traits = OPTION_IN_RECORD, .help = "ProMoE: scores to weights."},
   {.name = "capacity", AT(capacity), NUMBER(0, 4096), .traits = OPTION_IN_RECORD,
