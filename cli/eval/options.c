@@ -87,7 +87,8 @@ static enum ditmoe_status check_outputs(const struct eval *eval) {
                                         {"make-ref", s->make_ref},
                                         {"features", s->features},
                                         {"report", s->report}};
-  const char *const inputs[] = {eval->reference.path, eval->samples.path};
+  const struct input_file inputs[] = {
+      {eval->reference.path, true}, {eval->samples.path, true}, {s->inception, false}};
   return outputs_check(outputs, sizeof outputs / sizeof *outputs, inputs,
                        sizeof inputs / sizeof *inputs, s->force);
 }
