@@ -76,8 +76,9 @@ const struct program eval_program = {
 };
 
 enum ditmoe_status eval_read_environment(struct eval *eval) {
-  const struct option_variable variables[] = {{"DITMOE_INCEPTION", &eval->settings.inception, NULL},
-                                              {"DITMOE_THREADS", &eval->settings.threads, NULL}};
+  const struct option_variable variables[] = {
+      {"DITMOE_INCEPTION", &eval->settings.inception, false},
+      {"DITMOE_THREADS", &eval->settings.threads, false}};
   return options_read_environment(&eval->options, variables, sizeof variables / sizeof *variables);
 }
 
