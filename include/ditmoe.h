@@ -126,9 +126,9 @@ struct ditmoe_model_info {
   int channels; /* C of a latent          */
   int size;     /* H = W of a latent      */
   int patch, width, depth, heads;
-  int num_classes;  /* without the null class */
-  int classes_used; /* labels below it, but for null_label, have been trained */
-  int null_label;   /* of no class; -1: there is none, and no guidance */
+  int num_classes;    /* without the null class */
+  int classes_used;   /* labels below it, but for null_label, have been trained */
+  int null_label;     /* of no class; -1: there is none, and no guidance */
   int experts, top_k; /* largest over the layers; 0 if dense */
   int batch_coupled;  /* routing of an image depends on its batch */
   int learned_variance;
