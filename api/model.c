@@ -100,7 +100,7 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
       .width = c->width,
       .depth = c->depth,
       .heads = c->heads,
-      .num_classes = c->record.null_label,
+      .num_classes = c->label_rows - (c->record.null_label >= 0),
       .classes_used = c->record.classes_used,
       .null_label = c->record.null_label,
       .learned_variance = c->out_channels > c->channels,

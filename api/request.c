@@ -91,13 +91,40 @@ static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_
   if (!request->labels) return fail(ctx, DITMOE_USAGE, "the request has no labels");
   for (int64_t i = 0; i < request->count; i++) {
     int label = request->labels[i];
-    bool trained = label >= 0 && label < config->record.classes_used;
-    if (!trained && label != config->record.null_label)
-      return fail(ctx, DITMOE_USAGE,
-                  "class %d: this model was trained for 0 to %d (and %d, no class)", label,
-                  config->record.classes_used - 1, config->record.null_label);
+    bool trained = label < config->record.classes_used;
+    if (label < 0 || (!trained && label != config->record.null_label))
+      return fail(ctx, DITMOE_USAGE, "class %d: this model was trained for 0 to %d%s", label,
+                  config->record.classes_used - 1,
+                  config->record.null_label < 0 ? "" : ", and has a label of no class");
   }
   return DITMOE_OK;
+}
+
+static enum ditmoe_status choose_guidance(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                          const struct ditmoe_request *r, struct resolved *out) {
+  const struct family *family = config->family;
+  int channels = r->cfg_channels >= 0 ? r->cfg_channels : config->record.cfg_channels;
+  if (channels > config->channels)
+    return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
+                config->channels);
+  out->guidance = (struct guidance){
+      .scale = r->cfg_scale,
+      .channels = channels,
+      .from = r->cfg_from,
+      .to = r->cfg_to,
+      .by_time = r->cfg_times,
+      .by_evaluation = family && family->guided_by_evaluation,
+      .open = family && family->guided_inside,
+  };
+  out->heun_ends_euler = family && family->heun_ends_euler;
+  out->guided = r->cfg_scale != 1 && r->cfg_from < r->cfg_to;
+  out->two_rows = out->guided && !(family && family->single_rows);
+  if (!out->guided || config->record.null_label >= 0) return DITMOE_OK;
+  return fail(
+      ctx, DITMOE_USAGE,
+      "guidance scale %g: no row of the class table is left for the empty class, of %d all are "
+      "classes; only --cfg-scale 1 works",
+      r->cfg_scale, config->label_rows);
 }
 
 /* *out = the number of a word, in the order of its enumeration; stays as it is without one. */
@@ -195,22 +222,7 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
   TRY(choose_rng(ctx, request->rng, &out->torch));
   TRY(choose_batch(ctx, request, info.batch_coupled, config->tokens, out));
   TRY(choose_schedule(ctx, model, request, out));
-  int channels = request->cfg_channels >= 0 ? request->cfg_channels : config->record.cfg_channels;
-  if (channels > config->channels && channels != config->out_channels)
-    return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
-                config->channels);
-  out->guidance = (struct guidance){
-      .scale = request->cfg_scale,
-      .channels = channels,
-      .from = request->cfg_from,
-      .to = request->cfg_to,
-      .by_time = request->cfg_times,
-      .by_evaluation = config->family && config->family->guided_by_evaluation,
-      .open = config->family && config->family->guided_inside,
-  };
-  out->heun_ends_euler = config->family && config->family->heun_ends_euler;
-  out->guided = request->cfg_scale > 1 && request->cfg_from < request->cfg_to;
-  out->two_rows = out->guided && !(config->family && config->family->single_rows);
+  TRY(choose_guidance(ctx, config, request, out));
   out->batched = out->guided && !info.batch_coupled;
   return DITMOE_OK;
 }

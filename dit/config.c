@@ -204,13 +204,28 @@ static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_config *
     if (!record_has(r, field)) r->member = (value), r->set |= 1u << field;                         \
   } while (0)
 
+/* The last row of the class table is that of the empty class, unless the record says that it is a
+ * class like the others, or there is no other. Every other row is a class. */
+static void label_defaults(struct dit_config *config) {
+  struct dit_record *r = &config->record;
+  const int rows = config->label_rows;
+  const bool all = record_has(r, REC_CLASSES_USED) ? r->classes_used >= rows : rows == 1;
+  if (!record_has(r, REC_NULL_LABEL) && all)
+    r->null_label = -1;
+  else
+    DEFAULT(REC_NULL_LABEL, null_label, rows - 1);
+  DEFAULT(REC_CLASSES_USED, classes_used, r->null_label == rows - 1 ? rows - 1 : rows);
+}
+
 /* Of the members that are the router's. */
-static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, struct dit_record *r) {
+static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       struct dit_record *r) {
   const struct router *router = r->kind->router;
+  const int uncond = r->null_label >= 0 ? r->null_label : config->label_rows; /* no image's */
   for (int k = 0; router && k < router->key_count; k++) {
     const struct router_key *own = &router->keys[k];
     if (!record_own(r, own->key.name))
-      TRY(record_set_own(ctx, r, own, own->null_label ? r->null_label : own->fallback, NULL));
+      TRY(record_set_own(ctx, r, own, own->null_label ? uncond : own->fallback, NULL));
   }
   return DITMOE_OK;
 }
@@ -241,8 +256,7 @@ static enum ditmoe_status apply_defaults(struct ditmoe_ctx *ctx, struct dit_conf
   DEFAULT(REC_QK_NORM_EPS, qk_norm_eps, flash ? 1e-6 : 1e-5);
   DEFAULT(REC_QK_HALF, qk_half, 0);
   DEFAULT(REC_CFG_CHANNELS, cfg_channels, flow || diffusers || config->channels < 3 ? 0 : 3);
-  DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
-  DEFAULT(REC_CLASSES_USED, classes_used, config->label_rows - 1);
+  label_defaults(config);
   DEFAULT(REC_SHIFT, shift, 1);
   if (!diffusers || flow || record_has(r, REC_SCHEDULER)) return DITMOE_OK;
   return default_scheduler(ctx, r);
@@ -267,6 +281,22 @@ static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, const struct dit_r
 
 int config_side(const struct dit_config *config) { return (int)lround(sqrt(config->tokens)); }
 
+/* Classes are the rows below classes_used without null_label, if that is not behind them. */
+static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       const char *path) {
+  const struct dit_record *r = &config->record;
+  if (r->null_label >= config->label_rows)
+    return fail(ctx, DITMOE_MISMATCH, "%s: null label %d, but the class table has %d row%s", path,
+                r->null_label, config->label_rows, config->label_rows == 1 ? "" : "s");
+  if (r->classes_used > config->label_rows)
+    return fail(ctx, DITMOE_MISMATCH, "%s: classes_used %d, but the class table has %d row%s", path,
+                r->classes_used, config->label_rows, config->label_rows == 1 ? "" : "s");
+  if (r->classes_used == 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: null label 0 is the only row of the class table: no class is left", path);
+  return DITMOE_OK;
+}
+
 static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_config *config,
                                        const char *path) {
   const struct dit_record *r = &config->record;
@@ -276,13 +306,11 @@ static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_
   int side = config_side(config);
   if (side * side != config->tokens || config->tokens < 1)
     return fail(ctx, DITMOE_MISMATCH, "%s: %d positions are not a square", path, config->tokens);
-  if (r->null_label >= config->label_rows)
-    return fail(ctx, DITMOE_MISMATCH, "%s: null label %d, but the class table has %d rows", path,
-                r->null_label, config->label_rows);
-  if (r->classes_used > config->label_rows || r->cfg_channels > config->out_channels)
+  TRY(check_labels(ctx, config, path));
+  if (r->cfg_channels > config->channels)
     return fail(ctx, DITMOE_MISMATCH,
-                "%s: classes_used %d of %d label rows, cfg_channels %d of %d channels", path,
-                r->classes_used, config->label_rows, r->cfg_channels, config->out_channels);
+                "%s: cfg_channels %d, but the latents have %d; a learned variance is not guided",
+                path, r->cfg_channels, config->channels);
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] && record_has(r, REC_TOP_K) &&
         layer_int(&r->top_k, layer) > config->experts[layer])
@@ -351,6 +379,23 @@ enum ditmoe_status config_kind(struct ditmoe_ctx *ctx, const struct ditmoe_check
   return DITMOE_OK;
 }
 
+/* An empty class among those that are said to be classes: the one is wrong or the other. chosen:
+ * the overrides have a null label alone, which takes the place of what files say of the classes. */
+static enum ditmoe_status agree_on_labels(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                          const struct ditmoe_checkpoint *checkpoint, bool chosen) {
+  if (!record_has(record, REC_NULL_LABEL) || !record_has(record, REC_CLASSES_USED) ||
+      record->null_label >= record->classes_used)
+    return DITMOE_OK;
+  if (!chosen)
+    return fail(
+        ctx, DITMOE_USAGE,
+        "%s: the record excludes itself: null_label %d is the empty class, but classes_used "
+        "%d makes it a class; give one of them, or a null_label behind the classes",
+        checkpoint->path, record->null_label, record->classes_used);
+  record->set &= ~(1u << REC_CLASSES_USED);
+  return DITMOE_OK;
+}
+
 enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides) {
   struct dit_record *record = &config->record;
@@ -361,7 +406,9 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   TRY(infer_experts(ctx, config, checkpoint, found));
   TRY(read_overrides(ctx, record, overrides));
   TRY(infer_heads(ctx, config, checkpoint));
+  const bool chosen = record_has(record, REC_NULL_LABEL) && !record_has(record, REC_CLASSES_USED);
   TRY(record_read_files(ctx, config, checkpoint));
+  TRY(agree_on_labels(ctx, record, checkpoint, chosen));
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] > experts) experts = config->experts[layer];
   const struct known_shape shape = {record->kind,  found,   config->width,
@@ -372,7 +419,7 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   TRY(check_known(ctx, record, checkpoint));
   TRY(count_tokens(ctx, config, checkpoint->path));
   TRY(apply_defaults(ctx, config));
-  TRY(own_defaults(ctx, record));
+  TRY(own_defaults(ctx, config, record));
   TRY(check_ranges(ctx, config, checkpoint->path));
   config->heads = record->heads;
   config->head_dim = config->width / record->heads;

@@ -138,9 +138,9 @@ struct ditmoe_model_info {
   int channels; /* C of a latent          */
   int size;     /* H = W of a latent      */
   int patch, width, depth, heads;
-  int num_classes;  /* without the null class */
-  int classes_used; /* labels below it have been trained */
-  int null_label;
+  int num_classes;    /* without the null class */
+  int classes_used;   /* labels below it, but for null_label, have been trained */
+  int null_label;     /* of no class; -1: there is none, and no guidance */
   int experts, top_k; /* largest over the layers; 0 if dense */
   int batch_coupled;  /* routing of an image depends on its batch */
   int learned_variance;
@@ -208,12 +208,12 @@ struct ditmoe_request {
   int steps;           /* 0: the family's, else 250 for ddpm and sde, 50 for the others. As the
                           program of the family counts them (docs/MODELS.md)           */
   const char *respacing;   /* ddpm and ddim: "ddim25", "10,15,20"; NULL: `steps` evenly     */
-  double cfg_scale;        /* 1 or less: no guidance                                       */
+  double cfg_scale;        /* s of u + s (c - u); 1: no guidance, 0: the empty class       */
   double cfg_from, cfg_to; /* guidance only while the progress of the run (0 at the start, 1 at the
                               end) is in [from, to)                                      */
   int cfg_times;           /* cfg_from .. cfg_to are times of the flow instead, by the rule of the
                               family (docs/MODELS.md)                                    */
-  int cfg_channels;        /* 0: all; 3: the first three; -1: the model's                  */
+  int cfg_channels;        /* 0: all of the latents; 3: the first three; -1: the model's   */
   double eta;              /* ddim                                                         */
   /* sde, sde-heun (docs/MODELS.md); NULL and 0: sigma, 1, mean, 0.04, 0 */
   const char *diffusion_form; /* "sigma" "constant" "sbdm" "decreasing"

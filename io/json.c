@@ -73,11 +73,12 @@ static bool only_space(const char *from, const char *end) {
 
 static enum ditmoe_status parse(struct ditmoe_ctx *ctx, const char *origin, const char *text,
                                 size_t size, bool finite, cJSON **out) {
-  static const char mark[] = "\xef\xbb\xbf";
   if (size > JSON_MAX_BYTES)
     return fail(ctx, DITMOE_FORMAT, "%s: %zu bytes, more than 1 MB of JSON", origin, size);
-  if (size >= 3 && memcmp(text, mark, 3) == 0)
-    return bad_json(ctx, origin, text, 0, "a byte order mark; save it as plain UTF-8");
+  if (size >= 2 && (memcmp(text, "\xff\xfe", 2) == 0 || memcmp(text, "\xfe\xff", 2) == 0))
+    return bad_json(ctx, origin, text, 0, "UTF-16 text; save it as UTF-8");
+  if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) /* a byte order mark says nothing */
+    text += 3, size -= 3;
   if (only_space(text, text + size)) return fail(ctx, DITMOE_FORMAT, "%s: is empty", origin);
   TRY(scan(ctx, origin, text, size));
   const char *end = text, **keys;

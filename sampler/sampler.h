@@ -34,8 +34,8 @@ struct denoiser {
 };
 
 struct guidance {
-  double scale;    /* 1 or less: none. e = u + scale (c - u) */
-  int channels;    /* guided channels; 0: all Cout */
+  double scale;    /* e = u + scale (c - u); 1: none, one evaluation */
+  int channels;    /* guided channels of the C of the latents; 0: all */
   double from, to; /* progress of the run, in [0, 1), between which it acts */
   /* Of a flow: from <= t <= to instead, t at the start of the step. */
   bool by_time;
