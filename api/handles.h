@@ -26,6 +26,7 @@ struct ditmoe_decoder {
 
 /* A request with every choice made. */
 struct resolved {
+  int height, width; /* of the latents */
   const struct sampler *sampler;
   struct schedule_request schedule;
   struct guidance guidance;
@@ -44,14 +45,16 @@ struct ditmoe_session {
   const struct ditmoe_decoder *decoder; /* NULL: latents only */
   struct exec ex;
   int capacity;      /* images of one batch                */
-  int side;          /* of a decoded image, 0 without a decoder */
+  int height, width; /* of the latents                     */
+  int factor;        /* of the decoder, 0 without one      */
+  struct dit_grid grid;
   struct arena host; /* the memory of the arrays below */
   size_t work_floats;
   float *x;        /* [B, C, H, W]                       */
   float *work;     /* of the sampler                     */
   float *pair_out; /* [2B, Cout, H, W]                   */
   float *noise;    /* [2B, C, H, W], for torch's numbers */
-  float *image;    /* [3, S, S]                          */
+  float *image;    /* [3, H factor, W factor]            */
   float *time;     /* [2B]                               */
   int32_t *labels; /* [2B]                               */
 };
@@ -59,6 +62,12 @@ struct ditmoe_session {
 /* Checks a request against the model and makes all choices. */
 enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
                                    const struct ditmoe_request *request, struct resolved *out);
+/* The grid of a request's tokens; without positions, to measure memory. */
+struct dit_grid request_grid(const struct ditmoe_model *model, const struct resolved *resolved);
+/* Values of an image that a decoder of this factor makes. */
+static inline size_t image_values(const struct ditmoe_session *s) {
+  return 3 * (size_t)s->height * (size_t)s->width * (size_t)s->factor * (size_t)s->factor;
+}
 /* Bytes of the arena and of the host arrays. */
 uint64_t session_arena_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
                              const struct resolved *resolved);

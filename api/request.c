@@ -179,8 +179,28 @@ static enum ditmoe_status choose_schedule(struct ditmoe_ctx *ctx, const struct d
   return DITMOE_OK;
 }
 
+/* What the patches cannot cover, and learned positions, dit_grid_make refuses. */
+static enum ditmoe_status choose_size(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                      const struct ditmoe_request *request, struct resolved *out) {
+  enum { MAX_SIDE = 1 << 15 };
+  out->height = request->height ? request->height : config->size;
+  out->width = request->width ? request->width : config->size;
+  const int p = config->patch;
+  if (out->height > 0 && out->height <= MAX_SIDE && out->height % p == 0 && out->width > 0 &&
+      out->width <= MAX_SIDE && out->width % p == 0)
+    return DITMOE_OK;
+  return fail(ctx, DITMOE_USAGE,
+              "latents of %dx%d: sides must be multiples of the patch, %d, and at most %d",
+              out->width, out->height, p, MAX_SIDE);
+}
+
+struct dit_grid request_grid(const struct ditmoe_model *model, const struct resolved *resolved) {
+  const int p = model->dit->config.patch;
+  return (struct dit_grid){.rows = resolved->height / p, .cols = resolved->width / p};
+}
+
 static enum ditmoe_status choose_batch(struct ditmoe_ctx *ctx, const struct ditmoe_request *request,
-                                       bool coupled, int tokens, struct resolved *out) {
+                                       bool coupled, int64_t tokens, struct resolved *out) {
   out->batch = request->batch ? request->batch : DEFAULT_BATCH;
   if (!coupled && !out->torch) {
     if (request->block)
@@ -197,9 +217,9 @@ static enum ditmoe_status choose_batch(struct ditmoe_ctx *ctx, const struct ditm
     out->batch = out->block;
   }
   if (out->batch > request->count) out->batch = (int)request->count;
-  if ((int64_t)2 * out->batch * tokens > INT32_MAX)
-    return fail(ctx, DITMOE_USAGE, "batch size %d: at most %d for this model", out->batch,
-                INT32_MAX / 2 / tokens);
+  if (2 * out->batch * tokens > INT32_MAX)
+    return fail(ctx, DITMOE_USAGE, "batch size %d: at most %lld for this model and size",
+                out->batch, (long long)(INT32_MAX / 2 / tokens));
   return DITMOE_OK;
 }
 
@@ -220,7 +240,9 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
   TRY(choose_sampler(ctx, config, request, out));
   TRY(check_applies(ctx, request, out->sampler));
   TRY(choose_rng(ctx, request->rng, &out->torch));
-  TRY(choose_batch(ctx, request, info.batch_coupled, config->tokens, out));
+  TRY(choose_size(ctx, config, request, out));
+  const struct dit_grid grid = request_grid(model, out);
+  TRY(choose_batch(ctx, request, info.batch_coupled, (int64_t)grid.rows * grid.cols, out));
   TRY(choose_schedule(ctx, model, request, out));
   TRY(choose_guidance(ctx, config, request, out));
   out->batched = out->guided && !info.batch_coupled;
@@ -232,10 +254,25 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
 uint64_t session_arena_bytes(const struct ditmoe_model *model, const struct ditmoe_decoder *decoder,
                              const struct resolved *resolved) {
   int rows = resolved->batch * (resolved->batched ? 2 : 1);
-  uint64_t denoiser = dit_predict_bytes(&model->ex, model->dit, rows), images = 0;
+  const struct dit_grid grid = request_grid(model, resolved);
+  uint64_t denoiser = dit_predict_bytes(&model->ex, model->dit, &grid, rows), images = 0;
   if (decoder)
-    images = vae_decode_bytes(&decoder->ex, decoder->vae, model->dit->config.size, decoder->tile);
+    images = vae_decode_bytes(&decoder->ex, decoder->vae, resolved->height, resolved->width,
+                              decoder->tile);
   return denoiser > images ? denoiser : images;
+}
+
+/* Whether the model can be run at this size. */
+static enum ditmoe_status check_size(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
+                                     const struct resolved *resolved) {
+  struct exec ex;
+  struct dit_grid grid;
+  TRY(exec_open(&ex, ctx, model->ex.device));
+  enum ditmoe_status status =
+      dit_grid_make(&ex, model->dit, resolved->height, resolved->width, &grid);
+  if (status == DITMOE_OK) dit_grid_free(&ex, model->dit, &grid);
+  exec_close(&ex);
+  return status;
 }
 
 enum ditmoe_status ditmoe_plan(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
@@ -244,6 +281,7 @@ enum ditmoe_status ditmoe_plan(struct ditmoe_ctx *ctx, const struct ditmoe_model
   struct resolved resolved;
   struct schedule schedule = {0};
   TRY(request_resolve(ctx, model, request, &resolved));
+  TRY(check_size(ctx, model, &resolved));
   TRY(resolved.sampler->plan(ctx, &resolved.schedule, &schedule));
   int calls = schedule.steps * resolved.sampler->calls_per_step;
   *out = (struct ditmoe_plan){

@@ -26,6 +26,17 @@ static enum ditmoe_status make_shape(struct ditmoe_ctx *ctx, const struct ditmoe
   return fail(ctx, DITMOE_USAGE, "routing cannot be counted: %s is out of range", fault);
 }
 
+/* Places of tokens are counted on the grid that the model was trained on. */
+static enum ditmoe_status check_size(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
+                                     const struct resolved *resolved) {
+  const int size = model->dit->config.size;
+  if (resolved->height == size && resolved->width == size) return DITMOE_OK;
+  return fail(ctx, DITMOE_USAGE,
+              "routing is recorded at the size that a model was trained at, latents of %dx%d, not "
+              "%dx%d",
+              size, size, resolved->width, resolved->height);
+}
+
 /* A request for one image stands for one without labels and with any number of images. */
 static enum ditmoe_status plan_steps(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
                                      const struct ditmoe_request *request, struct schedule *out) {
@@ -34,6 +45,7 @@ static enum ditmoe_status plan_steps(struct ditmoe_ctx *ctx, const struct ditmoe
   struct resolved resolved;
   one.labels = &label, one.count = 1, one.first_index = 0;
   TRY(request_resolve(ctx, model, &one, &resolved));
+  TRY(check_size(ctx, model, &resolved));
   return resolved.sampler->plan(ctx, &resolved.schedule, out);
 }
 
@@ -77,6 +89,7 @@ enum ditmoe_status routing_start(struct ditmoe_ctx *ctx, const struct ditmoe_mod
                                  const struct resolved *resolved, const struct schedule *schedule,
                                  struct recorder *out) {
   if (!request->routing) return DITMOE_OK;
+  TRY(check_size(ctx, model, resolved));
   TRY(check_shape(ctx, model, schedule, request->routing));
   return recorder_open(ctx, model->dit, resolved->batch * (resolved->batched ? 2 : 1),
                        request->routing, out);

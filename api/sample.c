@@ -18,12 +18,12 @@ struct batch {
 
 static size_t latent_size(const struct ditmoe_session *s) {
   const struct dit_config *c = &s->model->dit->config;
-  return (size_t)c->channels * (size_t)c->size * (size_t)c->size;
+  return (size_t)c->channels * (size_t)s->height * (size_t)s->width;
 }
 
 static size_t output_size(const struct ditmoe_session *s) {
   const struct dit_config *c = &s->model->dit->config;
-  return (size_t)c->out_channels * (size_t)c->size * (size_t)c->size;
+  return (size_t)c->out_channels * (size_t)s->height * (size_t)s->width;
 }
 
 /* The model. */
@@ -60,6 +60,7 @@ static enum ditmoe_status call_model(struct batch *batch, float *out, int halves
                                .labels = s->labels,
                                .B = rows,
                                .halves = halves,
+                               .grid = &s->grid,
                                .routing = prediction->routing,
                                .tap = watch(batch, halves, prediction)};
   TRY(dit_predict(&s->ex, dit, out, &in));
@@ -151,16 +152,15 @@ static enum ditmoe_status after_step(void *user, struct sampler_run *run, int st
 
 static enum ditmoe_status decode(struct batch *batch, uint8_t *pixels) {
   struct ditmoe_session *s = batch->session;
-  const struct dit_config *c = &s->model->dit->config;
-  const size_t values = 3 * (size_t)s->side * (size_t)s->side;
+  const size_t values = image_values(s);
   for (int i = 0; i < batch->count; i++) {
-    TRY(vae_decode(&s->ex, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), c->size,
-                   s->decoder->tile));
+    TRY(vae_decode(&s->ex, s->decoder->vae, s->image, s->x + (size_t)i * latent_size(s), s->height,
+                   s->width, s->decoder->tile));
     if (!f32_all_finite(s->image, (int64_t)values))
       return fail(s->ex.ctx, DITMOE_NONFINITE,
                   "image %lld: the decoder made NaN or infinite pixels",
                   (long long)(batch->request->first_index + batch->first + i));
-    vae_pixels(pixels + (size_t)i * values, s->image, s->side);
+    vae_pixels(pixels + (size_t)i * values, s->image, s->height * s->factor, s->width * s->factor);
   }
   return DITMOE_OK;
 }
@@ -174,7 +174,7 @@ static enum ditmoe_status run_batch(struct ditmoe_ctx *ctx, struct batch *batch,
       .count = batch->count,
       .channels = c->channels,
       .out_channels = c->out_channels,
-      .plane = (int64_t)c->size * c->size,
+      .plane = (int64_t)s->height * s->width,
       .denoiser = {batch, predict, batch->resolved->batched ? predict_both : NULL},
       .guidance = batch->resolved->guidance,
       .hooks = {.user = batch, .after_step = after_step},
@@ -195,7 +195,7 @@ static enum ditmoe_status sample_all(struct ditmoe_ctx *ctx, struct ditmoe_sessi
                                      const struct ditmoe_request *request, float *latents,
                                      uint8_t *pixels, const struct resolved *resolved,
                                      const struct schedule *schedule, struct recorder *recorder) {
-  const size_t size = latent_size(s), image_bytes = 3 * (size_t)s->side * (size_t)s->side;
+  const size_t size = latent_size(s), image_bytes = image_values(s);
   for (int64_t first = 0; first < request->count; first += resolved->batch) {
     int64_t left = request->count - first;
     struct batch batch = {.session = s,
@@ -221,7 +221,10 @@ enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *
   struct schedule schedule = {0};
   TRY(request_resolve(ctx, session->model, request, &resolved));
   size_t work = sampler_work_size(resolved.sampler, resolved.batch, c->channels, c->out_channels,
-                                  (int64_t)c->size * c->size);
+                                  (int64_t)resolved.height * resolved.width);
+  if (resolved.height != session->height || resolved.width != session->width)
+    return fail(ctx, DITMOE_USAGE, "the session was made for latents of %dx%d, not %dx%d",
+                session->width, session->height, resolved.width, resolved.height);
   if (resolved.batch > session->capacity || work > session->work_floats ||
       session_arena_bytes(session->model, session->decoder, &resolved) > session->ex.arena.capacity)
     return fail(ctx, DITMOE_USAGE, "the session was made for a smaller batch or another sampler");

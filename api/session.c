@@ -50,19 +50,20 @@ static enum ditmoe_status check_memory(struct ditmoe_ctx *ctx, uint64_t bytes) {
 /* Takes all arrays of a session from its host arena, which may be measuring. */
 static void carve_arrays(struct ditmoe_session *s, const struct resolved *resolved) {
   const struct dit_config *c = &s->model->dit->config;
-  size_t plane = (size_t)c->size * (size_t)c->size, B = (size_t)resolved->batch;
+  size_t plane = (size_t)resolved->height * (size_t)resolved->width, B = (size_t)resolved->batch;
   size_t latents = B * (size_t)c->channels * plane, outputs = B * (size_t)c->out_channels * plane;
   struct vae_info info = {0};
   if (s->decoder) vae_describe(s->decoder->vae, &info);
   s->capacity = resolved->batch;
-  s->side = c->size * info.factor;
+  s->height = resolved->height, s->width = resolved->width;
+  s->factor = info.factor;
   s->work_floats = sampler_work_size(resolved->sampler, resolved->batch, c->channels,
                                      c->out_channels, (int64_t)plane);
   s->x = arena_alloc(&s->host, latents, sizeof *s->x);
   s->work = arena_alloc(&s->host, s->work_floats, sizeof *s->work);
   s->pair_out = arena_alloc(&s->host, 2 * outputs, sizeof *s->pair_out);
   s->noise = arena_alloc(&s->host, 2 * latents, sizeof *s->noise);
-  s->image = arena_alloc(&s->host, 3 * (size_t)s->side * (size_t)s->side, sizeof *s->image);
+  s->image = arena_alloc(&s->host, image_values(s), sizeof *s->image);
   s->time = arena_alloc(&s->host, 2 * B, sizeof *s->time);
   s->labels = arena_alloc(&s->host, 2 * B, sizeof *s->labels);
 }
@@ -87,6 +88,7 @@ static enum ditmoe_status make_session(struct ditmoe_ctx *ctx, struct ditmoe_ses
   uint64_t host = session_host_bytes(model, s->decoder, &resolved);
   TRY(check_memory(ctx, arena + host));
   TRY(exec_open(&s->ex, ctx, model->ex.device));
+  TRY(dit_grid_make(&s->ex, model->dit, resolved.height, resolved.width, &s->grid));
   TRY(exec_reserve(&s->ex, arena));
   TRY(arena_init(&s->host, ctx, host));
   carve_arrays(s, &resolved);
@@ -116,6 +118,7 @@ void ditmoe_session_destroy(struct ditmoe_session *s) {
   if (!s) return;
   struct ditmoe_ctx own = s->own;
   s->ex.ctx = &own;
+  if (s->grid.rows) dit_grid_free(&s->ex, s->model->dit, &s->grid);
   exec_close(&s->ex);
   arena_fini(&s->host, &own);
   mem_free(&own, s);

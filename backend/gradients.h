@@ -52,12 +52,13 @@ BE_OP(attention_bwd,
       (float *dqkv, const float *d_o, const float *qkv, struct act o, const float *lse, int B,
        int T, int H, int d),
       dqkv, d_o, qkv, o, lse, B, T, H, d)
-/* dx [B, C, size, size] of drows [B, T, C p p] */
-BE_OP(patchify_bwd, (float *dx, const float *drows, int B, int C, int size, int patch), dx, drows,
-      B, C, size, patch)
-/* drows [B, T, p p C] of dx [B, C, size, size] */
-BE_OP(unpatchify_bwd, (float *drows, const float *dx, int B, int C, int size, int patch), drows, dx,
-      B, C, size, patch)
+/* dx [B, C, height, width] of drows [B, T, C p p] */
+BE_OP(patchify_bwd, (float *dx, const float *drows, int B, int C, int height, int width, int patch),
+      dx, drows, B, C, height, width, patch)
+/* drows [B, T, p p C] of dx [B, C, height, width] */
+BE_OP(unpatchify_bwd,
+      (float *drows, const float *dx, int B, int C, int height, int width, int patch), drows, dx, B,
+      C, height, width, patch)
 
 /* dsrc row index[i] += dy row i, i ascending */
 BE_OP(gather_rows_bwd, (float *dsrc, const float *dy, const int32_t *index, int64_t n, int D), dsrc,

@@ -60,12 +60,13 @@ BE_OP(qk_round_f16, (float *qkv, int64_t rows, int D), qkv, rows, D)
  * logarithm of the sum of e^logit over a query's keys. */
 BE_OP(attention, (struct act o, float *lse, const float *qkv, int B, int T, int H, int d), o, lse,
       qkv, B, T, H, d)
-/* rows [B, T, C * p * p] (channel slowest) of x [B, C, size, size]; T = (size / p)^2, row-major. */
-BE_OP(patchify, (float *rows, const float *x, int B, int C, int size, int patch), rows, x, B, C,
-      size, patch)
-/* x [B, C, size, size] of rows [B, T, p * p * C] (channel fastest). */
-BE_OP(unpatchify, (float *x, const float *rows, int B, int C, int size, int patch), x, rows, B, C,
-      size, patch)
+/* rows [B, T, C * p * p] (channel slowest) of x [B, C, height, width]; T = height / p * width / p,
+ * row-major. */
+BE_OP(patchify, (float *rows, const float *x, int B, int C, int height, int width, int patch), rows,
+      x, B, C, height, width, patch)
+/* x [B, C, height, width] of rows [B, T, p * p * C] (channel fastest). */
+BE_OP(unpatchify, (float *x, const float *rows, int B, int C, int height, int width, int patch), x,
+      rows, B, C, height, width, patch)
 
 /* dst [n, D]: row i = src row index[i] */
 BE_OP(gather_rows, (float *dst, const float *src, const int32_t *index, int64_t n, int D), dst, src,

@@ -119,7 +119,8 @@ static const char *contradiction(const struct op_case *c) {
   if (listed(c->operation->needs, "E", 1) && s->F && s->E > TRIAL_EXPERTS) return "E is too large";
   if (strcmp(c->operation->name, "assign_counted") == 0 && s->E > TRIAL_EXPERTS)
     return "E is too large";
-  if (s->patch && s->size % s->patch) return "size is no multiple of patch";
+  if (s->patch && (s->size % s->patch || s->width % s->patch))
+    return "size or width is no multiple of patch";
   if (s->groups && s->C % s->groups) return "C is no multiple of groups";
   if (s->groups > MAX_GROUPS) return "there are too many groups";
   if (s->parts > MAX_PARTS) return "there are too many parts";

@@ -78,13 +78,14 @@ struct decoding { /* of one variant */
 
 static enum ditmoe_status call(void *user) {
   struct decoding *d = user;
-  return report_call(d->bench->ctx, vae_decode(&d->ex, d->vae, d->image, d->latents, d->size, 0));
+  return report_call(d->bench->ctx,
+                     vae_decode(&d->ex, d->vae, d->image, d->latents, d->size, d->size, 0));
 }
 
 static enum ditmoe_status prepare(struct decoding *d, const char *kind) {
   TRY(decoder_open(d->bench, &d->ex, kind, &d->vae));
   d->whole = (struct whole){.ex = &d->ex, .user = d, .call = call};
-  return whole_prepare(d->bench, &d->whole, vae_decode_bytes(&d->ex, d->vae, d->size, 0));
+  return whole_prepare(d->bench, &d->whole, vae_decode_bytes(&d->ex, d->vae, d->size, d->size, 0));
 }
 
 static enum ditmoe_status run_decoders(struct bench *bench, struct decoding *decoders,

@@ -29,7 +29,7 @@ static enum ditmoe_status first_step(struct bench *bench, struct ditmoe_model *m
   struct exec *ex = &model->ex;
   struct inputs inputs = {0};
   TRY(inputs_make(&model->dit->config, (int)s->batch, s->guided, 0, &inputs));
-  size_t bytes = dit_predict_bytes(ex, model->dit, inputs.in.B);
+  size_t bytes = dit_predict_bytes(ex, model->dit, NULL, inputs.in.B);
   ex->ctx = bench->ctx;
   enum ditmoe_status status = bench_fits("the activations", (double)bytes);
   if (status == DITMOE_OK) status = report_call(bench->ctx, exec_reserve(ex, bytes));

@@ -112,7 +112,7 @@ static enum ditmoe_status run_inputs(struct bench *bench, struct exec *ex, const
                                      const struct model_shape *shape, const struct inputs *inputs) {
   struct subject subjects[RECORDINGS];
   enum ditmoe_status status =
-      report_call(bench->ctx, exec_reserve(ex, dit_predict_bytes(ex, model, inputs->in.B)));
+      report_call(bench->ctx, exec_reserve(ex, dit_predict_bytes(ex, model, NULL, inputs->in.B)));
   for (int i = 0; i < RECORDINGS; i++) {
     subjects[i] = (struct subject){.bench = bench, .ex = ex, .model = model, .inputs = inputs};
     if (status == DITMOE_OK) status = open_subject(&subjects[i], &recordings[i]);

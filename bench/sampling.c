@@ -90,7 +90,7 @@ static enum ditmoe_status count_decoder(struct sampling *s) {
   session->ex.compute = s->decoder->ex.compute;
   enum ditmoe_status status =
       report_call(s->bench->ctx, vae_decode(&session->ex, s->decoder->vae, session->image,
-                                            session->x, s->model->dit->config.size, 0));
+                                            session->x, session->height, session->width, 0));
   session->ex.compute = s->model->ex.compute;
   counter_end(&counter, &session->ex);
   s->decode_flop = counter.flop;

@@ -61,7 +61,7 @@ static enum ditmoe_status prepare(struct step *step, const struct inputs *inputs
   step->inputs = inputs;
   step->whole = (struct whole){.ex = &step->ex, .user = step, .call = call};
   return whole_prepare(step->bench, &step->whole,
-                       dit_predict_bytes(&step->ex, step->model, inputs->in.B));
+                       dit_predict_bytes(&step->ex, step->model, NULL, inputs->in.B));
 }
 
 static enum ditmoe_status time_steps(struct bench *bench, struct step *steps,

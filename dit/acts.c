@@ -24,8 +24,13 @@ void dit_acts_fini(struct ditmoe_ctx *ctx, struct dit_acts *acts) {
 
 struct router_input dit_router_input(const struct dit *model, const struct dit_block_acts *acts,
                                      const struct dit_input *in) {
-  return (struct router_input){acts->u2_exact,      in->labels,  in->B,       model->config.tokens,
-                               model->config.width, in->routing, acts->logits};
+  return (struct router_input){.u = acts->u2_exact,
+                               .labels = in->labels,
+                               .B = in->B,
+                               .T = dit_tokens(model, in),
+                               .D = model->config.width,
+                               .routing = in->routing,
+                               .logits = acts->logits};
 }
 
 void dit_condition_carve(struct exec *ex, const struct dit *model, struct dit_condition_acts *acts,
@@ -45,9 +50,9 @@ static void skip_to(struct exec *ex, size_t end) {
 
 /* qkv [B, T, 3, H, d], its raw form if q and k are normalised, lse [B, H, T], o [B, T, H, d]. */
 static void carve_attention(struct exec *ex, const struct dit *model, int layer,
-                            struct dit_block_acts *a, int B, bool keep) {
+                            struct dit_block_acts *a, int64_t rows, bool keep) {
   const struct dit_config *c = &model->config;
-  const int64_t rows = (int64_t)B * c->tokens, D = c->width;
+  const int64_t D = c->width;
   a->qkv = be_floats(ex, rows * 3 * D);
   a->qkv_raw = keep && c->qk_norm ? be_floats(ex, rows * 3 * D) : a->qkv;
   a->lse = keep ? be_floats(ex, rows * c->heads) : NULL;
@@ -67,7 +72,7 @@ static void carve_moe(struct exec *ex, const struct dit *model, int layer, struc
                       const struct dit_input *in, bool keep) {
   const struct dit_moe *moe = model->blocks[layer].moe;
   const struct expert_bank *bank = &moe->bank;
-  const int64_t rows = (int64_t)in->B * model->config.tokens, D = model->config.width;
+  const int64_t rows = (int64_t)in->B * dit_tokens(model, in), D = model->config.width;
   struct act exact = carve_u2(ex, a, DT_F32, rows * D, keep);
   const struct router_input router_in = dit_router_input(model, a, in);
   a->u2_exact = exact.data;
@@ -93,14 +98,14 @@ void dit_block_carve(struct exec *ex, const struct dit *model, int layer, struct
                      const struct dit_input *in, bool keep) {
   const struct dit_block *block = &model->blocks[layer];
   const int B = in->B, D = model->config.width;
-  const int64_t rows = (int64_t)B * model->config.tokens;
+  const int64_t rows = (int64_t)B * dit_tokens(model, in);
   a->mod = be_floats(ex, (int64_t)B * 6 * D);
   a->ffn = be_floats(ex, rows * D);
   a->attn = keep ? be_floats(ex, rows * D) : a->ffn;
   a->x_mid = keep ? be_floats(ex, rows * D) : a->x_out;
   a->u1 = be_acts(ex, block->qkv->input, rows * D);
   const size_t mark = arena_mark(&ex->arena);
-  carve_attention(ex, model, layer, a, B, keep);
+  carve_attention(ex, model, layer, a, rows, keep);
   const size_t end = arena_mark(&ex->arena);
   if (!keep) arena_reset(&ex->arena, mark);
   if (block->moe) {

@@ -65,10 +65,10 @@ static void moe_bwd(struct exec *ex, const struct dit *model, int layer,
  * both [B, T, D]. */
 static void attention_bwd(struct exec *ex, const struct dit *model, int layer,
                           const struct dit_block_acts *a, float *du1, const float *dattn,
-                          const struct dit_block_grad *grad, int B) {
+                          const struct dit_block_grad *grad, int B, int T) {
   const struct dit_config *c = &model->config;
   const struct dit_block *block = &model->blocks[layer];
-  const int T = c->tokens, H = c->heads, d = c->head_dim;
+  const int H = c->heads, d = c->head_dim;
   const int64_t rows = (int64_t)B * T, D = c->width;
   size_t mark = arena_mark(&ex->arena);
   float *d_o = be_floats(ex, rows * D), *dqkv = be_floats(ex, rows * 3 * D), *draw = dqkv;
@@ -94,7 +94,7 @@ void dit_block_bwd(struct exec *ex, const struct dit *model, int layer,
                    const struct dit_block_grad *grad, const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const struct dit_block *block = &model->blocks[layer];
-  const int B = in->B, T = c->tokens, D = c->width, stride = 6 * D;
+  const int B = in->B, T = dit_tokens(model, in), D = c->width, stride = 6 * D;
   const int64_t n = (int64_t)B * T * D;
   const float *scale_1 = a->mod + D, *gate_1 = a->mod + 2 * D;
   const float *scale_2 = a->mod + 4 * D, *gate_2 = a->mod + 5 * D;
@@ -112,7 +112,7 @@ void dit_block_bwd(struct exec *ex, const struct dit *model, int layer,
   be_add(ex, dx, dx, dy, n);
 
   be_gated_add_bwd(ex, dmod + 2 * D, dy, dx, gate_1, stride, a->attn, B, T, D);
-  attention_bwd(ex, model, layer, a, du, dy, grad, B);
+  attention_bwd(ex, model, layer, a, du, dy, grad, B, T);
   be_norm_modulate_bwd(ex, dy, dmod, dmod + D, du, a->x_in, scale_1, stride, B, T, D,
                        (float)c->record.norm_eps);
   be_add(ex, dx, dx, dy, n);
@@ -141,13 +141,14 @@ static void condition_bwd(struct exec *ex, const struct dit *model,
 /* dx [B, T, D], dsilu_c [B, D] of dout. */
 static void final_layer_bwd(struct exec *ex, const struct dit *model, const struct dit_acts *acts,
                             float *dx, float *dsilu_c, const struct dit_grads *grads,
-                            const float *dout, int B) {
+                            const float *dout, const struct dit_input *in) {
   const struct dit_config *c = &model->config;
-  const int T = c->tokens, D = c->width;
+  const struct dit_grid *grid = dit_grid_of(model, in);
+  const int B = in->B, T = grid->rows * grid->cols, D = c->width, p = c->patch;
   size_t mark = arena_mark(&ex->arena);
-  float *dpatches = be_floats(ex, (int64_t)B * T * c->patch * c->patch * c->out_channels);
+  float *dpatches = be_floats(ex, (int64_t)B * T * p * p * c->out_channels);
   float *du = be_floats(ex, (int64_t)B * T * D), *dmod = be_floats(ex, (int64_t)B * 2 * D);
-  be_unpatchify_bwd(ex, dpatches, dout, B, c->out_channels, c->size, c->patch);
+  be_unpatchify_bwd(ex, dpatches, dout, B, c->out_channels, grid->rows * p, grid->cols * p, p);
   linear_bwd(ex, du, &grads->final_linear, dpatches, acts->u, model->final_linear, (int64_t)B * T);
   be_norm_modulate_bwd(ex, dx, dmod, dmod + D, du, acts->x, acts->mod + D, 2 * D, B, T, D,
                        (float)c->record.norm_eps);
@@ -161,17 +162,19 @@ static void embed_patches_bwd(struct exec *ex, const struct dit *model, const st
                               float *dx, float *dtokens, const struct dit_grads *grads,
                               const struct dit_input *in) {
   const struct dit_config *c = &model->config;
-  const int B = dit_images(in);
-  const int64_t rows = (int64_t)B * c->tokens, image = (int64_t)c->tokens * c->width;
+  const struct dit_grid *grid = dit_grid_of(model, in);
+  const int B = dit_images(in), T = grid->rows * grid->cols, p = c->patch;
+  const int64_t rows = (int64_t)B * T, image = (int64_t)T * c->width;
   size_t mark = arena_mark(&ex->arena);
   for (int b = B; b < in->B; b += B) be_add(ex, dtokens, dtokens, dtokens + b * image, B * image);
-  if (grads->pos_embed) be_add_rows_bwd(ex, grads->pos_embed, dtokens, B, image);
+  if (grads->pos_embed && grid->pos_embed == model->grid.pos_embed)
+    be_add_rows_bwd(ex, grads->pos_embed, dtokens, B, image);
   be_linear_bwd_weight(ex, &grads->patch_embed, dtokens, act_f32(acts->patches), model->patch_embed,
                        rows);
   if (dx) {
-    float *dpatches = be_floats(ex, rows * c->channels * c->patch * c->patch);
+    float *dpatches = be_floats(ex, rows * c->channels * p * p);
     be_linear_bwd_input(ex, dpatches, dtokens, model->patch_embed, rows);
-    be_patchify_bwd(ex, dx, dpatches, B, c->channels, c->size, c->patch);
+    be_patchify_bwd(ex, dx, dpatches, B, c->channels, grid->rows * p, grid->cols * p, p);
   }
   arena_reset(&ex->arena, mark);
 }
@@ -203,9 +206,9 @@ void dit_backward(struct exec *ex, const struct dit *model, struct dit_acts *act
   const struct dit_config *c = &model->config;
   const int B = in->B;
   size_t mark = arena_mark(&ex->arena);
-  float *dtokens = be_floats(ex, (int64_t)B * c->tokens * c->width);
+  float *dtokens = be_floats(ex, (int64_t)B * dit_tokens(model, in) * c->width);
   float *dsilu_c = be_floats(ex, (int64_t)B * c->width);
-  final_layer_bwd(ex, model, acts, dtokens, dsilu_c, grads, dout, B);
+  final_layer_bwd(ex, model, acts, dtokens, dsilu_c, grads, dout, in);
   for (int layer = c->depth - 1; layer >= 0; layer--)
     run_block_bwd(ex, model, acts, layer, dtokens, dsilu_c, grads, in);
   condition_bwd(ex, model, &model->embedder, &acts->condition, &grads->embedder, dsilu_c, in);

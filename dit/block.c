@@ -10,8 +10,8 @@
 /* attn [B, T, D] = (softmax(q k^T / sqrt(d)) v) W_proj^T + b, [q, k, v] = u1 W_qkv^T + b, heads of
  * q and k normalised where the model has it. */
 static void attention(struct exec *ex, const struct dit_config *c, const struct dit_block *block,
-                      const struct dit_block_acts *a, int B) {
-  const int T = c->tokens, D = c->width, H = c->heads, d = c->head_dim;
+                      const struct dit_block_acts *a, int B, int T) {
+  const int D = c->width, H = c->heads, d = c->head_dim;
   const int64_t rows = (int64_t)B * T;
   be_linear(ex, a->qkv_raw, a->u1, block->qkv, rows);
   if (c->qk_norm) be_qk_norm(ex, a->qkv, a->qkv_raw, &block->qk_norm, rows, H, d);
@@ -24,7 +24,7 @@ void dit_block(struct exec *ex, const struct dit *model, int layer, struct dit_b
                const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const struct dit_block *block = &model->blocks[layer];
-  const int B = in->B, T = c->tokens, D = c->width, stride = 6 * D;
+  const int B = in->B, T = dit_tokens(model, in), D = c->width, stride = 6 * D;
   const float *shift_1 = a->mod, *scale_1 = a->mod + D, *gate_1 = a->mod + 2 * D;
   const float *shift_2 = a->mod + 3 * D, *scale_2 = a->mod + 4 * D, *gate_2 = a->mod + 5 * D;
 
@@ -32,7 +32,7 @@ void dit_block(struct exec *ex, const struct dit *model, int layer, struct dit_b
 
   be_norm_modulate(ex, a->u1, a->x_in, shift_1, scale_1, stride, B, T, D,
                    (float)c->record.norm_eps);
-  attention(ex, c, block, a, B);
+  attention(ex, c, block, a, B, T);
   dit_look(ex, in, &(struct dit_tap_data){TAP_ATTENTION, layer, B, T, D, a->attn, NULL, NULL});
   be_gated_add(ex, a->x_mid, a->x_in, gate_1, stride, a->attn, B, T, D);
 

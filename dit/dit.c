@@ -1,7 +1,6 @@
 /* Opening and closing a model. */
 #include "dit/dit.h"
 #include "backend/packed.h"
-#include "dit/embed.h"
 #include "dit/params.h"
 
 #include <string.h>
@@ -19,23 +18,6 @@ static enum ditmoe_status check_layout(const struct exec *ex, const struct packe
       "again with ditmoe-convert --pack from the original file, or use --tier %.50s%s%s",
       packed->file->path, packed->tier, packed->layout, ex->device->ops->name, ex->device->tier,
       own, packed->tier, dtype ? " --dtype " : "", dtype ? dtype : "");
-}
-
-/* Positions that the file does not hold: sines and cosines. */
-static enum ditmoe_status make_positions(struct exec *ex, struct dit *model) {
-  const struct dit_config *c = &model->config;
-  const size_t count = (size_t)c->tokens * (size_t)c->width;
-  float *table = NULL;
-  void *device = NULL;
-  if (c->dialect->pos_embed) return DITMOE_OK;
-  TRY(mem_zalloc(ex->ctx, count, sizeof *table, "positions", &table));
-  sincos_positions(table, c->tokens, c->width);
-  enum ditmoe_status status =
-      ex->device->ops->alloc(ex, count * sizeof *table, "positions", &device);
-  if (status == DITMOE_OK) be_upload(ex, device, table, count * sizeof *table);
-  model->pos_embed = device;
-  mem_free(ex->ctx, table);
-  return status == DITMOE_OK ? ex->status : status;
 }
 
 /* Blocks whose embedder turned out to be that of the model need none. */
@@ -60,7 +42,7 @@ static enum ditmoe_status load(struct exec *ex, struct dit *model,
                                const struct packed *packed, const char *record) {
   TRY(dit_params(ex, model, checkpoint, packed, record));
   TRY(params_make(&model->params, ex));
-  TRY(make_positions(ex, model));
+  TRY(dit_grid_own(ex, model, checkpoint));
   find_embedders(ex, model);
   return DITMOE_OK;
 }
@@ -91,8 +73,8 @@ enum ditmoe_status dit_open(struct exec *ex, const struct ditmoe_checkpoint *che
 
 void dit_close(struct exec *ex, struct dit *model) {
   if (!model) return;
-  if (model->pos_embed && !model->config.dialect->pos_embed)
-    ex->device->ops->release(ex, (float *)(uintptr_t)model->pos_embed);
+  if (!model->config.dialect || !model->config.dialect->pos_embed)
+    ex->device->ops->release(ex, (float *)(uintptr_t)model->grid.pos_embed);
   dit_params_free(ex, model);
   config_free(ex->ctx, &model->config);
   mem_free(ex->ctx, model);

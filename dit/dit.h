@@ -13,7 +13,10 @@
 #include "dit/record.h"
 #include "io/checkpoint.h"
 
-enum { DIT_MAX_EXPERTS = 1024 }; /* in a layer */
+enum {
+  DIT_MAX_EXPERTS = 1024,  /* in a layer  */
+  DIT_MAX_TOKENS = 1 << 20 /* of an image */
+};
 
 /* Timestep and class embedding; [256] -> D -> D, and a row of D for each label. */
 struct dit_embedder {
@@ -44,11 +47,17 @@ struct dit_config {
   const struct family *family; /* dit/families.h; NULL: none that is known */
   char family_why[96];         /* what told it, for people                  */
   int channels, out_channels;  /* C, Cout = C or 2C */
-  int size, patch, tokens;     /* latent side, p, T */
+  int size, patch, tokens;     /* as trained: latent side, p, T */
   int width, depth, heads, head_dim;
   int label_rows; /* classes and the null class */
   bool qk_norm;
   int *experts; /* [depth] routed FFN experts of a block, 0: dense */
+};
+
+/* The grid of the tokens of a call, row-major, and what belongs to a place of it. */
+struct dit_grid {
+  int rows, cols;         /* latents of rows p x cols p   */
+  const float *pos_embed; /* device [rows cols, D]        */
 };
 
 struct dit {
@@ -58,7 +67,8 @@ struct dit {
   struct dit_embedder embedder;
   struct dit_embedder *block_embedders; /* [depth] where blocks have their own, else NULL */
   const struct linear *patch_embed;     /* C p p -> D          */
-  const float *pos_embed;               /* device [T, D]       */
+  struct dit_grid grid;                 /* as trained */
+  bool sincos; /* its positions are the formula's, which gives those of other grids */
   struct dit_block *blocks;
   const struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
   struct expert_store *store; /* of the routed experts; NULL: all are in memory */
@@ -99,11 +109,12 @@ struct dit_replay {
 
 /* One call of the model: host arrays for dit_predict, device arrays for dit_forward. */
 struct dit_input {
-  const float *x;        /* [B, C, size, size]; with halves, [B / halves, ...] */
+  const float *x;        /* [B, C, H, W]; with halves, [B / halves, ...] */
   const float *time;     /* [B] as the model wants it (times time_scale) */
   const int32_t *labels; /* [B] 0 .. label_rows - 1                 */
   int B;
   int halves; /* > 1: the images of x stand so many times in the batch, as for guidance */
+  const struct dit_grid *grid;     /* of latents H x W; NULL: as trained */
   const struct routing *routing;   /* NULL: as trained */
   const struct dit_tap *tap;       /* NULL: none       */
   const struct dit_replay *replay; /* NULL: the routers choose */
@@ -112,6 +123,19 @@ struct dit_input {
 /* Images in x. */
 static inline int dit_images(const struct dit_input *in) {
   return in->halves > 1 ? in->B / in->halves : in->B;
+}
+static inline const struct dit_grid *dit_grid_of(const struct dit *model,
+                                                 const struct dit_input *in) {
+  return in->grid ? in->grid : &model->grid;
+}
+/* T, tokens of an image. */
+static inline int dit_tokens(const struct dit *model, const struct dit_input *in) {
+  const struct dit_grid *grid = dit_grid_of(model, in);
+  return grid->rows * grid->cols;
+}
+/* Values of a plane, H W. */
+static inline int64_t dit_plane(const struct dit *model, const struct dit_input *in) {
+  return (int64_t)dit_tokens(model, in) * model->config.patch * model->config.patch;
 }
 
 /* Opens a model; weights are made by `ex`, which must outlive it. record: JSON text of overrides or
@@ -129,12 +153,23 @@ enum ditmoe_status dit_save(struct ditmoe_ctx *ctx, const struct dit *model,
 enum ditmoe_status dit_pack(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, const char *path);
 
-/* out [B, Cout, size, size] (host). Working memory comes from the arena of `ex` and is given back.
+/* out [B, Cout, H, W] (host). Working memory comes from the arena of `ex` and is given back.
  */
 enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *out,
                                const struct dit_input *in);
-/* Arena bytes of dit_predict for B images, by a dry run of it. */
-size_t dit_predict_bytes(const struct exec *ex, const struct dit *model, int B);
+/* Arena bytes of dit_predict for B images on a grid (NULL: as trained), by a dry run of it. */
+size_t dit_predict_bytes(const struct exec *ex, const struct dit *model,
+                         const struct dit_grid *grid, int B);
+
+/* The grid for latents of height x width, whose positions are made unless it is the trained one;
+ * to be given back with dit_grid_free. DITMOE_USAGE if the patches do not fit into that size,
+ * DITMOE_MISMATCH if the positions of the model are no formula (grid.c). */
+enum ditmoe_status dit_grid_make(struct exec *ex, const struct dit *model, int height, int width,
+                                 struct dit_grid *out);
+void dit_grid_free(struct exec *ex, const struct dit *model, struct dit_grid *grid);
+/* Completes the grid of a model whose parameters are made from the checkpoint. */
+enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model,
+                                const struct ditmoe_checkpoint *checkpoint);
 
 /* The forward pass, device arrays; its parts are in dit/acts.h. */
 void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in);

@@ -25,18 +25,28 @@ void dit_embed_condition(struct exec *ex, const struct dit *model,
   be_silu(ex, a->silu_c, a->condition, n);
 }
 
-/* Row n is the patch at column n % side, row n / side of a grid, its values four blocks of D / 4:
+/* Number i of n, as diffusers rounds it. */
+static double place_of(int i, int n, int base) {
+  return base > 0 ? (double)((float)i / (float)((double)n / base)) : i;
+}
+
+/* Row n is the patch at column n % cols, row n / cols of a grid, its values four blocks of D / 4:
  *
  *   sin(column w_m), cos(column w_m), sin(row w_m), cos(row w_m), w_m = 10000^(-m / (D / 4)) */
-void sincos_positions(float *table, int tokens, int width) {
-  int side = (int)lround(sqrt(tokens)), quarter = width / 4;
-  for (int n = 0; n < tokens; n++)
-    for (int m = 0; m < quarter; m++) {
-      double omega = pow(10000.0, -(double)m / quarter);
-      float *row = table + (int64_t)n * width;
-      row[m] = (float)sin(n % side * omega);
-      row[quarter + m] = (float)cos(n % side * omega);
-      row[2 * quarter + m] = (float)sin(n / side * omega);
-      row[3 * quarter + m] = (float)cos(n / side * omega);
+void sincos_positions(float *table, int rows, int cols, int base, int width) {
+  const int quarter = width / 4;
+  for (int m = 0; m < quarter; m++) {
+    const double omega = pow(10000.0, -(double)m / quarter);
+    for (int n = 0; n < rows * cols; n++) {
+      float *own = table + (int64_t)n * width + m;
+      const float *same_column = table + (int64_t)(n % cols) * width + m;
+      const float *same_row = table + (int64_t)(n - n % cols) * width + m;
+      const double column = place_of(n, cols, base) * omega;
+      const double row = place_of(n / cols, rows, base) * omega;
+      own[0] = n < cols ? (float)sin(column) : same_column[0];
+      own[quarter] = n < cols ? (float)cos(column) : same_column[quarter];
+      own[2 * quarter] = n % cols ? same_row[2 * quarter] : (float)sin(row);
+      own[3 * quarter] = n % cols ? same_row[3 * quarter] : (float)cos(row);
     }
+  }
 }

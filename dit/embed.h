@@ -11,8 +11,9 @@ void dit_embed_condition(struct exec *ex, const struct dit *model,
                          const struct dit_embedder *embedder, const struct dit_condition_acts *acts,
                          const struct dit_input *in);
 
-/* The sin-cos table [T, D] of a square grid: sin and cos of the column, then of the row, in blocks
- * of D / 4 (D a multiple of 4); computed in float64. */
-void sincos_positions(float *table, int tokens, int width);
+/* The sin-cos table [rows cols, D] of a grid: sin and cos of the column, then of the row, in blocks
+ * of D / 4 (D a multiple of 4); computed in float64. base > 0: rows and columns are numbered so
+ * that `base` of them would span the grid. */
+void sincos_positions(float *table, int rows, int cols, int base, int width);
 
 #endif

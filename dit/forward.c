@@ -8,12 +8,14 @@ static void embed_patches(struct exec *ex, const struct dit *model, struct dit_a
                           const struct dit_input *in) {
   const struct dit_config *c = &model->config;
   const int B = dit_images(in);
-  const int64_t image = (int64_t)c->tokens * c->width;
+  const struct dit_grid *grid = dit_grid_of(model, in);
+  const int T = grid->rows * grid->cols, p = c->patch;
+  const int64_t image = (int64_t)T * c->width;
   size_t mark = arena_mark(&ex->arena);
-  acts->patches = be_floats(ex, (int64_t)B * c->tokens * c->channels * c->patch * c->patch);
-  be_patchify(ex, acts->patches, in->x, B, c->channels, c->size, c->patch);
-  be_linear(ex, x, act_f32(acts->patches), model->patch_embed, (int64_t)B * c->tokens);
-  be_add_rows(ex, x, model->pos_embed, B, image);
+  acts->patches = be_floats(ex, (int64_t)B * T * c->channels * p * p);
+  be_patchify(ex, acts->patches, in->x, B, c->channels, grid->rows * p, grid->cols * p, p);
+  be_linear(ex, x, act_f32(acts->patches), model->patch_embed, (int64_t)B * T);
+  be_add_rows(ex, x, grid->pos_embed, B, image);
   for (int b = B; b < in->B; b += B) be_copy(ex, x + b * image, x, (size_t)(B * image) * sizeof *x);
   if (!acts->keep) arena_reset(&ex->arena, mark);
 }
@@ -28,20 +30,21 @@ static void embed_condition(struct exec *ex, const struct dit *model, const stru
   if (!acts->keep) arena_reset(&ex->arena, mark);
 }
 
-/* out [B, Cout, S, S] = unpatchify(Linear(mod(LN(x)))) */
+/* out [B, Cout, H, W] = unpatchify(Linear(mod(LN(x)))) */
 static void final_layer(struct exec *ex, const struct dit *model, struct dit_acts *acts, float *out,
                         const struct dit_input *in) {
   const struct dit_config *c = &model->config;
-  const int B = in->B, T = c->tokens, D = c->width;
+  const struct dit_grid *grid = dit_grid_of(model, in);
+  const int B = in->B, T = grid->rows * grid->cols, D = c->width, p = c->patch;
   size_t mark = arena_mark(&ex->arena);
   acts->mod = be_floats(ex, (int64_t)B * 2 * D);
   acts->u = be_acts(ex, model->final_linear->input, (int64_t)B * T * D);
-  float *patches = be_floats(ex, (int64_t)B * T * c->patch * c->patch * c->out_channels);
+  float *patches = be_floats(ex, (int64_t)B * T * p * p * c->out_channels);
   be_linear(ex, acts->mod, act_f32(acts->condition.silu_c), model->final_modulation, B);
   be_norm_modulate(ex, acts->u, acts->x, acts->mod, acts->mod + D, 2 * D, B, T, D,
                    (float)c->record.norm_eps);
   be_linear(ex, patches, acts->u, model->final_linear, (int64_t)B * T);
-  be_unpatchify(ex, out, patches, B, c->out_channels, c->size, c->patch);
+  be_unpatchify(ex, out, patches, B, c->out_channels, grid->rows * p, grid->cols * p, p);
   if (!acts->keep) arena_reset(&ex->arena, mark);
 }
 
@@ -49,7 +52,7 @@ static void final_layer(struct exec *ex, const struct dit *model, struct dit_act
 static void run_block(struct exec *ex, const struct dit *model, struct dit_acts *acts, int layer,
                       const struct dit_input *in) {
   const struct dit_embedder *own = model->blocks[layer].embedder;
-  const int64_t n = (int64_t)in->B * model->config.tokens * model->config.width;
+  const int64_t n = (int64_t)in->B * dit_tokens(model, in) * model->config.width;
   struct dit_block_acts one, *a = acts->keep ? &acts->blocks[layer] : &one;
   *a = (struct dit_block_acts){
       .silu_c = acts->condition.silu_c, .x_in = acts->x, .logits = acts->logits};
@@ -68,12 +71,13 @@ static void run_block(struct exec *ex, const struct dit *model, struct dit_acts 
 }
 
 /* Logits that flow from router to router begin as 0. */
-static void begin_logits(struct exec *ex, const struct dit *model, struct dit_acts *acts, int B) {
+static void begin_logits(struct exec *ex, const struct dit *model, struct dit_acts *acts,
+                         const struct dit_input *in) {
   int64_t n = 0;
   for (int layer = 0; layer < model->config.depth; layer++) {
     const struct dit_moe *moe = model->blocks[layer].moe;
     if (moe && moe->router->router->flows)
-      n = (int64_t)B * model->config.tokens * moe->router->experts;
+      n = (int64_t)in->B * dit_tokens(model, in) * moe->router->experts;
   }
   if (n == 0) return;
   acts->logits = be_floats(ex, n);
@@ -83,11 +87,11 @@ static void begin_logits(struct exec *ex, const struct dit *model, struct dit_ac
 void dit_forward_keep(struct exec *ex, const struct dit *model, struct dit_acts *acts, float *out,
                       const struct dit_input *in) {
   const struct dit_config *c = &model->config;
-  const int B = in->B, T = c->tokens, D = c->width;
+  const int B = in->B, T = dit_tokens(model, in), D = c->width;
   acts->x = be_floats(ex, (int64_t)B * T * D);
   acts->condition.silu_c = be_floats(ex, (int64_t)B * D);
 
-  begin_logits(ex, model, acts, B);
+  begin_logits(ex, model, acts, in);
   embed_patches(ex, model, acts, acts->x, in);
   dit_look(ex, in, &(struct dit_tap_data){TAP_EMBEDDED, -1, B, T, D, acts->x, NULL, NULL});
   embed_condition(ex, model, acts, &model->embedder, &acts->condition, in);
@@ -104,7 +108,7 @@ void dit_forward(struct exec *ex, const struct dit *model, float *out, const str
 enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *out,
                                const struct dit_input *in) {
   const struct dit_config *c = &model->config;
-  const size_t plane = (size_t)c->size * (size_t)c->size, B = (size_t)in->B;
+  const size_t plane = (size_t)dit_plane(model, in), B = (size_t)in->B;
   const size_t latents = (size_t)dit_images(in) * (size_t)c->channels * plane;
   const size_t outputs = B * (size_t)c->out_channels * plane;
   size_t mark = arena_mark(&ex->arena);
@@ -122,8 +126,9 @@ enum ditmoe_status dit_predict(struct exec *ex, const struct dit *model, float *
   return ex->status;
 }
 
-size_t dit_predict_bytes(const struct exec *ex, const struct dit *model, int B) {
+size_t dit_predict_bytes(const struct exec *ex, const struct dit *model,
+                         const struct dit_grid *grid, int B) {
   struct exec dry = exec_dry(ex);
-  (void)dit_predict(&dry, model, NULL, &(struct dit_input){.B = B});
+  (void)dit_predict(&dry, model, NULL, &(struct dit_input){.B = B, .grid = grid});
   return dry.arena.peak;
 }

@@ -22,7 +22,7 @@ struct dit_block_grad {
 struct dit_grads {
   struct dit_embedder_grad embedder;
   struct linear_grad patch_embed, final_modulation, final_linear;
-  float *pos_embed;              /* [T, D]              */
+  float *pos_embed;              /* [T, D] as trained   */
   struct dit_block_grad *blocks; /* [depth] host memory */
   float *values;                 /* all arrays, device  */
   size_t count;
@@ -32,8 +32,8 @@ struct dit_grads {
 enum ditmoe_status dit_grads_alloc(struct exec *ex, const struct dit *model, struct dit_grads *out);
 void dit_grads_free(struct exec *ex, const struct dit *model, struct dit_grads *grads);
 
-/* After dit_forward_keep with KEEP_INPUTS or KEEP_ALL of the same `in`: dx [images, C, size, size],
- * or NULL, is written, and `grads` added to, of dout [B, Cout, size, size]. The choices of routers
+/* After dit_forward_keep with KEEP_INPUTS or KEEP_ALL of the same `in`: dx [images, C, H, W],
+ * or NULL, is written, and `grads` added to, of dout [B, Cout, H, W]. The choices of routers
  * are constants, their weights are not. Device arrays. */
 void dit_backward(struct exec *ex, const struct dit *model, struct dit_acts *acts, float *dx,
                   const struct dit_grads *grads, const float *dout, const struct dit_input *in);

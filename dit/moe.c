@@ -20,7 +20,7 @@ bool moe_next_wave(struct exec *ex, const struct dit *model, int layer, const st
  * output joins the result. */
 static void run_plan(struct exec *ex, const struct dit *model, int layer, struct dit_block_acts *a,
                      const struct dit_input *in) {
-  const int T = model->config.tokens, D = model->config.width;
+  const int T = dit_tokens(model, in), D = model->config.width;
   struct moe_waves w = {0};
   be_dispatch_order(ex, &a->plan);
   while (moe_next_wave(ex, model, layer, &a->plan, &w)) {
@@ -37,7 +37,7 @@ static void run_plan(struct exec *ex, const struct dit *model, int layer, struct
 void moe_forward(struct exec *ex, const struct dit *model, int layer, struct dit_block_acts *a,
                  const struct dit_input *in) {
   const struct dit_moe *moe = model->blocks[layer].moe;
-  const int B = in->B, T = model->config.tokens, D = model->config.width;
+  const int B = in->B, T = dit_tokens(model, in), D = model->config.width;
   const int64_t rows = (int64_t)B * T;
   const struct router_input router_in = dit_router_input(model, a, in);
   struct router_trace trace = {0};

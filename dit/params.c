@@ -19,7 +19,7 @@ static void list_patches(struct dit *model) {
                                       .flags = PARAM_EXACT | PARAM_PLAIN,
                                       .patch = c->patch});
   if (d->pos_embed)
-    params_floats(&model->params, &model->pos_embed, 3, (int64_t[3]){1, c->tokens, c->width},
+    params_floats(&model->params, &model->grid.pos_embed, 3, (int64_t[3]){1, c->tokens, c->width},
                   PARAM_FIXED, d->pos_embed);
 }
 
@@ -133,6 +133,7 @@ enum ditmoe_status dit_params(struct exec *ex, struct dit *model,
   struct dit_config *c = &model->config;
   char network[96];
   TRY(config_infer(ex->ctx, c, checkpoint, record));
+  model->grid.rows = model->grid.cols = c->size / c->patch;
   const size_t depth = (size_t)c->depth;
   TRY(mem_zalloc(ex->ctx, depth, sizeof *model->blocks, "blocks", &model->blocks));
   if (strstr(c->dialect->labels, "%d"))

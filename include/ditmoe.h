@@ -136,7 +136,7 @@ struct ditmoe_model_info {
   const char *objective; /* "ddpm" or "rf" */
   const char *backend, *tier, *dtype;
   int channels; /* C of a latent          */
-  int size;     /* H = W of a latent      */
+  int size;     /* H = W of the latents that it was trained on */
   int patch, width, depth, heads;
   int num_classes;    /* without the null class */
   int classes_used;   /* labels below it, but for null_label, have been trained */
@@ -173,10 +173,12 @@ const char *ditmoe_model_record_sources(const struct ditmoe_model *model);
 struct ditmoe_decoder;
 
 struct ditmoe_decoder_info {
-  const char *kind; /* "autoencoder-kl" or "taesd"          */
+  const char *kind;  /* "autoencoder-kl" or "taesd"                                   */
+  const char *names; /* whose names its tensors have: "diffusers", "CompVis", "taesd" */
   int latent_channels;
   int factor;          /* image side / latent side             */
   double scale, shift; /* latents are divided by scale, then shift is added, before decoding */
+  int statistics;      /* besides, each channel has a mean and a deviation of its own */
 };
 
 /* path: a folder with config.json, a diffusers pipeline folder, or a weights file. tile: latent
@@ -202,6 +204,8 @@ struct ditmoe_request {
   const int32_t *labels; /* [count] class of each image                                  */
   int64_t count;         /* images                                                       */
   int64_t first_index;   /* sample index of labels[0]                                    */
+  int height, width;     /* H, W of the latents; 0: as the model was trained. Others need
+                            positions that can be made, which is an error for learned ones */
   uint64_t seed;
   const char *sampler; /* "ddpm" "ddim" "euler" "heun" "midpoint" "dpmpp-2m" "sde" "sde-heun"; NULL:
                           the model's                                                  */
@@ -254,18 +258,18 @@ enum ditmoe_status ditmoe_plan(struct ditmoe_ctx *ctx, const struct ditmoe_model
 
 struct ditmoe_session;
 
-/* Makes all working memory for requests of this batch, block and guidance; decoder may be NULL. The
- * model and the decoder must outlive the session. */
+/* Makes all working memory for requests of this batch, block, size and guidance; decoder may be
+ * NULL. The model and the decoder must outlive the session. */
 enum ditmoe_status ditmoe_session_create(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
                                          const struct ditmoe_decoder *decoder,
                                          const struct ditmoe_request *request,
                                          struct ditmoe_session **out);
 void ditmoe_session_destroy(struct ditmoe_session *session);
 
-/* Samples request->count images. latents [count, C, H, W] or NULL; pixels [count, S, S, 3] (RGB
- * bytes, S = H * factor, trunc(clamp(127.5 x + 128))) or NULL, needs a decoder. Image i depends on
- * (seed, first_index + i) alone, whatever the batch and the threads; for batch-coupled models and
- * torch-cpu on the index block that holds it. */
+/* Samples request->count images. latents [count, C, H, W] or NULL; pixels [count, h, w, 3] (RGB
+ * bytes, H and W times the factor, trunc(clamp(127.5 x + 128))) or NULL, needs a decoder. Image i
+ * depends on (seed, first_index + i) alone, whatever the batch and the threads; for batch-coupled
+ * models and torch-cpu on the index block that holds it. */
 enum ditmoe_status ditmoe_sample(struct ditmoe_ctx *ctx, struct ditmoe_session *session,
                                  const struct ditmoe_request *request, float *latents,
                                  uint8_t *pixels);

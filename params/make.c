@@ -166,23 +166,24 @@ static void scale_rows(float *out, const struct tensor *matrix, int64_t rows, in
   }
 }
 
-/* The patches of a convolution that do not overlap are rows of a product: its kernels a matrix. */
+/* The patches of a convolution that do not overlap are rows of a product: its kernels matrices. */
 static enum ditmoe_status linear(struct params *params, const struct param_group *group,
                                  struct exec *ex, struct linear **out) {
   struct linear_source source = params_source(params, group, ex);
-  struct tensor matrix = *source.weight[0];
+  struct tensor matrix[sizeof source.weight / sizeof *source.weight];
   float *scaled = NULL;
-  if (matrix.rank == 4) {
-    matrix.rank = 2;
-    matrix.shape[1] = matrix.elements / matrix.shape[0];
-    source.weight[0] = &matrix;
+  for (int i = 0; i < source.parts; i++) {
+    matrix[i] = *source.weight[i];
+    source.weight[i] = &matrix[i];
+    if (matrix[i].rank != 4) continue;
+    matrix[i].rank = 2;
+    matrix[i].shape[1] = matrix[i].elements / matrix[i].shape[0];
   }
   if (group->flags & PARAM_UNIT) {
-    TRY(mem_alloc(ex->ctx, (size_t)matrix.elements, sizeof *scaled, matrix.name, &scaled));
-    scale_rows(scaled, &matrix, matrix.shape[0], matrix.shape[1]);
-    matrix.dtype = DT_F32;
-    matrix.data = scaled;
-    source.weight[0] = &matrix;
+    TRY(mem_alloc(ex->ctx, (size_t)matrix->elements, sizeof *scaled, matrix->name, &scaled));
+    scale_rows(scaled, matrix, matrix->shape[0], matrix->shape[1]);
+    matrix->dtype = DT_F32;
+    matrix->data = scaled;
   }
   enum ditmoe_status status = ex->device->ops->linear_create(ex, &source, out);
   mem_free(ex->ctx, scaled);

@@ -92,7 +92,7 @@ struct linear_form {
   const char *name[3];
   bool bias;
   uint32_t flags;
-  int patch; /* > 0: one matrix, stored as a convolution [out, in / patch^2, patch, patch] */
+  int patch; /* > 0: stored as convolutions [out, in / patch^2, patch, patch] */
 };
 
 /* Each appends a layer and where to put it; tensors are called <prefix><name>.weight and .bias. */

@@ -200,7 +200,7 @@ void model_predict(struct opened *opened, float *out, int first, int B, uint32_t
   }
   const struct dit_input in = {.x = x, .time = time, .labels = labels, .B = B, .routing = routing};
   assert_ok(opened->ex.ctx,
-            exec_reserve(&opened->ex, dit_predict_bytes(&opened->ex, opened->model, B)));
+            exec_reserve(&opened->ex, dit_predict_bytes(&opened->ex, opened->model, NULL, B)));
   assert_ok(opened->ex.ctx, dit_predict(&opened->ex, opened->model, out, &in));
   free(x);
   free(time);

@@ -33,7 +33,7 @@ static enum ditmoe_status run(const char *file, const char *io, const struct exe
   const struct dit_input in = {.x = x, .time = &time, .labels = &label, .B = 1};
   struct exec *ex = &model->ex;
   ex->ctx = ctx;
-  assert_ok(ctx, exec_reserve(ex, dit_predict_bytes(ex, model->dit, 1)));
+  assert_ok(ctx, exec_reserve(ex, dit_predict_bytes(ex, model->dit, NULL, 1)));
   enum ditmoe_status status = dit_predict(ex, model->dit, out, &in);
   bool finite = true;
   for (int i = 0; i < 8 * 16; i++) finite = finite && isfinite(out[i]);

@@ -228,7 +228,9 @@ static void wrong_shape_files_are_refused(void **state) {
       {"linear N=1 in=2 out=2 dtype=i8", "bad.txt:2: dtype", DITMOE_FORMAT},
       {"moe N=1 T=1 E=4 K=5 D=8 F=8", "bad.txt:2: moe: K", DITMOE_FORMAT},
       {"moe N=1 T=1 E=999 K=2 D=8 F=8", "bad.txt:2: moe: E", DITMOE_FORMAT},
-      {"patchify N=1 C=4 size=9 patch=2", "bad.txt:2: patchify: size", DITMOE_FORMAT},
+      {"patchify N=1 C=4 size=9 width=8 patch=2", "bad.txt:2: patchify: size", DITMOE_FORMAT},
+      {"patchify N=1 C=4 size=8 width=9 patch=2", "bad.txt:2: patchify: size or width",
+       DITMOE_FORMAT},
       {"linear N=4000000 in=4000000 out=4000000", "linear: ", DITMOE_NOMEM},
       {"", "bad.txt: holds no case", DITMOE_FORMAT},
   };

@@ -374,6 +374,12 @@ static void checkpoints_are_converted(void **state) {
   assert_exit(run("@convert -q @fixtures/dit_moe/b_mixed/bare.pt -o absent/g.st"), DITMOE_OUTPUT,
               "absent/g.st");
   assert_contains(run("@info --model --json d/c.st").out, "\"kind\":\t\"dit-moe\"");
+  assert_contains(run("@info --vae @fixtures/vae2/ldm_keys/vae-tiny.ckpt").out,
+                  "decoder.names: CompVis\ndecoder.latent_channels: 4\ndecoder.factor: 8\n");
+  assert_contains(run("@info --vae @fixtures/vae2/kl_meanstd").out, "decoder.names: diffusers\n");
+  assert_contains(run("@info --vae @fixtures/vae2/vavae/vavae-tiny.pt").out,
+                  "decoder.latent_channels: 8\ndecoder.factor: 16\ndecoder.scale: 1\n");
+  assert_exit(run("@info --vae d/c.st"), DITMOE_MISMATCH, "not a decoder");
   assert_exit(run("@info"), DITMOE_USAGE, "FILE is missing");
   assert_exit(run("@info d"), DITMOE_FORMAT, "d");
   assert_shell("mkfifo d/pipe");

@@ -49,7 +49,7 @@ static enum ditmoe_status predict(struct exec *ex, struct ditmoe_checkpoint *fil
   float *x = calloc(model_output_size(&opened), sizeof *x);
   assert_true(x && out);
   const struct dit_input in = {.x = x, .time = &time, .labels = &label, .B = 1};
-  enum ditmoe_status status = exec_reserve(ex, dit_predict_bytes(ex, model, 1));
+  enum ditmoe_status status = exec_reserve(ex, dit_predict_bytes(ex, model, NULL, 1));
   if (status == DITMOE_OK) status = dit_predict(ex, model, out, &in);
   dit_close(ex, model);
   free(x);

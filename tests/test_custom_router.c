@@ -184,7 +184,7 @@ static void test_routes(void **state) {
   const struct dit_tap tap = {&layers, look};
   for (int i = 0; i < 4 * 8 * 8; i++) x[i] = (float)(i % 7) - 3;
   assert_int_equal(model_output_size(&o), sizeof out / sizeof *out);
-  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, 1)));
+  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, NULL, 1)));
   assert_ok(test_ctx(),
             dit_predict(
                 &o.ex, o.model, out,

@@ -115,7 +115,7 @@ static void test_failed_load(void **state) {
   const float time = 0.5F;
   const int32_t label = 0;
   const struct dit_input in = {.x = x, .time = &time, .labels = &label, .B = 1};
-  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, 1)));
+  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, NULL, 1)));
   for (int at = 0; at < 17; at++) { /* 4 + 10 + 3 experts */
     struct one_expert one = {.store = {false, one_wave}, .model = o.model, .fails_at = at};
     o.model->store = &one.store;

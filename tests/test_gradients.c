@@ -167,19 +167,19 @@ static void setup_attention(struct problem *p) {
   add_block(p, "qkv", false, B * T * 3 * D);
 }
 
-enum { CHANNELS = 3, SIZE = 4, PATCH = 2, LATENTS = B * CHANNELS * SIZE * SIZE };
+enum { CHANNELS = 3, HEIGHT = 4, WIDTH = 6, PATCH = 2, LATENTS = B * CHANNELS * HEIGHT * WIDTH };
 
 static float *patchify_pass(struct problem *p, const float *dy) {
   float *y = be_floats(p->ex, LATENTS);
-  be_patchify(p->ex, y, p->block[0].x, B, CHANNELS, SIZE, PATCH);
-  if (dy) be_patchify_bwd(p->ex, p->block[0].dx, dy, B, CHANNELS, SIZE, PATCH);
+  be_patchify(p->ex, y, p->block[0].x, B, CHANNELS, HEIGHT, WIDTH, PATCH);
+  if (dy) be_patchify_bwd(p->ex, p->block[0].dx, dy, B, CHANNELS, HEIGHT, WIDTH, PATCH);
   return y;
 }
 
 static float *unpatchify_pass(struct problem *p, const float *dy) {
   float *y = be_floats(p->ex, LATENTS);
-  be_unpatchify(p->ex, y, p->block[0].x, B, CHANNELS, SIZE, PATCH);
-  if (dy) be_unpatchify_bwd(p->ex, p->block[0].dx, dy, B, CHANNELS, SIZE, PATCH);
+  be_unpatchify(p->ex, y, p->block[0].x, B, CHANNELS, HEIGHT, WIDTH, PATCH);
+  if (dy) be_unpatchify_bwd(p->ex, p->block[0].dx, dy, B, CHANNELS, HEIGHT, WIDTH, PATCH);
   return y;
 }
 

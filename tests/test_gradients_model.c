@@ -396,7 +396,8 @@ static void check_model(struct subject *s, struct model_run *run) {
   s->count = 0;
   add_group(s, "x", run->x, run->dx, dit_images(&s->in) * image);
   add_linear(s, "patch embedding", s->model->patch_embed, &s->grads.patch_embed);
-  add_group(s, "positions", s->model->pos_embed, s->grads.pos_embed, (int64_t)c->tokens * c->width);
+  add_group(s, "positions", s->model->grid.pos_embed, s->grads.pos_embed,
+            (int64_t)c->tokens * c->width);
   add_embedder(s, &s->model->embedder, &s->grads.embedder);
   add_linear(s, "final modulation", s->model->final_modulation, &s->grads.final_modulation);
   add_linear(s, "final", s->model->final_linear, &s->grads.final_linear);

@@ -81,8 +81,8 @@ static float *decode(struct loaded *l, enum inputs inputs, int tile, size_t *n) 
   const int size = (tile ? 3 : 2) + (inputs == OTHER_SHAPE), side = size * info.factor;
   float *latents = noise((size_t)info.latent_channels * size * size, inputs);
   float *image = floats(*n = (size_t)3 * side * side);
-  assert_ok(ex->ctx, exec_reserve(ex, vae_decode_bytes(ex, l->vae, size, tile)));
-  assert_ok(ex->ctx, vae_decode(ex, l->vae, image, latents, size, tile));
+  assert_ok(ex->ctx, exec_reserve(ex, vae_decode_bytes(ex, l->vae, size, size, tile)));
+  assert_ok(ex->ctx, vae_decode(ex, l->vae, image, latents, size, size, tile));
   free(latents);
   return image;
 }
@@ -102,8 +102,8 @@ static float *run_encoder(struct loaded *l, enum inputs inputs, size_t *n) {
   const int size = inputs == OTHER_SHAPE ? 3 : 2, side = size * info.factor;
   const size_t each = (size_t)info.latent_channels * size * size;
   float *image = noise((size_t)3 * side * side, inputs), *moments = floats(2 * each);
-  assert_ok(ex->ctx, exec_reserve(ex, vae_encode_bytes(ex, l->vae, side)));
-  assert_ok(ex->ctx, vae_encode(ex, l->vae, moments, moments + each, image, side));
+  assert_ok(ex->ctx, exec_reserve(ex, vae_encode_bytes(ex, l->vae, side, side)));
+  assert_ok(ex->ctx, vae_encode(ex, l->vae, moments, moments + each, image, side, side));
   free(image);
   *n = 2 * each;
   return moments;
@@ -338,7 +338,7 @@ static void predict_with(void *user) {
   const int32_t label = 1;
   const struct dit_tap tap = {.look = look->look};
   const struct dit_input in = {.x = x, .time = &time, .labels = &label, .B = 1, .tap = &tap};
-  assert_ok(ex->ctx, exec_reserve(ex, dit_predict_bytes(ex, look->o->model, 1)));
+  assert_ok(ex->ctx, exec_reserve(ex, dit_predict_bytes(ex, look->o->model, NULL, 1)));
   assert_ok(ex->ctx, dit_predict(ex, look->o->model, out, &in));
   free(x);
   free(out);
@@ -352,7 +352,7 @@ static void check_closed(const char *backend) {
   open_model(&l, &models[0]);
   const struct dit *model = l.o.model;
   assert_ok(l.o.ex.ctx, exec_reserve(&l.o.ex, 4096));
-  void *const device[] = {l.o.ex.arena.base, (void *)(uintptr_t)model->pos_embed,
+  void *const device[] = {l.o.ex.arena.base, (void *)(uintptr_t)model->grid.pos_embed,
                           (void *)(uintptr_t)model->embedder.labels, model->blocks[0].qkv->data,
                           model->blocks[0].moe->bank.expert[3].in->data};
   for (size_t i = 0; i < sizeof device / sizeof *device; i++) {

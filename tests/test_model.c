@@ -276,7 +276,7 @@ static void test_zero_gate(void **state) {
   const struct dit_tap tap = {&check, check_zero_gate};
   const int32_t label = 0;
   const struct dit_input in = {.labels = &label, .B = 1, .tap = &tap};
-  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, 1)));
+  assert_ok(test_ctx(), exec_reserve(&o.ex, dit_predict_bytes(&o.ex, o.model, NULL, 1)));
   struct dit_block_acts acts = {0};
   dit_block_carve(&o.ex, o.model, 0, &acts, &in, false);
   memcpy(acts.u2_exact, u, (size_t)(T * D) * sizeof *u);

@@ -88,10 +88,10 @@ static void test_attention(void **state) {
 static void test_patches(void **state) {
   float x[32], rows[32], back[32], expected[8] = {0, 1, 4, 5, 16, 17, 20, 21};
   for (int i = 0; i < 32; i++) x[i] = (float)i;
-  be_patchify(*state, rows, x, 1, 2, 4, 2);
+  be_patchify(*state, rows, x, 1, 2, 4, 4, 2);
   assert_floats(rows, expected, 8); /* channel, then row and column of the patch */
   assert_true(rows[8] == 2 && rows[16] == 8);
-  be_unpatchify(*state, back, x, 1, 2, 4, 2);
+  be_unpatchify(*state, back, x, 1, 2, 4, 4, 2);
   /* row 0 of channel 0: places 0 and 1 of patch 0, then of patch 1; channels alternate */
   assert_floats(back, (float[]){0, 2, 8, 10, 4, 6, 12, 14}, 8);
   assert_true(back[16] == 1);

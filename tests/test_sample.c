@@ -211,7 +211,7 @@ static void test_refused(void **state) {
     struct ditmoe_request request;
     const char *text;
     enum ditmoe_status status;
-  } cases[16];
+  } cases[18];
   int n = 0;
 #define REFUSED(change, code, message)                                                             \
   do {                                                                                             \
@@ -236,6 +236,8 @@ static void test_refused(void **state) {
   REFUSED(block = 4, DITMOE_USAGE, "index block");
   REFUSED(rng = "xorshift", DITMOE_USAGE, "rng");
   REFUSED(shift = -1, DITMOE_USAGE, "shift");
+  REFUSED(width = 7, DITMOE_USAGE, "latents of 7x8: sides must be multiples of the patch, 2");
+  REFUSED(height = -8, DITMOE_USAGE, "latents of 8x-8");
 #undef REFUSED
   for (int i = 0; i < n; i++) {
     struct ditmoe_session *session = NULL;
@@ -243,6 +245,31 @@ static void test_refused(void **state) {
                  ditmoe_session_create(test_ctx(), model, NULL, &cases[i].request, &session));
     assert_null(session);
   }
+  ditmoe_model_close(model);
+}
+
+/* Of a height and a width: an image depends on them, and on neither batch nor memory of others. */
+static void test_rectangle(void **state) {
+  (void)state;
+  enum { H = 12, W = 6, EACH = C * H * W, COUNT = 3 };
+  float together[COUNT * EACH], alone[EACH];
+  static uint8_t pixels[COUNT * 3 * 16 * H * W];
+  struct ditmoe_model *model = open_model("f32", 2);
+  struct ditmoe_decoder *decoder = open_decoder("f32", 2);
+  struct ditmoe_request request = short_request(COUNT);
+  struct ditmoe_session *session = NULL;
+  request.height = H, request.width = W;
+  sample(model, decoder, &request, together, pixels);
+  struct ditmoe_request last = request;
+  last.count = 1, last.first_index = COUNT - 1, last.labels = request.labels + COUNT - 1;
+  sample(model, NULL, &last, alone, NULL);
+  assert_memory_equal(alone, together + (COUNT - 1) * EACH, sizeof alone);
+  assert_ok(test_ctx(), ditmoe_session_create(test_ctx(), model, NULL, &request, &session));
+  request.height = W, request.width = H;
+  assert_fails(test_ctx(), DITMOE_USAGE, "made for latents of 6x12, not 12x6",
+               ditmoe_sample(test_ctx(), session, &request, together, NULL));
+  ditmoe_session_destroy(session);
+  ditmoe_decoder_close(decoder);
   ditmoe_model_close(model);
 }
 
@@ -477,6 +504,7 @@ int main(void) {
       cmocka_unit_test(test_compute_types),
       cmocka_unit_test(test_fields_act),
       cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_rectangle),
       cmocka_unit_test(test_force),
       cmocka_unit_test(test_steady_state),
       cmocka_unit_test(test_cancel),

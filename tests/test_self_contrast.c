@@ -95,7 +95,7 @@ static void test_self_contrast(void **state) {
   synthetic_write(&spec, temporary_path("contrast.safetensors"));
   model_open(&opened, temporary_path("contrast.safetensors"), "cpu", NULL, "f32", 1);
   assert_ok(test_ctx(),
-            exec_reserve(&opened.ex, dit_predict_bytes(&opened.ex, opened.model, IMAGES)));
+            exec_reserve(&opened.ex, dit_predict_bytes(&opened.ex, opened.model, NULL, IMAGES)));
   sample(&opened, plain, false);
   sample(&opened, hooked, true);
   sample_by_hand(&opened, expected);

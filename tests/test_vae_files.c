@@ -107,8 +107,8 @@ static float *decode_fixed(const char *path, int tile, size_t *n) {
   *n = (size_t)3 * SIZE * SIZE * info.factor * info.factor;
   float *image = calloc(*n, sizeof *image);
   assert_non_null(image);
-  assert_ok(test_ctx(), exec_reserve(&ex, vae_decode_bytes(&ex, vae, SIZE, tile)));
-  assert_ok(test_ctx(), vae_decode(&ex, vae, image, latents, SIZE, tile));
+  assert_ok(test_ctx(), exec_reserve(&ex, vae_decode_bytes(&ex, vae, SIZE, SIZE, tile)));
+  assert_ok(test_ctx(), vae_decode(&ex, vae, image, latents, SIZE, SIZE, tile));
   vae_close(&ex, vae);
   exec_close(&ex);
   return image;
@@ -155,8 +155,8 @@ static void test_scale_and_shift(void **state) {
     struct vae *vae;
     start(&ex);
     assert_ok(ctx, vae_open(&ex, make_folder(&(struct edit){0}, configs[i]), &vae));
-    assert_ok(ctx, exec_reserve(&ex, vae_decode_bytes(&ex, vae, 4, 0)));
-    assert_ok(ctx, vae_decode(&ex, vae, images[i], i ? moved : latents, 4, 0));
+    assert_ok(ctx, exec_reserve(&ex, vae_decode_bytes(&ex, vae, 4, 4, 0)));
+    assert_ok(ctx, vae_decode(&ex, vae, images[i], i ? moved : latents, 4, 4, 0));
     vae_close(&ex, vae);
     exec_close(&ex);
   }
@@ -194,10 +194,11 @@ static void test_halves(void **state) {
     vae_describe(vae, &info);
     assert_true(info.can_encode == encodes && info.can_decode == !encodes);
     if (encodes)
-      assert_fails(ctx, DITMOE_MISMATCH, "without a decoder", vae_decode(&ex, vae, out, in, 4, 0));
+      assert_fails(ctx, DITMOE_MISMATCH, "without a decoder",
+                   vae_decode(&ex, vae, out, in, 4, 4, 0));
     else
       assert_fails(ctx, DITMOE_MISMATCH, "without an encoder",
-                   vae_encode(&ex, vae, out, variance, in, 8));
+                   vae_encode(&ex, vae, out, variance, in, 8, 8));
     vae_close(&ex, vae);
     exec_close(&ex);
   }
@@ -287,11 +288,16 @@ static void test_bad_config(void **state) {
       {DITMOE_FORMAT, "scaling_factor", "{\"scaling_factor\": 0}"},
       {DITMOE_FORMAT, "scaling_factor", "{\"scaling_factor\": \"1\"}"},
       {DITMOE_FORMAT, "shift_factor", "{\"shift_factor\": true}"},
-      {DITMOE_FORMAT, "latents_mean per channel is not supported",
-       "{\"latents_mean\": [0, 0, 0, 0]}"},
-      {DITMOE_FORMAT, "latents_std", "{\"latents_std\": [1, 1, 1, 1]}"},
+      {DITMOE_FORMAT, "latents_mean without latents_std", "{\"latents_mean\": [0, 0, 0, 0]}"},
+      {DITMOE_FORMAT, "latents_std without latents_mean", "{\"latents_std\": [1, 1, 1, 1]}"},
+      {DITMOE_FORMAT, "latents_std must be null or a list of 4 numbers",
+       "{\"latents_mean\": [0, 0, 0, 0], \"latents_std\": [1, 1, 1]}"},
+      {DITMOE_FORMAT, "latents_mean must be null or a list",
+       "{\"latents_mean\": 0, \"latents_std\": [1, 1, 1, 1]}"},
+      {DITMOE_FORMAT, "exclude each other",
+       "{\"latents_mean\": [0, 0, 0, 0], \"latents_std\": [1, 1, 1, 1], \"shift_factor\": 1}"},
       {DITMOE_FORMAT, "act_fn must be \"silu\", found \"gelu\"", "{\"act_fn\": \"gelu\"}"},
-      {DITMOE_FORMAT, "up_block_types", "{\"up_block_types\": [\"AttnUpDecoderBlock2D\"]}"},
+      {DITMOE_FORMAT, "up_block_types", "{\"up_block_types\": [\"CrossAttnUpBlock2D\"]}"},
       {DITMOE_FORMAT, "use_quant_conv must be true or false", "{\"use_quant_conv\": 1}"},
       {DITMOE_MISMATCH, "found AutoencoderTiny", "{\"_class_name\": \"AutoencoderTiny\"}"},
   };
@@ -307,9 +313,9 @@ static void test_bad_sizes(void **state) {
   float in[3 * 64] = {0}, out[3 * 64], variance[3 * 64];
   start(&ex);
   assert_ok(ctx, vae_open(&ex, fixture_path(small), &vae));
-  assert_fails(ctx, DITMOE_USAGE, "side of 0", vae_decode(&ex, vae, out, in, 0, 0));
-  assert_fails(ctx, DITMOE_USAGE, "side of 1000000", vae_decode(&ex, vae, out, in, 1000000, 0));
-  assert_fails(ctx, DITMOE_USAGE, "factor 2", vae_encode(&ex, vae, out, variance, in, 7));
+  assert_fails(ctx, DITMOE_USAGE, "side of 0", vae_decode(&ex, vae, out, in, 8, 0, 0));
+  assert_fails(ctx, DITMOE_USAGE, "side of 1000000", vae_decode(&ex, vae, out, in, 1000000, 8, 0));
+  assert_fails(ctx, DITMOE_USAGE, "factor 2", vae_encode(&ex, vae, out, variance, in, 8, 7));
   vae_close(&ex, vae);
   exec_close(&ex);
 }

@@ -1,110 +1,12 @@
-/* AutoencoderKL in the diffusers layout (Rombach et al. 2022, as sd-vae-ft-mse): encoder, decoder.
+/* AutoencoderKL (Rombach et al. 2022, as sd-vae-ft-mse): encoder, decoder.
  *
  *   encode: conv_in, per level (blocks, halve), mid, conv_out, quant_conv
  *   decode: post_quant_conv, conv_in, mid, per level from the deepest (double, blocks), conv_out */
-#include "vae/kl_config.h"
-#include "vae/network.h"
+#include "vae/kl.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/* Ends with halving the image (encoder) or doubling it (decoder), but for the last. */
-struct level {
-  int channels; /* after its blocks */
-  struct resblock block[KL_BLOCKS];
-  struct conv *resample;
-};
-
-struct mid {
-  struct resblock block[2];
-  struct attention_block attention;
-};
-
-/* Encoder and decoder have the same parts in another order. */
-struct half {
-  struct conv *conv_in, *conv_out, *quant;
-  struct level level[KL_LEVELS]; /* in the order of the computation */
-  struct mid mid;
-  struct norm norm_out;
-};
-
-struct kl {
-  struct kl_config config;
-  int split; /* last level of the decoder's head, -1: none */
-  struct half encoder, decoder;
-};
-
-static const struct conv_form conv_halve = {
-    .kernel = {3, 3}, .window = {.stride = 2, .after = {1, 1}}, .bias = true};
-
-static int deepest(const struct kl_config *config) { return config->channels[config->levels - 1]; }
-
-/* Channels of level i in the order of the decoder. */
-static int up_channels(const struct kl_config *config, int i) {
-  return config->channels[config->levels - 1 - i];
-}
-
-static void resblocks_walk(struct resblock *block, struct params *params, int in, int out,
-                           int count, int groups) {
-  for (int r = 0; r < count; r++) {
-    const size_t length = params_enter(params, "resnets.%d.", r);
-    resblock_walk(&block[r], params, r ? out : in, out, groups);
-    params_leave(params, length);
-  }
-}
-
-static void mid_walk(struct mid *mid, struct params *params, const struct kl_config *config,
-                     bool old_names) {
-  const int C = deepest(config);
-  const size_t length = params_enter(params, "mid_block.");
-  resblocks_walk(mid->block, params, C, C, 2, config->groups);
-  params_enter(params, "attentions.0.");
-  if (config->attention) attention_walk(&mid->attention, params, C, config->groups, old_names);
-  params_leave(params, length);
-}
-
-static void encoder_walk(struct half *half, struct params *params, const struct kl_config *config,
-                         bool old_names) {
-  const int M = 2 * config->latent_channels, last = config->levels - 1;
-  const size_t outside = params_enter(params, "encoder.");
-  params_conv(params, &half->conv_in, 3, config->channels[0], &conv_3x3, "conv_in");
-  for (int i = 0; i <= last; i++) {
-    struct level *level = &half->level[i];
-    const int in = config->channels[i ? i - 1 : 0], out = config->channels[i];
-    const size_t inside = params_enter(params, "down_blocks.%d.", i);
-    level->channels = out;
-    resblocks_walk(level->block, params, in, out, config->layers, config->groups);
-    if (i < last)
-      params_conv(params, &level->resample, out, out, &conv_halve, "downsamplers.0.conv");
-    params_leave(params, inside);
-  }
-  mid_walk(&half->mid, params, config, old_names);
-  params_norm(params, &half->norm_out, deepest(config), "conv_norm_out");
-  params_conv(params, &half->conv_out, deepest(config), M, &conv_3x3, "conv_out");
-  params_leave(params, outside);
-  if (config->quant) params_conv(params, &half->quant, M, M, &conv_1x1, "quant_conv");
-}
-
-static void decoder_walk(struct half *half, struct params *params, const struct kl_config *config,
-                         bool old_names) {
-  const int C = config->latent_channels, last = config->levels - 1;
-  if (config->post_quant) params_conv(params, &half->quant, C, C, &conv_1x1, "post_quant_conv");
-  const size_t outside = params_enter(params, "decoder.");
-  params_conv(params, &half->conv_in, C, deepest(config), &conv_3x3, "conv_in");
-  mid_walk(&half->mid, params, config, old_names);
-  for (int i = 0; i <= last; i++) {
-    struct level *level = &half->level[i];
-    const int in = up_channels(config, i ? i - 1 : 0), out = up_channels(config, i);
-    const size_t inside = params_enter(params, "up_blocks.%d.", i);
-    level->channels = out;
-    resblocks_walk(level->block, params, in, out, config->layers + 1, config->groups);
-    if (i < last) params_conv(params, &level->resample, out, out, &conv_3x3, "upsamplers.0.conv");
-    params_leave(params, inside);
-  }
-  params_norm(params, &half->norm_out, config->channels[0], "conv_norm_out");
-  params_conv(params, &half->conv_out, config->channels[0], 3, &conv_3x3, "conv_out");
-  params_leave(params, outside);
-}
+#include <sys/stat.h>
 
 /* x [height, width, C] in place. */
 static void mid_forward(struct exec *ex, const struct kl *kl, const struct mid *mid, float *x,
@@ -117,8 +19,10 @@ static void mid_forward(struct exec *ex, const struct kl *kl, const struct mid *
 /* y [height, width, level->channels] = the blocks of a level applied to x. */
 static void blocks_forward(struct exec *ex, const struct level *level, int blocks, float *y,
                            const float *x, int height, int width, struct tile *tile) {
-  for (int r = 0; r < blocks; r++)
+  for (int r = 0; r < blocks; r++) {
     resblock_forward(ex, &level->block[r], y, r ? y : x, height, width, tile);
+    if (level->attends) attention_forward(ex, &level->attention[r], y, height, width);
+  }
 }
 
 static int level_scale(int i) { return i > 0 ? 2 : 1; }
@@ -141,29 +45,29 @@ static void level_forward(struct exec *ex, const struct kl *kl, int i, float *y,
 }
 
 static void kl_head(struct exec *ex, const struct vae *vae, float *features, const float *latents,
-                    int size) {
+                    int height, int width) {
   const struct kl *kl = vae->kl;
   const struct half *half = &kl->decoder;
-  const int C = kl->config.latent_channels, D = deepest(&kl->config);
+  const int C = kl->config.latent_channels, Z = kl->config.z_channels, D = kl_deepest(&kl->config);
   const size_t mark = arena_mark(&ex->arena);
-  const int64_t pixels = (int64_t)size * size;
-  float *z = be_floats(ex, pixels * C);                            /* [size, size, C] */
-  float *x = kl->split < 0 ? features : be_floats(ex, pixels * D); /* [size, size, D] */
+  const int64_t pixels = (int64_t)height * width;
+  float *z = be_floats(ex, pixels * Z);                            /* [height, width, Z] */
+  float *x = kl->split < 0 ? features : be_floats(ex, pixels * D); /* [height, width, D] */
 
   if (half->quant) {
-    be_conv2d(ex, z, be_narrowed(ex, half->quant->input, latents, pixels * C), half->quant, 1, size,
-              size);
+    be_conv2d(ex, z, be_narrowed(ex, half->quant->input, latents, pixels * C), half->quant, 1,
+              height, width);
     latents = z;
   }
-  be_conv2d(ex, x, be_narrowed(ex, half->conv_in->input, latents, pixels * C), half->conv_in, 1,
-            size, size);
-  mid_forward(ex, kl, &half->mid, x, size, size);
+  be_conv2d(ex, x, be_narrowed(ex, half->conv_in->input, latents, pixels * Z), half->conv_in, 1,
+            height, width);
+  mid_forward(ex, kl, &half->mid, x, height, width);
   for (int i = 0; i <= kl->split; i++) {
-    const int side = size * level_scale(i);
-    float *y = i == kl->split ? features
-                              : be_floats(ex, (int64_t)side * side * up_channels(&kl->config, i));
-    level_forward(ex, kl, i, y, x, size, size, NULL);
-    size = side;
+    const int scale = level_scale(i), H = height * scale, W = width * scale;
+    float *y =
+        i == kl->split ? features : be_floats(ex, (int64_t)H * W * kl_up_channels(&kl->config, i));
+    level_forward(ex, kl, i, y, x, height, width, NULL);
+    height = H, width = W;
     x = y;
   }
   arena_reset(&ex->arena, mark);
@@ -190,47 +94,41 @@ static void kl_stage(struct exec *ex, const struct vae *vae, int s, float *y, co
 }
 
 static void kl_encode(struct exec *ex, const struct vae *vae, float *moments, const float *image,
-                      int size) {
+                      int height, int width) {
   const struct kl *kl = vae->kl;
   const struct half *half = &kl->encoder;
-  const int last = kl->config.levels - 1, M = 2 * kl->config.latent_channels;
+  const int last = kl->config.levels - 1, Z = 2 * kl->config.z_channels,
+            D = kl_deepest(&kl->config);
   const size_t mark = arena_mark(&ex->arena);
-  float *x = be_floats(ex, (int64_t)size * size * kl->config.channels[0]);
+  int64_t pixels = (int64_t)height * width;
+  float *x = be_floats(ex, pixels * kl->config.channels[0]);
 
-  be_conv2d(ex, x, be_narrowed(ex, half->conv_in->input, image, 3 * (int64_t)size * size),
-            half->conv_in, 1, size, size);
+  be_conv2d(ex, x, be_narrowed(ex, half->conv_in->input, image, 3 * pixels), half->conv_in, 1,
+            height, width);
   for (int i = 0; i <= last; i++) {
     const struct level *level = &half->level[i];
-    const int next = i < last ? size / 2 : size;
-    float *y = be_floats(ex, (int64_t)next * next * level->channels);
+    const int halved = i < last ? 2 : 1;
+    float *y = be_floats(ex, pixels / halved / halved * level->channels);
     const size_t inner = arena_mark(&ex->arena);
-    float *h = i < last ? be_floats(ex, (int64_t)size * size * level->channels) : y;
-    blocks_forward(ex, level, kl->config.layers, h, x, size, size, NULL);
+    float *h = i < last ? be_floats(ex, pixels * level->channels) : y;
+    blocks_forward(ex, level, kl->config.layers, h, x, height, width, NULL);
     if (i < last)
-      be_conv2d(ex, y,
-                be_narrowed(ex, level->resample->input, h, (int64_t)size * size * level->channels),
-                level->resample, 1, size, size);
+      be_conv2d(ex, y, be_narrowed(ex, level->resample->input, h, pixels * level->channels),
+                level->resample, 1, height, width);
     arena_reset(&ex->arena, inner);
     x = y;
-    size = next;
+    height /= halved, width /= halved;
+    pixels = (int64_t)height * width;
   }
-  const int64_t pixels = (int64_t)size * size;
-  struct act a =
-      be_acts(ex, half->conv_out->input, pixels * deepest(&kl->config)); /* [size, size, deepest] */
-  float *m = be_floats(ex, pixels * M);                                  /* [size, size, 2 C]     */
-  mid_forward(ex, kl, &half->mid, x, size, size);
-  norm_forward(ex, a, x, &half->norm_out, kl->config.groups, size, size, true, NULL);
-  be_conv2d(ex, half->quant ? m : moments, a, half->conv_out, 1, size, size);
+  struct act a = be_acts(ex, half->conv_out->input, pixels * D); /* [height, width, D]   */
+  float *m = be_floats(ex, pixels * Z);                          /* [height, width, 2 Z] */
+  mid_forward(ex, kl, &half->mid, x, height, width);
+  norm_forward(ex, a, x, &half->norm_out, kl->config.groups, height, width, true, NULL);
+  be_conv2d(ex, half->quant ? m : moments, a, half->conv_out, 1, height, width);
   if (half->quant)
-    be_conv2d(ex, moments, be_narrowed(ex, half->quant->input, m, pixels * M), half->quant, 1, size,
-              size);
+    be_conv2d(ex, moments, be_narrowed(ex, half->quant->input, m, pixels * Z), half->quant, 1,
+              height, width);
   arena_reset(&ex->arena, mark);
-}
-
-static bool has_prefix(const struct ditmoe_checkpoint *file, const char *prefix) {
-  for (size_t i = 0; i < file->count; i++)
-    if (strncmp(file->tensors[i].name, prefix, strlen(prefix)) == 0) return true;
-  return false;
 }
 
 /* The last levels, one per stage. A pixel of y sees one more beyond it for every 3x3 convolution
@@ -240,8 +138,8 @@ static void describe_stages(struct vae *vae, const struct kl_config *config) {
   for (int s = 0; s < vae->stages; s++) {
     const int i = vae->kl->split + 1 + s, last = s == vae->stages - 1;
     const int scale = level_scale(i), seen = RESBLOCK_CONVS * blocks + (scale > 1) + last;
-    vae->stage[s] = (struct vae_stage){.in = up_channels(config, i ? i - 1 : 0),
-                                       .out = last ? 3 : up_channels(config, i),
+    vae->stage[s] = (struct vae_stage){.in = kl_up_channels(config, i ? i - 1 : 0),
+                                       .out = last ? 3 : kl_up_channels(config, i),
                                        .scale = scale,
                                        .margin = (seen + scale - 1) / scale,
                                        .norms = RESBLOCK_NORMS * blocks + last};
@@ -264,40 +162,91 @@ static void describe(struct vae *vae, const struct kl_config *config) {
                                 .image_channels = 3,
                                 .factor = 1 << last,
                                 .scale = config->scale,
-                                .shift = config->shift};
+                                .shift = config->shift,
+                                .statistics = config->statistics};
   describe_stages(vae, config);
+}
+
+/* z std / scale + mean, z / scale + shift */
+static void describe_latents(struct vae *vae, const struct kl_config *config) {
+  for (int c = 0; c < config->latent_channels; c++)
+    vae->latent[c] =
+        (struct affine){config->statistics ? config->deviation[c] : 1, (float)config->scale,
+                        config->statistics ? config->mean[c] : (float)config->shift};
+}
+
+static enum ditmoe_status check_groups(struct ditmoe_ctx *ctx, const char *path,
+                                       const struct kl_config *config) {
+  for (int i = 0; i < config->levels; i++)
+    if (config->channels[i] % config->groups != 0)
+      return fail(ctx, DITMOE_MISMATCH, "%s: level %d has %d channels, no multiple of %d groups",
+                  path, i, config->channels[i], config->groups);
+  return DITMOE_OK;
+}
+
+/* `mean` and `std` of each channel, from the file that LightningDiT's program keeps beside. */
+static enum ditmoe_status take_statistic(struct ditmoe_ctx *ctx,
+                                         const struct ditmoe_checkpoint *file, const char *name,
+                                         float low, int channels, float *out) {
+  const struct tensor *t = checkpoint_find(file, name);
+  bool good = t && dtype_is_float(t->dtype) && t->elements == channels;
+  if (good) tensor_read_f32(out, t, 0, channels);
+  for (int c = 0; good && c < channels; c++) good = out[c] >= low && out[c] <= 1e6F;
+  if (good) return DITMOE_OK;
+  return fail(ctx, DITMOE_FORMAT, "%s: %s must be %d numbers from %g to 1e6", file->path, name,
+              channels, (double)low);
+}
+
+static enum ditmoe_status read_statistics(struct ditmoe_ctx *ctx, const char *config_path,
+                                          struct kl_config *config) {
+  char path[4096];
+  struct stat info;
+  struct ditmoe_checkpoint *file;
+  const char *slash = strrchr(config_path, '/');
+  const int folder = slash ? (int)(slash - config_path) + 1 : 0;
+  snprintf(path, sizeof path, "%.*slatents_stats.pt", folder, config_path);
+  if (config->statistics || stat(path, &info) != 0) return DITMOE_OK;
+  TRY(ditmoe_checkpoint_open(ctx, path, NULL, &file));
+  const int channels = config->latent_channels;
+  enum ditmoe_status status = take_statistic(ctx, file, "mean", -1e6F, channels, config->mean);
+  if (status == DITMOE_OK)
+    status = take_statistic(ctx, file, "std", 1e-6F, channels, config->deviation);
+  config->statistics = status == DITMOE_OK;
+  ditmoe_checkpoint_close(file);
+  return status;
+}
+
+static enum ditmoe_status read_config(struct ditmoe_ctx *ctx, const struct kl_dialect *dialect,
+                                      const char *path, const struct ditmoe_checkpoint *file,
+                                      struct kl_config *out) {
+  struct stat info;
+  if (!dialect->prefix) return kl_config_read(ctx, path, out);
+  TRY(kl_config_infer(ctx, dialect, file, out));
+  if (stat(path, &info) == 0) TRY(kl_config_read_scaling(ctx, path, out));
+  TRY(read_statistics(ctx, path, out));
+  return check_groups(ctx, file->path, out);
 }
 
 enum ditmoe_status kl_open(struct exec *ex, struct vae *vae, const char *config_path,
                            const struct ditmoe_checkpoint *file) {
   struct kl_config config;
+  const struct kl_dialect *dialect;
   struct params *params = &vae->params[0];
-  if (has_prefix(file, "decoder.mid.") || has_prefix(file, "encoder.mid.") ||
-      has_prefix(file, "first_stage_model."))
-    return fail(
-        ex->ctx, DITMOE_MISMATCH,
-        "%s: an autoencoder with CompVis tensor names (decoder.mid.block_1, ...), which are "
-        "not supported; use the same weights in the diffusers layout",
-        file->path);
-  if (!has_prefix(file, "encoder.") && !has_prefix(file, "decoder."))
-    return fail(
-        ex->ctx, DITMOE_MISMATCH,
-        "%s: not a decoder: expected tensors decoder.* or encoder.* of an AutoencoderKL, or "
-        "1.weight of a TAESD",
-        file->path);
-  TRY(kl_config_read(ex->ctx, config_path, &config));
+  TRY(kl_dialect_find(ex->ctx, file, &dialect));
+  TRY(read_config(ex->ctx, dialect, config_path, file, &config));
   TRY(mem_zalloc(ex->ctx, 1, sizeof *vae->kl, "the autoencoder", &vae->kl));
   describe(vae, &config);
-  vae->info.can_encode = has_prefix(file, "encoder.");
-  vae->info.can_decode = has_prefix(file, "decoder.");
+  describe_latents(vae, &config);
+  vae->info.names = dialect->name;
+  vae->info.can_encode = kl_has(dialect, file, "encoder.");
+  vae->info.can_decode = kl_has(dialect, file, "decoder.");
   *params = params_begin(ex->ctx, file);
-  if (vae->info.can_encode)
-    encoder_walk(&vae->kl->encoder, params, &config,
-                 checkpoint_find(file, "encoder.mid_block.attentions.0.query.weight") != NULL);
-  if (vae->info.can_decode)
-    decoder_walk(&vae->kl->decoder, params, &config,
-                 checkpoint_find(file, "decoder.mid_block.attentions.0.query.weight") != NULL);
-  TRY(params_load(params, ex, "autoencoder-kl (by its config.json)"));
+  kl_walk(vae->kl, params, dialect);
+  TRY(params_load(params, ex,
+                  dialect->prefix ? "autoencoder-kl (CompVis names)"
+                                  : "autoencoder-kl (by its config.json)"));
   vae->info.weight_bytes = params->weight_bytes;
+  for (int s = 0; s < vae->stages; s++)
+    if (vae->kl->decoder.level[vae->kl->split + 1 + s].attends) vae->whole_only = true;
   return DITMOE_OK;
 }

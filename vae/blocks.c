@@ -26,13 +26,14 @@ void norm_forward(struct exec *ex, struct act y, const float *x, const struct no
   }
 }
 
-void resblock_walk(struct resblock *block, struct params *params, int in, int out, int groups) {
+void resblock_walk(struct resblock *block, struct params *params, int in, int out, int groups,
+                   const char *shortcut) {
   *block = (struct resblock){.in = in, .out = out, .groups = groups};
   params_norm(params, &block->norm1, in, "norm1");
   params_conv(params, &block->conv1, in, out, &conv_3x3, "conv1");
   params_norm(params, &block->norm2, out, "norm2");
   params_conv(params, &block->conv2, out, out, &conv_3x3, "conv2");
-  if (in != out) params_conv(params, &block->shortcut, in, out, &conv_1x1, "conv_shortcut");
+  if (in != out) params_conv(params, &block->shortcut, in, out, &conv_1x1, shortcut);
 }
 
 void resblock_forward(struct exec *ex, const struct resblock *block, float *y, const float *x,
@@ -68,19 +69,35 @@ void double_forward(struct exec *ex, const struct conv *conv, float *y, const fl
 }
 
 void attention_walk(struct attention_block *block, struct params *params, int channels, int groups,
-                    bool old_names) {
-  static const char *const names[2][4] = {{"to_q", "to_k", "to_v", "to_out.0"},
-                                          {"query", "key", "value", "proj_attn"}};
-  const char *const *name = names[old_names];
+                    int usual) {
+  static const struct {
+    const char *norm, *q, *k, *v, *out, *sign;
+  } names[ATTENTION_NAMES] = {
+      {"group_norm", "to_q", "to_k", "to_v", "to_out.0", "to_q.weight"},
+      {"group_norm", "query", "key", "value", "proj_attn", "query.weight"},
+      {"norm", "q", "k", "v", "proj_out", "q.weight"},
+  };
+  int n = usual;
+  for (int i = 0; i < ATTENTION_NAMES; i++)
+    if (params_find(params, names[i].sign)) n = i;
+  const struct tensor *q = params_find(params, names[n].sign);
+  const int patch = q && q->rank == 4;
   *block = (struct attention_block){.channels = channels, .groups = groups};
-  params_norm(params, &block->norm, channels, "group_norm");
+  params_norm(params, &block->norm, channels, names[n].norm);
   params_linear(params, &block->qkv,
                 &(struct linear_form){.parts = 3,
                                       .in = channels,
                                       .out = {channels, channels, channels},
-                                      .name = {name[0], name[1], name[2]},
-                                      .bias = true});
-  params_matrix(params, &block->out, channels, channels, true, 0, name[3]);
+                                      .name = {names[n].q, names[n].k, names[n].v},
+                                      .bias = true,
+                                      .patch = patch});
+  params_linear(params, &block->out,
+                &(struct linear_form){.parts = 1,
+                                      .in = channels,
+                                      .out = {channels},
+                                      .name = {names[n].out},
+                                      .bias = true,
+                                      .patch = patch});
 }
 
 void attention_forward(struct exec *ex, const struct attention_block *block, float *x, int height,

@@ -38,7 +38,8 @@ struct resblock {
 };
 enum { RESBLOCK_NORMS = 2, RESBLOCK_CONVS = 2 };
 
-void resblock_walk(struct resblock *block, struct params *params, int in, int out, int groups);
+void resblock_walk(struct resblock *block, struct params *params, int in, int out, int groups,
+                   const char *shortcut);
 /* y [height, width, out] of x [height, width, in]; y may be x where in = out. */
 void resblock_forward(struct exec *ex, const struct resblock *block, float *y, const float *x,
                       int height, int width, struct tile *tile);
@@ -54,9 +55,12 @@ struct attention_block {
   const struct linear *qkv, *out;
 };
 
-/* old_names: query, key, value, proj_attn instead of to_q, to_k, to_v, to_out.0. */
+/* Names of its tensors; files of diffusers before version 0.15 have the second. */
+enum { ATTENTION_DIFFUSERS, ATTENTION_DIFFUSERS_OLD, ATTENTION_COMPVIS, ATTENTION_NAMES };
+/* usual: the names that are missed where the file has none of them. The matrices may be stored as
+ * 1x1 convolutions. */
 void attention_walk(struct attention_block *block, struct params *params, int channels, int groups,
-                    bool old_names);
+                    int usual);
 void attention_forward(struct exec *ex, const struct attention_block *block, float *x, int height,
                        int width);
 

@@ -7,8 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_CHANNELS = 8192, MAX_LATENT = 256 };
-
 static bool is_given(const cJSON *item) { return item && !cJSON_IsNull(item); }
 
 static bool is_integer(const cJSON *item, int low, int high) {
@@ -23,7 +21,7 @@ static enum ditmoe_status read_integers(struct ditmoe_ctx *ctx, const char *path
     const char *name;
     int *value, low, high;
   } keys[] = {{"layers_per_block", &out->layers, 1, KL_BLOCKS - 1},
-              {"latent_channels", &out->latent_channels, 1, MAX_LATENT},
+              {"latent_channels", &out->latent_channels, 1, VAE_LATENTS},
               {"norm_num_groups", &out->groups, 1, VAE_GROUPS},
               {"in_channels", &image_channels, 3, 3},
               {"out_channels", &image_channels, 3, 3}};
@@ -70,6 +68,36 @@ static enum ditmoe_status read_scaling(struct ditmoe_ctx *ctx, const char *path,
   return DITMOE_OK;
 }
 
+/* A number for each channel of the latents, from `low` to 1e6. */
+static enum ditmoe_status read_statistic(struct ditmoe_ctx *ctx, const char *path,
+                                         const cJSON *json, const char *name, double low,
+                                         const struct kl_config *config, float *out) {
+  const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, name), *item;
+  bool good = cJSON_IsArray(list) && cJSON_GetArraySize(list) == config->latent_channels;
+  cJSON_ArrayForEach(item, list) {
+    good = good && cJSON_IsNumber(item) && item->valuedouble >= low && item->valuedouble <= 1e6;
+    if (good) *out++ = (float)item->valuedouble;
+  }
+  if (good) return DITMOE_OK;
+  return fail(ctx, DITMOE_FORMAT, "%s: %s must be null or a list of %d numbers from %g to 1e6",
+              path, name, config->latent_channels, low);
+}
+
+static enum ditmoe_status read_statistics(struct ditmoe_ctx *ctx, const char *path,
+                                          const cJSON *json, struct kl_config *out) {
+  static const char *const names[2] = {"latents_mean", "latents_std"};
+  const bool given[2] = {is_given(cJSON_GetObjectItemCaseSensitive(json, names[0])),
+                         is_given(cJSON_GetObjectItemCaseSensitive(json, names[1]))};
+  if (!given[0] && !given[1]) return DITMOE_OK;
+  if (given[0] != given[1])
+    return fail(ctx, DITMOE_FORMAT, "%s: %s without %s", path, names[given[1]], names[given[0]]);
+  if (out->shift != 0)
+    return fail(ctx, DITMOE_FORMAT, "%s: shift_factor and latents_mean exclude each other", path);
+  out->statistics = true;
+  TRY(read_statistic(ctx, path, json, names[0], -1e6, out, out->mean));
+  return read_statistic(ctx, path, json, names[1], 1e-6, out, out->deviation);
+}
+
 static enum ditmoe_status read_channels(struct ditmoe_ctx *ctx, const char *path, const cJSON *json,
                                         struct kl_config *out) {
   const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "block_out_channels"), *item;
@@ -79,52 +107,54 @@ static enum ditmoe_status read_channels(struct ditmoe_ctx *ctx, const char *path
                 KL_LEVELS);
   if (count > 0) out->levels = 0;
   cJSON_ArrayForEach(item, list) out->channels[out->levels++] =
-      is_integer(item, 1, MAX_CHANNELS) ? (int)item->valuedouble : -1;
+      is_integer(item, 1, KL_WIDTH) ? (int)item->valuedouble : -1;
   for (int i = 0; i < out->levels; i++)
     if (out->channels[i] < 1 || out->channels[i] % out->groups != 0)
       return fail(ctx, DITMOE_FORMAT,
                   "%s: block_out_channels[%d] must be a multiple of norm_num_groups (%d) up to %d",
-                  path, i, out->groups, MAX_CHANNELS);
+                  path, i, out->groups, KL_WIDTH);
   return DITMOE_OK;
+}
+
+static bool is_text(const cJSON *item, const char *text) {
+  return text && cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
 }
 
 /* Keys that change the network in ways that it has no code for. */
 static enum ditmoe_status check_supported(struct ditmoe_ctx *ctx, const char *path,
                                           const cJSON *json) {
   static const struct {
-    const char *name, *only;
-  } texts[] = {{"act_fn", "silu"},
-               {"down_block_types", "DownEncoderBlock2D"},
-               {"up_block_types", "UpDecoderBlock2D"}};
-  static const char *const nulls[] = {"latents_mean", "latents_std"};
-  for (size_t i = 0; i < sizeof nulls / sizeof *nulls; i++)
-    if (is_given(cJSON_GetObjectItemCaseSensitive(json, nulls[i])))
-      return fail(ctx, DITMOE_FORMAT, "%s: %s per channel is not supported, it must be null", path,
-                  nulls[i]);
+    const char *name, *plain, *attends; /* which of both a level is, its tensors say */
+  } texts[] = {{"act_fn", "silu", NULL},
+               {"down_block_types", "DownEncoderBlock2D", "AttnDownEncoderBlock2D"},
+               {"up_block_types", "UpDecoderBlock2D", "AttnUpDecoderBlock2D"}};
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, texts[i].name);
     const bool list = cJSON_IsArray(item);
     for (const cJSON *text = list ? item->child : item; text; text = list ? text->next : NULL)
-      if (!cJSON_IsString(text) || strcmp(text->valuestring, texts[i].only) != 0)
+      if (!is_text(text, texts[i].plain) && !is_text(text, texts[i].attends))
         return fail(ctx, DITMOE_FORMAT, "%s: %s must be \"%s\", found \"%s\"", path, texts[i].name,
-                    texts[i].only, cJSON_IsString(text) ? text->valuestring : "something else");
+                    texts[i].plain, cJSON_IsString(text) ? text->valuestring : "something else");
   }
   return DITMOE_OK;
 }
 
+static enum ditmoe_status check_object(struct ditmoe_ctx *ctx, const char *path,
+                                       const cJSON *json) {
+  return cJSON_IsObject(json) ? DITMOE_OK
+                              : fail(ctx, DITMOE_FORMAT, "%s: expected a JSON object", path);
+}
+
 static enum ditmoe_status check_class(struct ditmoe_ctx *ctx, const char *path, const cJSON *json) {
   const cJSON *name = cJSON_GetObjectItemCaseSensitive(json, "_class_name");
-  if (!cJSON_IsObject(json)) return fail(ctx, DITMOE_FORMAT, "%s: expected a JSON object", path);
-  if (!name || (cJSON_IsString(name) && strcmp(name->valuestring, "AutoencoderKL") == 0))
-    return DITMOE_OK;
+  if (!name || is_text(name, "AutoencoderKL")) return DITMOE_OK;
   return fail(ctx, DITMOE_MISMATCH,
               "%s: not a decoder: _class_name must be AutoencoderKL, found %s", path,
               cJSON_IsString(name) ? name->valuestring : "no text");
 }
 
-enum ditmoe_status kl_config_read(struct ditmoe_ctx *ctx, const char *path, struct kl_config *out) {
-  cJSON *json = NULL;
-  *out = (struct kl_config){.levels = 1,
+struct kl_config kl_config_default(void) {
+  return (struct kl_config){.levels = 1,
                             .channels = {64},
                             .layers = 1,
                             .latent_channels = 4,
@@ -133,14 +163,38 @@ enum ditmoe_status kl_config_read(struct ditmoe_ctx *ctx, const char *path, stru
                             .quant = true,
                             .post_quant = true,
                             .attention = true};
+}
+
+enum ditmoe_status kl_config_read(struct ditmoe_ctx *ctx, const char *path, struct kl_config *out) {
+  cJSON *json = NULL;
+  *out = kl_config_default();
   TRY(json_read(ctx, path, &json));
   enum ditmoe_status status = DITMOE_OK;
+  TRY_DONE(check_object(ctx, path, json));
   TRY_DONE(check_class(ctx, path, json));
   TRY_DONE(check_supported(ctx, path, json));
   TRY_DONE(read_integers(ctx, path, json, out));
   TRY_DONE(read_booleans(ctx, path, json, out));
   TRY_DONE(read_scaling(ctx, path, json, out));
+  TRY_DONE(read_statistics(ctx, path, json, out));
   TRY_DONE(read_channels(ctx, path, json, out));
+  out->z_channels = out->latent_channels;
+done:
+  cJSON_Delete(json);
+  return status;
+}
+
+enum ditmoe_status kl_config_read_scaling(struct ditmoe_ctx *ctx, const char *path,
+                                          struct kl_config *config) {
+  struct kl_config read = *config;
+  cJSON *json = NULL;
+  TRY(json_read(ctx, path, &json));
+  enum ditmoe_status status = DITMOE_OK;
+  if (!is_text(cJSON_GetObjectItemCaseSensitive(json, "_class_name"), "AutoencoderKL")) goto done;
+  TRY_DONE(read_integers(ctx, path, json, &read));
+  config->groups = read.groups;
+  TRY_DONE(read_scaling(ctx, path, json, config));
+  TRY_DONE(read_statistics(ctx, path, json, config));
 done:
   cJSON_Delete(json);
   return status;

@@ -9,14 +9,15 @@
 #include "vae/blocks.h"
 #include "vae/vae.h"
 
-enum { VAE_STAGES = 2 };
+enum { VAE_STAGES = 2, VAE_LATENTS = 256 }; /* most channels of latents */
 
-/* features [size * head_scale, same, stage[0].in] of latents [size, size, C] */
+/* features [height * head_scale, width * head_scale, stage[0].in] of latents [height, width, C] */
 typedef void vae_head(struct exec *ex, const struct vae *vae, float *features, const float *latents,
-                      int size);
-/* moments [size / factor, same, M] of image [size, size, 3]; M is C, or 2 C with log variances. */
+                      int height, int width);
+/* moments [height / factor, width / factor, M] of image [height, width, 3]; M is C, or 2 C with log
+ * variances. */
 typedef void vae_encoder(struct exec *ex, const struct vae *vae, float *moments, const float *image,
-                         int size);
+                         int height, int width);
 /* y [height * scale, width * scale, out] of x [height, width, in] by stage s */
 typedef void vae_stage_forward(struct exec *ex, const struct vae *vae, int s, float *y,
                                const float *x, int height, int width, struct tile *tile);
@@ -28,6 +29,11 @@ struct vae_stage {
   int norms;
 };
 
+/* x factor / divisor + shift */
+struct affine {
+  float factor, divisor, shift;
+};
+
 struct vae {
   struct vae_info info;
   vae_head *head;
@@ -35,9 +41,11 @@ struct vae {
   vae_encoder *encode;
   int head_scale, stages, groups; /* groups of each norm */
   struct vae_stage stage[VAE_STAGES];
-  bool log_variance;       /* encode gives mean and log variance */
-  struct params params[2]; /* one table per weights file         */
-  struct kl *kl;           /* the layers: one of these           */
+  struct affine latent[VAE_LATENTS]; /* what becomes of a channel of a denoiser's latents */
+  bool log_variance;                 /* encode gives mean and log variance */
+  bool whole_only;                   /* a stage is more than convolutions and norms: no tiles */
+  struct params params[2];           /* one table per weights file         */
+  struct kl *kl;                     /* the layers: one of these           */
   struct taesd *taesd;
 };
 
@@ -49,8 +57,9 @@ enum ditmoe_status taesd_open(struct exec *ex, struct vae *vae,
                               const struct ditmoe_checkpoint *decoder,
                               const struct ditmoe_checkpoint *encoder);
 
-/* Stage s on an image [size, size, in] in tiles of `side`, at once if side >= size. */
+/* Stage s on an image [height, width, in] in tiles of `side`, at once if that is not less than
+ * both. */
 void tiles_forward(struct exec *ex, const struct vae *vae, int s, float *y, const float *x,
-                   int size, int side);
+                   int height, int width, int side);
 
 #endif

@@ -79,18 +79,18 @@ static void step_forward(struct exec *ex, const struct taesd *taesd, int s, floa
 }
 
 static void taesd_head(struct exec *ex, const struct vae *vae, float *features,
-                       const float *latents, int size) {
+                       const float *latents, int height, int width) {
   const struct taesd *taesd = vae->taesd;
   const size_t mark = arena_mark(&ex->arena);
-  const int64_t pixels = (int64_t)size * size, C = vae->info.latent_channels;
-  float *z = be_floats(ex, pixels * C);     /* [size, size, C]     */
-  float *x = be_floats(ex, pixels * WIDTH); /* [size, size, WIDTH] */
+  const int64_t pixels = (int64_t)height * width, C = vae->info.latent_channels;
+  float *z = be_floats(ex, pixels * C);     /* [height, width, C]     */
+  float *x = be_floats(ex, pixels * WIDTH); /* [height, width, WIDTH] */
   be_tanh_clamp(ex, z, latents, 3, pixels * C);
   const struct conv *first = taesd->decoder.step[0].conv;
-  be_conv2d(ex, x, be_narrowed(ex, first->input, z, pixels * C), first, 1, size, size);
+  be_conv2d(ex, x, be_narrowed(ex, first->input, z, pixels * C), first, 1, height, width);
   be_relu(ex, x, x, pixels * WIDTH);
-  blocks_forward(ex, &taesd->decoder.step[0], decoder_layout.blocks[0], x, size, size);
-  step_forward(ex, taesd, 1, features, x, size, size);
+  blocks_forward(ex, &taesd->decoder.step[0], decoder_layout.blocks[0], x, height, width);
+  step_forward(ex, taesd, 1, features, x, height, width);
   arena_reset(&ex->arena, mark);
 }
 
@@ -112,22 +112,22 @@ static void taesd_stage(struct exec *ex, const struct vae *vae, int s, float *y,
 }
 
 static void taesd_encode(struct exec *ex, const struct vae *vae, float *moments, const float *image,
-                         int size) {
+                         int height, int width) {
   const struct chain *encoder = &vae->taesd->encoder;
   const size_t mark = arena_mark(&ex->arena);
   const float *x = image;
   for (int s = 0; s < STEPS; s++) {
-    const int half = s ? size / 2 : size;
-    float *y = be_floats(ex, (int64_t)half * half * WIDTH); /* [half, half, WIDTH] */
+    const int halved = s ? 2 : 1, H = height / halved, W = width / halved;
+    float *y = be_floats(ex, (int64_t)H * W * WIDTH); /* [H, W, WIDTH] */
     const struct conv *conv = encoder->step[s].conv;
-    be_conv2d(ex, y, be_narrowed(ex, conv->input, x, (int64_t)size * size * (s ? WIDTH : 3)), conv,
-              1, size, size);
-    blocks_forward(ex, &encoder->step[s], encoder_layout.blocks[s], y, half, half);
+    const int64_t values = (int64_t)height * width * (s ? WIDTH : 3);
+    be_conv2d(ex, y, be_narrowed(ex, conv->input, x, values), conv, 1, height, width);
+    blocks_forward(ex, &encoder->step[s], encoder_layout.blocks[s], y, H, W);
     x = y;
-    size = half;
+    height = H, width = W;
   }
-  be_conv2d(ex, moments, be_narrowed(ex, encoder->out->input, x, (int64_t)size * size * WIDTH),
-            encoder->out, 1, size, size);
+  be_conv2d(ex, moments, be_narrowed(ex, encoder->out->input, x, (int64_t)height * width * WIDTH),
+            encoder->out, 1, height, width);
   arena_reset(&ex->arena, mark);
 }
 
@@ -144,19 +144,20 @@ static void describe(struct vae *vae, int C) {
         .in = WIDTH, .out = last ? 3 : WIDTH, .scale = 2, .margin = (seen + 1) / 2};
   }
   vae->info = (struct vae_info){.kind = "taesd",
+                                .names = "taesd",
                                 .latent_channels = C,
                                 .image_channels = 3,
                                 .factor = 8,
                                 .scale = 1,
                                 .unit_range = true};
+  for (int c = 0; c < C; c++) vae->latent[c] = (struct affine){1, 1, 0};
 }
 
 /* Axis `axis` of a weight [out, in, 3, 3], or 4 if it is none. */
 static int latent_channels(const struct ditmoe_checkpoint *file, const char *name, int axis) {
-  enum { MOST = 256 };
   const struct tensor *weight = checkpoint_find(file, name);
   bool plausible =
-      weight && weight->rank == 4 && weight->shape[axis] > 0 && weight->shape[axis] <= MOST;
+      weight && weight->rank == 4 && weight->shape[axis] > 0 && weight->shape[axis] <= VAE_LATENTS;
   return plausible ? (int)weight->shape[axis] : 4;
 }
 

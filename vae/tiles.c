@@ -17,9 +17,9 @@
 static int lesser(int a, int b) { return a < b ? a : b; }
 static int greater(int a, int b) { return a > b ? a : b; }
 
-static struct box box_widen(struct box box, int margin, int size) {
+static struct box box_widen(struct box box, int margin, int height, int width) {
   return (struct box){greater(box.top - margin, 0), greater(box.left - margin, 0),
-                      lesser(box.bottom + margin, size), lesser(box.right + margin, size)};
+                      lesser(box.bottom + margin, height), lesser(box.right + margin, width)};
 }
 
 static struct box box_scale(struct box box, int scale) {
@@ -47,14 +47,14 @@ static void copy_box(struct exec *ex, struct view dst, int y, int x, struct view
 /* All tiles of a stage, as often as its norms need. */
 struct sweep {
   const struct vae *vae;
-  int s, size, side;
+  int s, height, width, side;
   struct view x, y; /* the whole image before and after the stage */
   struct tile tile;
 };
 
 static void run_tile(struct exec *ex, struct sweep *sweep, struct box own) {
   const struct vae_stage *stage = &sweep->vae->stage[sweep->s];
-  const struct box area = box_widen(own, stage->margin, sweep->size);
+  const struct box area = box_widen(own, stage->margin, sweep->height, sweep->width);
   const int height = area.bottom - area.top, width = area.right - area.left, scale = stage->scale;
   const struct box window = {own.top - area.top, own.left - area.left, own.bottom - area.top,
                              own.right - area.left};
@@ -76,11 +76,10 @@ static void run_tile(struct exec *ex, struct sweep *sweep, struct box own) {
 }
 
 static void run_tiles(struct exec *ex, struct sweep *sweep) {
-  const int size = sweep->size, side = sweep->side;
-  for (int top = 0; top < size; top += side)
-    for (int left = 0; left < size; left += side)
-      run_tile(ex, sweep,
-               (struct box){top, left, lesser(top + side, size), lesser(left + side, size)});
+  const int H = sweep->height, W = sweep->width, side = sweep->side;
+  for (int top = 0; top < H; top += side)
+    for (int left = 0; left < W; left += side)
+      run_tile(ex, sweep, (struct box){top, left, lesser(top + side, H), lesser(left + side, W)});
 }
 
 /* [norms, groups, 2] doubles of the arena, cleared. */
@@ -92,20 +91,21 @@ static double *moments_alloc(struct exec *ex, int norms, int groups) {
 }
 
 void tiles_forward(struct exec *ex, const struct vae *vae, int s, float *y, const float *x,
-                   int size, int side) {
+                   int height, int width, int side) {
   const struct vae_stage *stage = &vae->stage[s];
-  if (side >= size) {
-    vae->stage_forward(ex, vae, s, y, x, size, size, NULL);
+  if (side >= height && side >= width) {
+    vae->stage_forward(ex, vae, s, y, x, height, width, NULL);
     return;
   }
   const size_t mark = arena_mark(&ex->arena);
   struct sweep sweep = {.vae = vae,
                         .s = s,
-                        .size = size,
+                        .height = height,
+                        .width = width,
                         .side = side,
-                        .x = {(float *)x, size, stage->in},
-                        .y = {y, size * stage->scale, stage->out},
-                        .tile = {.area = (int64_t)size * size,
+                        .x = {(float *)x, width, stage->in},
+                        .y = {y, width * stage->scale, stage->out},
+                        .tile = {.area = (int64_t)height * width,
                                  .moments = moments_alloc(ex, stage->norms, vae->groups)}};
   for (int k = 0; ex->status == DITMOE_OK && k <= stage->norms; k++) {
     sweep.tile.sweep = k;

@@ -1,5 +1,6 @@
 /* Opening an autoencoder by what its files hold, and the conversions at its two ends: latents and
- * images of the caller, [C, size, size], against activations of the backend, [size, size, C]. */
+ * images of the caller, [C, height, width], against activations of the backend, [height, width, C].
+ */
 #include "vae/network.h"
 
 #include <math.h>
@@ -114,50 +115,52 @@ void vae_close(struct exec *ex, struct vae *vae) {
 
 void vae_describe(const struct vae *vae, struct vae_info *out) { *out = vae->info; }
 
-/* dst (device) = src (host) / divisor + shift */
-static void upload_scaled(struct exec *ex, float *dst, const float *src, int64_t n, double divisor,
-                          double shift) {
+/* dst (device) = src (host) factor / divisor + shift */
+static void upload_scaled(struct exec *ex, float *dst, const float *src, int64_t n,
+                          const struct affine *a) {
   enum { CHUNK = 1024 };
   float chunk[CHUNK];
   for (int64_t at = 0; be_active(ex) && at < n; at += CHUNK) {
     const int64_t count = n - at < CHUNK ? n - at : CHUNK;
-    for (int64_t i = 0; i < count; i++) chunk[i] = src[at + i] / (float)divisor + (float)shift;
+    for (int64_t i = 0; i < count; i++) chunk[i] = src[at + i] * a->factor / a->divisor + a->shift;
     be_upload(ex, dst + at, chunk, (size_t)count * sizeof(float));
   }
 }
 
-/* dst [size, size, C] (device) of src [C, size, size] (host) / divisor + shift. */
-static float *enter(struct exec *ex, const float *src, int C, int size, double divisor,
-                    double shift) {
-  const int64_t pixels = (int64_t)size * size;
+/* dst [height, width, C] (device) of src [C, height, width] (host), each channel by its own. */
+static float *enter(struct exec *ex, const float *src, int C, int height, int width,
+                    const struct affine *channel) {
+  const int64_t pixels = (int64_t)height * width;
   float *last = be_floats(ex, pixels * C), *first = be_floats(ex, pixels * C);
-  upload_scaled(ex, first, src, pixels * C, divisor, shift);
+  for (int c = 0; be_active(ex) && c < C; c++)
+    upload_scaled(ex, first + c * pixels, src + c * pixels, pixels, &channel[c]);
   be_channels_last(ex, last, first, 1, C, pixels);
   return last;
 }
 
-static enum ditmoe_status check_size(struct exec *ex, const struct vae *vae, const char *what,
-                                     int size, int most, int multiple) {
-  if (size >= 1 && size <= most && size % multiple == 0) return DITMOE_OK;
+static enum ditmoe_status check_side(struct exec *ex, const struct vae *vae, const char *what,
+                                     int side, int most, int multiple) {
+  if (side >= 1 && side <= most && side % multiple == 0) return DITMOE_OK;
   return fail(ex->ctx, DITMOE_USAGE, "%s: a side of %d does not fit a decoder of factor %d", what,
-              size, vae->info.factor);
+              side, vae->info.factor);
 }
 
-/* image [size * factor, same, 3] (device) of latents (host), in tiles of `tile` latents. */
+/* image [height * factor, width * factor, 3] (device) of latents (host), in tiles of `tile`. */
 static void stages_forward(struct exec *ex, const struct vae *vae, float *image,
-                           const float *latents, int size, int tile) {
+                           const float *latents, int height, int width, int tile) {
   const size_t mark = arena_mark(&ex->arena);
   int scale = vae->head_scale;
-  float *x = be_floats(ex, (int64_t)scale * scale * size * size * vae->stage[0].in);
+  const int64_t pixels = (int64_t)height * width;
+  float *x = be_floats(ex, scale * scale * pixels * vae->stage[0].in);
   const size_t inner = arena_mark(&ex->arena);
-  float *z = enter(ex, latents, vae->info.latent_channels, size, vae->info.scale, vae->info.shift);
-  vae->head(ex, vae, x, z, size);
+  float *z = enter(ex, latents, vae->info.latent_channels, height, width, vae->latent);
+  vae->head(ex, vae, x, z, height, width);
   arena_reset(&ex->arena, inner);
   for (int s = 0; s < vae->stages; s++) {
     const struct vae_stage *stage = &vae->stage[s];
-    const int64_t side = (int64_t)size * scale * stage->scale;
-    float *y = s == vae->stages - 1 ? image : be_floats(ex, side * side * stage->out);
-    tiles_forward(ex, vae, s, y, x, size * scale, tile * scale);
+    const int64_t area = pixels * scale * scale * stage->scale * stage->scale;
+    float *y = s == vae->stages - 1 ? image : be_floats(ex, area * stage->out);
+    tiles_forward(ex, vae, s, y, x, height * scale, width * scale, tile * scale);
     scale *= stage->scale;
     x = y;
   }
@@ -165,16 +168,21 @@ static void stages_forward(struct exec *ex, const struct vae *vae, float *image,
 }
 
 enum ditmoe_status vae_decode(struct exec *ex, const struct vae *vae, float *image,
-                              const float *latents, int size, int tile) {
+                              const float *latents, int height, int width, int tile) {
   const struct vae_info *info = &vae->info;
+  const int most = MAX_SIDE / info->factor, longer = height > width ? height : width;
   if (!info->can_decode)
     return fail(ex->ctx, DITMOE_MISMATCH, "the %s was opened without a decoder", info->kind);
-  TRY(check_size(ex, vae, "latents", size, MAX_SIDE / info->factor, 1));
+  TRY(check_side(ex, vae, "latents", height, most, 1));
+  TRY(check_side(ex, vae, "latents", width, most, 1));
+  if (tile <= 0 || tile > longer) tile = longer;
+  if (tile < longer && vae->whole_only)
+    return fail(ex->ctx, DITMOE_MISMATCH,
+                "this %s has attention in its last levels and cannot decode in tiles", info->kind);
   const size_t mark = arena_mark(&ex->arena);
-  const int side = size * info->factor;
-  const int64_t n = (int64_t)3 * side * side;
+  const int64_t n = (int64_t)3 * height * width * info->factor * info->factor;
   float *last = be_floats(ex, n), *first = be_floats(ex, n); /* the image; channels last, first */
-  stages_forward(ex, vae, last, latents, size, tile > 0 && tile < size ? tile : size);
+  stages_forward(ex, vae, last, latents, height, width, tile);
   be_channels_first(ex, first, last, 1, 3, n / 3);
   be_download(ex, image, first, (size_t)n * sizeof(float));
   arena_reset(&ex->arena, mark);
@@ -183,18 +191,22 @@ enum ditmoe_status vae_decode(struct exec *ex, const struct vae *vae, float *ima
 }
 
 enum ditmoe_status vae_encode(struct exec *ex, const struct vae *vae, float *mean,
-                              float *log_variance, const float *image, int size) {
+                              float *log_variance, const float *image, int height, int width) {
+  static const struct affine as_is = {1, 1, 0}, to_unit = {1, 2, 0.5F};
   const struct vae_info *info = &vae->info;
+  const struct affine a = info->unit_range ? to_unit : as_is, channel[3] = {a, a, a};
   if (!info->can_encode)
     return fail(ex->ctx, DITMOE_MISMATCH, "the %s was opened without an encoder", info->kind);
-  TRY(check_size(ex, vae, "image", size, MAX_SIDE, info->factor));
+  TRY(check_side(ex, vae, "image", height, MAX_SIDE, info->factor));
+  TRY(check_side(ex, vae, "image", width, MAX_SIDE, info->factor));
   const size_t mark = arena_mark(&ex->arena);
-  const int side = size / info->factor, M = info->latent_channels << vae->log_variance;
-  const int64_t pixels = (int64_t)side * side, n = pixels * info->latent_channels;
+  const int M = info->latent_channels << vae->log_variance;
+  const int64_t pixels = (int64_t)(height / info->factor) * (width / info->factor);
+  const int64_t n = pixels * info->latent_channels;
   float *last = be_floats(ex, pixels * M), *first = be_floats(ex, pixels * M); /* channels */
 
-  float *x = enter(ex, image, 3, size, info->unit_range ? 2 : 1, info->unit_range ? 0.5 : 0);
-  vae->encode(ex, vae, last, x, size);
+  float *x = enter(ex, image, 3, height, width, channel);
+  vae->encode(ex, vae, last, x, height, width);
   be_channels_first(ex, first, last, 1, M, pixels);
   be_download(ex, mean, first, (size_t)n * sizeof(float));
   if (vae->log_variance && be_active(ex)) {
@@ -207,20 +219,21 @@ enum ditmoe_status vae_encode(struct exec *ex, const struct vae *vae, float *mea
   return ex->status;
 }
 
-size_t vae_decode_bytes(const struct exec *ex, const struct vae *vae, int size, int tile) {
+size_t vae_decode_bytes(const struct exec *ex, const struct vae *vae, int height, int width,
+                        int tile) {
   struct exec dry = exec_dry(ex);
-  (void)vae_decode(&dry, vae, NULL, NULL, size, tile);
+  (void)vae_decode(&dry, vae, NULL, NULL, height, width, tile);
   return dry.arena.peak;
 }
 
-size_t vae_encode_bytes(const struct exec *ex, const struct vae *vae, int size) {
+size_t vae_encode_bytes(const struct exec *ex, const struct vae *vae, int height, int width) {
   struct exec dry = exec_dry(ex);
-  (void)vae_encode(&dry, vae, NULL, NULL, NULL, size);
+  (void)vae_encode(&dry, vae, NULL, NULL, NULL, height, width);
   return dry.arena.peak;
 }
 
-void vae_pixels(uint8_t *pixels, const float *image, int size) {
-  const int64_t plane = (int64_t)size * size;
+void vae_pixels(uint8_t *pixels, const float *image, int height, int width) {
+  const int64_t plane = (int64_t)height * width;
   for (int64_t p = 0; p < plane; p++)
     for (int64_t c = 0; c < 3; c++)
       pixels[3 * p + c] = (uint8_t)fminf(fmaxf(127.5f * image[c * plane + p] + 128, 0), 255);

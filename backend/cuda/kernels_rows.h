@@ -26,10 +26,10 @@ cudaError_t cuda_time_features(cudaStream_t stream, float *features, const float
                                int n, float shift);
 cudaError_t cuda_gather_rows(cudaStream_t stream, float *dst, const float *src,
                              const int32_t *index, int64_t n, int D);
-cudaError_t cuda_patchify(cudaStream_t stream, float *rows, const float *x, int B, int C, int size,
-                          int patch);
+cudaError_t cuda_patchify(cudaStream_t stream, float *rows, const float *x, int B, int C,
+                          int height, int width, int patch);
 cudaError_t cuda_unpatchify(cudaStream_t stream, float *x, const float *rows, int B, int C,
-                            int size, int patch);
+                            int height, int width, int patch);
 
 /* Rows, a warp each: rows [B, T, D] of which image b's shift, scale or gate is at b * stride. */
 cudaError_t cuda_norm_modulate(cudaStream_t stream, void *y, enum dtype type, const float *x,

@@ -69,14 +69,14 @@ void cuda_op_attention(struct exec *ex, struct act o, float *lse, const float *q
   RUN(attention, &a);
 }
 
-void cuda_op_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int size,
-                      int patch) {
-  RUN(patchify, rows, x, B, C, size, patch);
+void cuda_op_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int height,
+                      int width, int patch) {
+  RUN(patchify, rows, x, B, C, height, width, patch);
 }
 
-void cuda_op_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, int size,
-                        int patch) {
-  RUN(unpatchify, x, rows, B, C, size, patch);
+void cuda_op_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, int height,
+                        int width, int patch) {
+  RUN(unpatchify, x, rows, B, C, height, width, patch);
 }
 
 void cuda_op_gather_rows(struct exec *ex, float *dst, const float *src, const int32_t *index,

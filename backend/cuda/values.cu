@@ -150,17 +150,17 @@ cudaError_t cuda_gather_rows(cudaStream_t stream, float *dst, const float *src,
   return launch_values(stream, gather_value{dst, src, index, D}, n * D);
 }
 
-/* Where element i of [B, C, size, size] lies: its patch (of all images), its place inside, its
+/* Where element i of [B, C, height, width] lies: its patch (of all images), its place inside, its
  * channel. */
 struct patch_shape {
-  int C, size, patch;
+  int C, height, width, patch;
 };
 DEVICE int64_t patch_place(const patch_shape &s, int64_t i, int64_t *inside, int64_t *channel) {
-  int64_t column = i % s.size, row = i / s.size % s.size, plane = i / s.size / s.size;
-  int64_t grid = s.size / s.patch;
+  int64_t column = i % s.width, row = i / s.width % s.height, plane = i / s.width / s.height;
+  int64_t rows = s.height / s.patch, columns = s.width / s.patch;
   *inside = row % s.patch * s.patch + column % s.patch;
   *channel = plane % s.C;
-  return plane / s.C * grid * grid + row / s.patch * grid + column / s.patch;
+  return (plane / s.C * rows + row / s.patch) * columns + column / s.patch;
 }
 
 struct patchify_value {
@@ -172,10 +172,10 @@ struct patchify_value {
     rows[(patch * s.C + channel) * s.patch * s.patch + inside] = x[i];
   }
 };
-cudaError_t cuda_patchify(cudaStream_t stream, float *rows, const float *x, int B, int C, int size,
-                          int patch) {
-  return launch_values(stream, patchify_value{rows, x, {C, size, patch}},
-                       static_cast<int64_t>(B) * C * size * size);
+cudaError_t cuda_patchify(cudaStream_t stream, float *rows, const float *x, int B, int C,
+                          int height, int width, int patch) {
+  return launch_values(stream, patchify_value{rows, x, {C, height, width, patch}},
+                       static_cast<int64_t>(B) * C * height * width);
 }
 
 struct unpatchify_value {
@@ -188,7 +188,7 @@ struct unpatchify_value {
   }
 };
 cudaError_t cuda_unpatchify(cudaStream_t stream, float *x, const float *rows, int B, int C,
-                            int size, int patch) {
-  return launch_values(stream, unpatchify_value{x, rows, {C, size, patch}},
-                       static_cast<int64_t>(B) * C * size * size);
+                            int height, int width, int patch) {
+  return launch_values(stream, unpatchify_value{x, rows, {C, height, width, patch}},
+                       static_cast<int64_t>(B) * C * height * width);
 }

@@ -94,54 +94,55 @@ void ref_channels_first(struct exec *ex, float *y, const float *x, int B, int C,
       for (int64_t p = 0; p < pixels; p++) y[c * pixels + p] = x[p * C + c];
 }
 
-/* Where element i of [B, C, size, size] lies: its patch (of all images), its place inside, its
+/* Where element i of [B, C, height, width] lies: its patch (of all images), its place inside, its
  * channel. */
 struct patch_place {
   int64_t patch, inside, channel;
 };
 
-static struct patch_place patch_place_of(int64_t i, int C, int size, int patch) {
-  int64_t column = i % size, row = i / size % size, plane = i / size / size, grid = size / patch;
-  return (struct patch_place){.patch =
-                                  plane / C * grid * grid + row / patch * grid + column / patch,
+static struct patch_place patch_place_of(int64_t i, int C, int height, int width, int patch) {
+  const int64_t column = i % width, row = i / width % height, plane = i / width / height;
+  const int64_t rows = height / patch, columns = width / patch;
+  return (struct patch_place){.patch = (plane / C * rows + row / patch) * columns + column / patch,
                               .inside = row % patch * patch + column % patch,
                               .channel = plane % C};
 }
 
 /* rows[patch, c, inside] = x[b, c, row, column]: what a linear layer makes tokens of (Dosovitskiy
  * et al. 2021). */
-void ref_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int size, int patch) {
+void ref_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int height, int width,
+                  int patch) {
   (void)ex;
-  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
-    struct patch_place s = patch_place_of(i, C, size, patch);
+  for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
+    struct patch_place s = patch_place_of(i, C, height, width, patch);
     rows[(s.patch * C + s.channel) * patch * patch + s.inside] = x[i];
   }
 }
 
 /* x[b, c, row, column] = rows[patch, inside, c]: channels are the fastest here. */
-void ref_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, int size,
-                    int patch) {
+void ref_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, int height,
+                    int width, int patch) {
   (void)ex;
-  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
-    struct patch_place s = patch_place_of(i, C, size, patch);
+  for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
+    struct patch_place s = patch_place_of(i, C, height, width, patch);
     x[i] = rows[(s.patch * patch * patch + s.inside) * C + s.channel];
   }
 }
 
-void ref_patchify_bwd(struct exec *ex, float *dx, const float *drows, int B, int C, int size,
-                      int patch) {
+void ref_patchify_bwd(struct exec *ex, float *dx, const float *drows, int B, int C, int height,
+                      int width, int patch) {
   (void)ex;
-  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
-    struct patch_place s = patch_place_of(i, C, size, patch);
+  for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
+    struct patch_place s = patch_place_of(i, C, height, width, patch);
     dx[i] = drows[(s.patch * C + s.channel) * patch * patch + s.inside];
   }
 }
 
-void ref_unpatchify_bwd(struct exec *ex, float *drows, const float *dx, int B, int C, int size,
-                        int patch) {
+void ref_unpatchify_bwd(struct exec *ex, float *drows, const float *dx, int B, int C, int height,
+                        int width, int patch) {
   (void)ex;
-  for (int64_t i = 0; i < (int64_t)B * C * size * size; i++) {
-    struct patch_place s = patch_place_of(i, C, size, patch);
+  for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
+    struct patch_place s = patch_place_of(i, C, height, width, patch);
     drows[(s.patch * patch * patch + s.inside) * C + s.channel] = dx[i];
   }
 }

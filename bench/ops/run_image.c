@@ -3,16 +3,17 @@
 
 void run_patchify(struct trial *t) {
   const struct shape *s = t->s;
-  int64_t item = (int64_t)s->C * s->size * s->size;
+  int64_t item = (int64_t)s->C * s->size * s->width;
   float *x = trial_items(t, item);
-  be_patchify(t->ex, trial_results(t, item), x, (int)t->count, s->C, s->size, s->patch);
+  be_patchify(t->ex, trial_results(t, item), x, (int)t->count, s->C, s->size, s->width, s->patch);
 }
 
 void run_unpatchify(struct trial *t) {
   const struct shape *s = t->s;
-  int64_t item = (int64_t)s->C * s->size * s->size;
+  int64_t item = (int64_t)s->C * s->size * s->width;
   float *rows = trial_items(t, item);
-  be_unpatchify(t->ex, trial_results(t, item), rows, (int)t->count, s->C, s->size, s->patch);
+  be_unpatchify(t->ex, trial_results(t, item), rows, (int)t->count, s->C, s->size, s->width,
+                s->patch);
 }
 
 /* Of the result of one image. */

@@ -9,7 +9,7 @@
 
 struct settings {
   struct common_settings common;
-  bool tensors, model;
+  bool tensors, model, vae;
   const char *key, *record;
 };
 
@@ -31,6 +31,10 @@ static const struct option table[] = {
      AT(model),
      .help = "Open it as a model: architecture, sizes, checkpoint record; with -v also where each "
              "value of the record is from."},
+    {.name = "vae",
+     .kind = OPTION_FLAG,
+     AT(vae),
+     .help = "Open it as a decoder: whose names its tensors have, latents, factor, scale."},
     {.name = "record",
      .kind = OPTION_TEXT,
      AT(record),
@@ -163,6 +167,24 @@ static enum ditmoe_status add_model(struct ditmoe_ctx *ctx, cJSON *object, const
   return status;
 }
 
+static enum ditmoe_status add_decoder(struct ditmoe_ctx *ctx, cJSON *object, const char *path) {
+  const struct ditmoe_model_options options = {.plan_only = 1};
+  struct ditmoe_decoder *decoder = NULL;
+  struct ditmoe_decoder_info info;
+  TRY(report_call(ctx, ditmoe_decoder_open(ctx, path, &options, 0, &decoder)));
+  ditmoe_decoder_info(decoder, &info);
+  ditmoe_decoder_close(decoder);
+  cJSON *out = cJSON_AddObjectToObject(object, "decoder");
+  cJSON_AddStringToObject(out, "kind", info.kind);
+  cJSON_AddStringToObject(out, "names", info.names);
+  cJSON_AddNumberToObject(out, "latent_channels", info.latent_channels);
+  cJSON_AddNumberToObject(out, "factor", info.factor);
+  cJSON_AddNumberToObject(out, "scale", info.scale);
+  cJSON_AddNumberToObject(out, "shift", info.shift);
+  cJSON_AddBoolToObject(out, "statistics_of_channels", info.statistics);
+  return DITMOE_OK;
+}
+
 /* One line for each scalar, "a.b: value"; lists in short. */
 static void print_lines(const cJSON *object, const char *prefix) {
   const cJSON *item;
@@ -207,6 +229,7 @@ static enum ditmoe_status describe(struct ditmoe_ctx *ctx, const char *path,
     cJSON_AddStringToObject(object, "family", family);
   ditmoe_checkpoint_close(checkpoint);
   enum ditmoe_status status = settings->model ? add_model(ctx, object, path, settings) : DITMOE_OK;
+  if (status == DITMOE_OK && settings->vae) status = add_decoder(ctx, object, path);
   if (settings->common.json) {
     json_put(object);
   } else {

@@ -111,7 +111,7 @@ static enum ditmoe_status predict_images(struct sample *run, int64_t first, int6
 static enum ditmoe_status make_batch(struct sample *run, int64_t first, int64_t count) {
   uint8_t *pixels = run->batches.pixels;
   size_t bytes = sample_image_bytes(run), floats = sample_latent_bytes(run) / sizeof(float);
-  size_t plane = (size_t)run->info.size * (size_t)run->info.size;
+  size_t plane = (size_t)run->latent_width * (size_t)run->latent_height;
   float *latents = run->batches.latents;
   if (run->settings.latents) latents += (size_t)(first - run->labels.first) * floats;
   TRY(sample_routing_begin(run, first, count));

@@ -28,9 +28,9 @@ static int columns_of(const struct sample *run) {
 }
 
 static enum ditmoe_status check_size(const struct sample *run) {
-  int64_t columns = columns_of(run), cell = run->side + GAP;
-  int64_t rows = (run->grid.count + columns - 1) / columns;
-  if (columns * cell <= MAX_SIDE && rows * cell <= MAX_SIDE) return DITMOE_OK;
+  int64_t columns = columns_of(run), rows = (run->grid.count + columns - 1) / columns;
+  if (columns * (run->width + GAP) <= MAX_SIDE && rows * (run->height + GAP) <= MAX_SIDE)
+    return DITMOE_OK;
   return report_error(DITMOE_USAGE,
                       "--grid: %lld images are too many for one; a side has at most %d pixels",
                       (long long)run->grid.count, MAX_SIDE);
@@ -72,7 +72,7 @@ static enum ditmoe_status read_image(struct sample *run, struct ditmoe_images *i
   int width, height;
   TRY(report_call(run->ctx,
                   ditmoe_images_read(run->ctx, images, position, &pixels, &width, &height)));
-  if (width == run->side && height == run->side) sample_grid_add(run, index, pixels);
+  if (width == run->width && height == run->height) sample_grid_add(run, index, pixels);
   return DITMOE_OK;
 }
 
@@ -116,15 +116,15 @@ static enum ditmoe_status read_missing(struct sample *run) {
 /* Rows of images on white. */
 enum ditmoe_status sample_write_grid(struct sample *run) {
   TRY(read_missing(run));
-  size_t side = (size_t)run->side, columns = (size_t)columns_of(run);
+  const size_t w = (size_t)run->width, h = (size_t)run->height, columns = (size_t)columns_of(run);
   size_t count = (size_t)run->grid.count, rows = (count + columns - 1) / columns;
-  size_t width = columns * (side + GAP) - GAP, height = rows * (side + GAP) - GAP;
+  size_t width = columns * (w + GAP) - GAP, height = rows * (h + GAP) - GAP;
   uint8_t *grid = memory_get(width * height, 3);
   memset(grid, 255, width * height * 3);
   for (size_t i = 0; i < count; i++)
-    for (size_t y = 0; y < side; y++)
-      memcpy(grid + 3 * ((i / columns * (side + GAP) + y) * width + i % columns * (side + GAP)),
-             run->grid.pixels + 3 * (i * side + y) * side, 3 * side);
+    for (size_t y = 0; y < h; y++)
+      memcpy(grid + 3 * ((i / columns * (h + GAP) + y) * width + i % columns * (w + GAP)),
+             run->grid.pixels + 3 * (i * h + y) * w, 3 * w);
   enum ditmoe_status status =
       sample_write_picture(run, run->settings.grid, -1, grid, (int)width, (int)height);
   run->wrote_grid = status == DITMOE_OK;

@@ -66,7 +66,8 @@ static void add_plan(const struct sample *run, cJSON *object) {
   cJSON_AddNumberToObject(out, "model_calls", plan->denoiser_calls);
   cJSON_AddNumberToObject(out, "batch", plan->batch);
   cJSON_AddNumberToObject(out, "block", plan->block);
-  cJSON_AddNumberToObject(out, "side", run->side);
+  cJSON_AddNumberToObject(out, "width", run->width);
+  cJSON_AddNumberToObject(out, "height", run->height);
   json_add_whole(out, "weight_bytes", plan->weight_bytes);
   json_add_whole(out, "activation_bytes", plan->activation_bytes);
 }

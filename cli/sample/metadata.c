@@ -110,7 +110,7 @@ static char *image_parameters(const struct sample *run, int64_t index) {
       "%s\nSteps: %d, Sampler: %s, CFG scale: %s%s, Seed: %llu, Size: %dx%d, Model: %s, "
       "Model hash: %.10s, RNG: %s, Version: ditmoe %s",
       first, run->plan.steps, run->plan.sampler, scale, strpbrk(scale, ".e") ? "" : ".0",
-      (unsigned long long)run->settings.seed, run->side, run->side, text_sanitize(stem),
+      (unsigned long long)run->settings.seed, run->width, run->height, text_sanitize(stem),
       run->model_sha256, run->settings.rng, DITMOE_VERSION);
   char *utf8 = text_utf8(text);
   free(title);

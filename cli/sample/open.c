@@ -163,7 +163,6 @@ static enum ditmoe_status expect(const char *option, int64_t wanted, int64_t fou
 
 static enum ditmoe_status open_decoder(struct sample *run,
                                        const struct ditmoe_model_options *options) {
-  run->side = run->info.size;
   TRY(find_vae(run));
   if (!run->vae_path) return DITMOE_OK;
   const struct ditmoe_model_options same = {.backend = options->backend,
@@ -178,7 +177,6 @@ static enum ditmoe_status open_decoder(struct sample *run,
       run->settings.latent_shift != run->decoder_info.shift)
     return report_error(DITMOE_MISMATCH, "--latent-shift %g: the decoder's is %g",
                         run->settings.latent_shift, run->decoder_info.shift);
-  run->side = run->info.size * run->decoder_info.factor;
   report_detail("decoder: %s, %s, factor %d", run->vae_path, run->decoder_info.kind,
                 run->decoder_info.factor);
   return DITMOE_OK;
@@ -208,13 +206,41 @@ static enum ditmoe_status open_model(struct sample *run,
   return DITMOE_OK;
 }
 
+/* A side in pixels, that of the latents, and what the latter are multiples of. */
+static enum ditmoe_status choose_side(const struct sample *run, const char *option, int64_t wanted,
+                                      int *pixels, int *latent) {
+  const int factor = run->decoder ? run->decoder_info.factor : 1, unit = factor * run->info.patch;
+  if (wanted % unit != 0)
+    return report_error(DITMOE_USAGE, "--%s %lld: with this model and decoder a multiple of %d",
+                        option, (long long)wanted, unit);
+  *latent = wanted ? (int)(wanted / factor) : run->info.size;
+  *pixels = *latent * factor;
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status choose_size(struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  const int trained = run->info.size * (run->decoder ? run->decoder_info.factor : 1);
+  TRY(choose_side(run, "width", s->width, &run->width, &run->latent_width));
+  TRY(choose_side(run, "height", s->height, &run->height, &run->latent_height));
+  if (run->width == run->height)
+    TRY(expect("image-size", s->image_size, run->width));
+  else if (s->image_size)
+    return report_error(DITMOE_MISMATCH, "--image-size %lld: the images are of %dx%d",
+                        (long long)s->image_size, run->width, run->height);
+  if (run->width != trained || run->height != trained)
+    report_note("images of %dx%d: this model was trained at %dx%d", run->width, run->height,
+                trained, trained);
+  return DITMOE_OK;
+}
+
 size_t sample_image_bytes(const struct sample *run) {
-  return 3 * (size_t)run->side * (size_t)run->side;
+  return 3 * (size_t)run->width * (size_t)run->height;
 }
 
 size_t sample_latent_bytes(const struct sample *run) {
-  size_t size = (size_t)run->info.size;
-  return (size_t)run->info.channels * size * size * sizeof(float);
+  const size_t plane = (size_t)run->latent_width * (size_t)run->latent_height;
+  return (size_t)run->info.channels * plane * sizeof(float);
 }
 
 static enum ditmoe_status choose_model(struct sample *run) {
@@ -244,7 +270,7 @@ enum ditmoe_status sample_open(struct sample *run) {
   if (s->list_classes) return DITMOE_OK;
   TRY(open_decoder(run, &options));
   TRY(refuse_needless(run));
-  TRY(expect("image-size", s->image_size, run->side));
+  TRY(choose_size(run));
   if (!s->dry_run) TRY(sample_hash_start(run));
   run->seconds_open = clock_seconds() - start;
   return DITMOE_OK;

@@ -52,7 +52,8 @@ static enum ditmoe_status note_piece(struct sample *run, struct journal_piece pi
 
 static enum ditmoe_status write_image(struct sample *run, int64_t index, const uint8_t *pixels) {
   char *path = sample_file_name(&run->names, index);
-  enum ditmoe_status status = sample_write_picture(run, path, index, pixels, run->side, run->side);
+  enum ditmoe_status status =
+      sample_write_picture(run, path, index, pixels, run->width, run->height);
   free(path);
   TRY(status);
   return note_piece(run, (struct journal_piece){.first = index, .count = 1});
@@ -122,7 +123,7 @@ enum ditmoe_status sample_write_latents(struct sample *run) {
   char *header = text_format(
       "{\"latents\":{\"dtype\":\"F32\",\"shape\":[%zu,%d,%d,%d],\"data_offsets\":[0,%zu]},"
       "\"labels\":{\"dtype\":\"I32\",\"shape\":[%zu],\"data_offsets\":[%zu,%zu]}}",
-      count, info->channels, info->size, info->size, split, count, split, end);
+      count, info->channels, run->latent_height, run->latent_width, split, count, split, end);
   size_t length = strlen(header), padded = (length + 7) / 8 * 8;
   char *bytes = memory_get(8 + padded + end, 1);
   int32_t *labels = sample_label_list(run, run->labels.first, run->labels.count);

@@ -16,6 +16,8 @@ static void make_request(struct sample *run) {
   *r = ditmoe_request_default();
   r->count = run->labels.count < MAX_BATCH ? run->labels.count : MAX_BATCH;
   r->first_index = run->labels.first;
+  r->width = run->latent_width;
+  r->height = run->latent_height;
   r->seed = s->seed;
   r->sampler = s->sampler;
   r->steps = (int)s->steps;

@@ -50,8 +50,8 @@ struct sample_settings {
   bool allow_null;
   /* sampling */
   uint64_t seed;
-  int64_t steps, index_block;
-  const char *preset, *sampler, *respacing, *cfg_channels, *rng;
+  int64_t steps, index_block, width, height;
+  const char *preset, *size, *sampler, *respacing, *cfg_channels, *rng;
   bool list_presets;
   double eta, shift, cfg_scale;
   const char *diffusion_form, *last_step;
@@ -105,7 +105,7 @@ struct sample_names {
 
 struct sample_grid { /* the first images of the run */
   int64_t count;     /* 0: no grid                    */
-  uint8_t *pixels;   /* [count, side, side, 3]        */
+  uint8_t *pixels;   /* [count, height, width, 3]     */
   bool *have;        /* [count] pixels are filled in  */
 };
 
@@ -131,7 +131,7 @@ struct sample_state {
 
 struct sample_batches { /* while they are made */
   struct ditmoe_session *session;
-  uint8_t *pixels; /* [plan.batch, side, side, 3]                                       */
+  uint8_t *pixels; /* [plan.batch, height, width, 3]                                    */
   float *latents;  /* of a batch; with --latents of all of labels.count, until the end */
   struct progress progress;
   double started;
@@ -167,8 +167,9 @@ struct sample {
   struct sample_labels labels;
   struct ditmoe_request request;
   struct ditmoe_plan plan;
-  int64_t unit; /* images whose routing or random numbers depend on each other; 1: none */
-  int side;     /* pixels */
+  int64_t unit;      /* images whose routing or random numbers depend on each other; 1: none */
+  int width, height; /* pixels      */
+  int latent_width, latent_height; /* of latents  */
 
   struct sample_names names;
   struct sample_grid grid;

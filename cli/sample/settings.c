@@ -207,7 +207,24 @@ static void show_sources(const struct sample *run) {
   }
 }
 
+/* "384x256" stands for a width and a height. */
+static enum ditmoe_status read_size(struct sample *run) {
+  const struct sample_settings *s = &run->settings;
+  if (!s->size) return DITMOE_OK;
+  const char *cross = strchr(s->size, 'x');
+  if (option_given(&run->options, &s->width) || option_given(&run->options, &s->height))
+    return report_error(DITMOE_USAGE, "--size and --width or --height are alternatives");
+  if (!cross)
+    return report_error(DITMOE_USAGE, "--size %s: expected WIDTHxHEIGHT, such as 384x256", s->size);
+  char *width = text_copy_part(s->size, (size_t)(cross - s->size));
+  enum ditmoe_status status = set(run, &s->width, width, "size", FROM_USER);
+  if (status == DITMOE_OK) status = set(run, &s->height, cross + 1, "size", FROM_USER);
+  free(width);
+  return status;
+}
+
 enum ditmoe_status sample_read_settings(struct sample *run) {
+  TRY(read_size(run));
   if (run->settings.reproduce) TRY(sample_read_image(run));
   TRY(read_environment(run));
   TRY(sample_apply_preset(run));

@@ -96,7 +96,7 @@ static enum ditmoe_status add_labels(struct sample *run, struct ditmoe_npz *npz)
 
 static enum ditmoe_status add_arrays(struct sample *run, struct ditmoe_npz *npz) {
   struct ditmoe_ctx *ctx = run->ctx;
-  const int64_t shape[] = {run->labels.count, run->side, run->side, 3};
+  const int64_t shape[] = {run->labels.count, run->height, run->width, 3};
   TRY(report_call(ctx, ditmoe_npz_array(ctx, npz, "arr_0", "u1", 4, shape)));
   TRY(add_images(run, npz));
   TRY(report_call(ctx, ditmoe_npz_array(ctx, npz, "arr_1", "i8", 1, shape)));

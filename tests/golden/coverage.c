@@ -8,7 +8,7 @@
 /* Inputs that no call or run of a manifest names, by kind. They describe what to compute: starting
  * points, noise, labels, given predictions, parameters of a velocity field, counters of a
  * generator, and which steps a trajectory keeps; sets of features. Radii of float16 distances are
- * those of a mode that is not offered. */
+ * those of a mode that is not offered, dec_mid and enc_mid lie inside of a network. */
 static const struct {
   const char *kind, *names[12];
 } inputs[] = {
@@ -20,7 +20,7 @@ static const struct {
     {"diffusers_dit", {"z", "noise", "y", "labels"}},
     {"sit", {"z", "noise", "y"}},
     {"repa", {"z", "noise", "y"}},
-    {"vae_kl", {"image", "latents"}},
+    {"vae_kl", {"image", "latents", "dec_mid", "enc_mid"}},
     {"taesd", {"image", "latents"}},
     {"rng", {"counter", "key"}},
     {"metrics",

@@ -12,20 +12,20 @@ enum ditmoe_status golden_decode(struct golden *g, struct exec *ex, const char *
   struct vae *vae = NULL;
   struct vae_info info;
   char full[2048];
-  const int size = latents->size;
+  const int h = latents->height, w = latents->width;
   enum ditmoe_status status;
   snprintf(full, sizeof full, "%s/%s", g->folder, path);
   TRY_DONE(vae_open(ex, full, &vae));
   vae_describe(vae, &info);
   if (latents->channels != info.latent_channels)
     TRY_DONE(fail(g->ctx, DITMOE_FORMAT, "%s: latents of %d channels", path, latents->channels));
-  const int64_t side = (int64_t)size * info.factor, each = info.image_channels * side * side;
-  const int64_t z = (int64_t)latents->channels * size * size;
+  const int64_t plane = (int64_t)h * w, z = latents->channels * plane;
+  const int64_t each = info.image_channels * plane * info.factor * info.factor;
   *count = latents->n * each;
   TRY_DONE(mem_alloc(g->ctx, (size_t)*count, sizeof **images, "images", images));
-  TRY_DONE(exec_reserve(ex, vae_decode_bytes(ex, vae, size, 0)));
+  TRY_DONE(exec_reserve(ex, vae_decode_bytes(ex, vae, h, w, 0)));
   for (int64_t i = 0; i < latents->n; i++)
-    TRY_DONE(vae_decode(ex, vae, *images + i * each, latents->values + i * z, size, 0));
+    TRY_DONE(vae_decode(ex, vae, *images + i * each, latents->values + i * z, h, w, 0));
 done:
   if (vae) vae_close(ex, vae);
   return status;
@@ -34,9 +34,9 @@ done:
 static enum ditmoe_status read_latents(struct golden *g, struct case_file *file,
                                        struct latents *out) {
   const struct tensor *tensor = checkpoint_find(file->checkpoint, "latents");
-  if (!tensor || tensor->rank != 4 || tensor->shape[2] != tensor->shape[3])
-    return fail(g->ctx, DITMOE_FORMAT, "%s: no latents", g->folder);
-  *out = (struct latents){NULL, tensor->shape[0], (int)tensor->shape[1], (int)tensor->shape[3]};
+  if (!tensor || tensor->rank != 4) return fail(g->ctx, DITMOE_FORMAT, "%s: no latents", g->folder);
+  *out = (struct latents){NULL, tensor->shape[0], (int)tensor->shape[1], (int)tensor->shape[2],
+                          (int)tensor->shape[3]};
   return golden_floats(file, tensor->name, &out->values, NULL);
 }
 

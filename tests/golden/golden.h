@@ -59,11 +59,11 @@ enum ditmoe_status golden_predict(struct golden *g, const struct dit *model, flo
                                   const struct dit_input *in);
 enum ditmoe_status golden_predict_with(struct exec *ex, const struct dit *model, float *out,
                                        const struct dit_input *in);
-/* Latents [n, channels, size, size]. */
+/* Latents [n, channels, height, width]. */
 struct latents {
   float *values;
   int64_t n;
-  int channels, size;
+  int channels, height, width;
 };
 /* Their images, by the decoder in a file of the folder; mem_free them. */
 enum ditmoe_status golden_decode(struct golden *g, struct exec *ex, const char *path,

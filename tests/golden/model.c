@@ -66,7 +66,7 @@ enum ditmoe_status golden_load(struct golden *g, const char *path, const char *k
 
 enum ditmoe_status golden_predict_with(struct exec *ex, const struct dit *model, float *out,
                                        const struct dit_input *in) {
-  TRY(exec_reserve(ex, dit_predict_bytes(ex, model, in->B)));
+  TRY(exec_reserve(ex, dit_predict_bytes(ex, model, in->grid, in->B)));
   return dit_predict(ex, model, out, in);
 }
 

@@ -439,7 +439,7 @@ done:
 /* The finals as the decoder shows them. */
 static enum ditmoe_status compare_images(struct sampling *s, float *finals) {
   const struct dit_config *c = &s->model->config;
-  const struct latents latents = {finals, s->rows, c->channels, c->size};
+  const struct latents latents = {finals, s->rows, c->channels, c->size, c->size};
   const char *tensor = golden_text(s->run, "image");
   const char *path = case_string(s->g->manifest, "weights_vae");
   float *images = NULL;
