@@ -45,6 +45,11 @@ void ditmoe_decoder_close(struct ditmoe_decoder *decoder) {
 void ditmoe_decoder_info(const struct ditmoe_decoder *decoder, struct ditmoe_decoder_info *out) {
   struct vae_info info;
   vae_describe(decoder->vae, &info);
-  *out = (struct ditmoe_decoder_info){info.kind,  info.latent_channels, info.factor,
-                                      info.scale, info.shift,           info.statistics};
+  *out = (struct ditmoe_decoder_info){.kind = info.kind,
+                                      .names = info.names,
+                                      .latent_channels = info.latent_channels,
+                                      .factor = info.factor,
+                                      .scale = info.scale,
+                                      .shift = info.shift,
+                                      .statistics = info.statistics};
 }

@@ -13,7 +13,8 @@ struct ditmoe_model {
   struct exec ex;
   struct dit *dit;
   struct ditmoe_checkpoint *file; /* that the weights lie in, if it is a packed one; else NULL */
-  char *record;
+  char *record, *sources;         /* JSON, of the same members */
+  double *trained_betas;          /* of the record's scheduler, or NULL */
 };
 
 struct ditmoe_decoder {

@@ -1,5 +1,6 @@
 /* Models: a checkpoint turned into weights of a backend. */
 #include "api/handles.h"
+#include "api/scheduler.h"
 #include "dit/config.h"
 #include "dit/families.h"
 #include "io/packed.h"
@@ -17,12 +18,18 @@ static enum ditmoe_status open_file(struct ditmoe_ctx *ctx, struct exec *ex, con
   return options->dtype ? DITMOE_OK : backend_compute(ex, packed_dtype(*out));
 }
 
+static enum ditmoe_status keep_record(struct ditmoe_ctx *ctx, struct ditmoe_model *model) {
+  const struct dit_record *record = &model->dit->config.record;
+  TRY(record_write_json(ctx, record, &model->record));
+  TRY(record_write_sources(ctx, record, &model->sources));
+  return scheduler_open(ctx, record, &model->trained_betas);
+}
+
 static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_model *model, const char *path,
                                const struct ditmoe_model_options *options) {
   enum ditmoe_status status = open_file(ctx, &model->ex, path, options, &model->file);
   if (status == DITMOE_OK) status = dit_open(&model->ex, model->file, options->record, &model->dit);
-  if (status == DITMOE_OK)
-    status = record_write_json(ctx, &model->dit->config.record, &model->record);
+  if (status == DITMOE_OK) status = keep_record(ctx, model);
   if (status == DITMOE_OK && packed_layout(model->file)) {
     model->file->ctx = &model->own;
     return DITMOE_OK;
@@ -58,6 +65,8 @@ void ditmoe_model_close(struct ditmoe_model *model) {
   if (model->file) model->file->ctx = &own;
   ditmoe_checkpoint_close(model->file);
   mem_free(&own, model->record);
+  mem_free(&own, model->sources);
+  mem_free(&own, model->trained_betas);
   mem_free(&own, model);
 }
 
@@ -91,7 +100,7 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
       .width = c->width,
       .depth = c->depth,
       .heads = c->heads,
-      .num_classes = c->record.null_label,
+      .num_classes = c->label_rows - (c->record.null_label >= 0),
       .classes_used = c->record.classes_used,
       .null_label = c->record.null_label,
       .learned_variance = c->out_channels > c->channels,
@@ -126,3 +135,5 @@ const char *ditmoe_model_class_name(const struct ditmoe_model *model, int label)
 }
 
 const char *ditmoe_model_record(const struct ditmoe_model *model) { return model->record; }
+
+const char *ditmoe_model_record_sources(const struct ditmoe_model *model) { return model->sources; }

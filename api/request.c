@@ -1,8 +1,8 @@
 /* Requests: defaults, and every choice checked against the model. */
 #include "api/handles.h"
+#include "api/scheduler.h"
 #include "base/system.h"
 #include "dit/families.h"
-#include "dit/names.h"
 
 #include <math.h>
 #include <string.h>
@@ -28,9 +28,11 @@ static enum ditmoe_status choose_sampler(struct ditmoe_ctx *ctx, const struct di
                                          const struct ditmoe_request *request,
                                          struct resolved *out) {
   bool flow = config->record.objective == OBJECTIVE_RF;
-  const char *objective = flow ? "rf" : "ddpm", *name = flow ? "euler" : "ddpm";
-  if (config->family && config->family->sampler) name = config->family->sampler;
-  if (request->sampler) name = request->sampler;
+  const char *objective = flow ? "rf" : "ddpm";
+  const char *name = request->sampler;
+  if (!name) TRY(scheduler_sampler(ctx, &config->record, objective, &name));
+  if (!name && config->family) name = config->family->sampler;
+  if (!name) name = flow ? "euler" : "ddpm";
   out->sampler = sampler_find(name);
   if (!out->sampler) return fail(ctx, DITMOE_USAGE, "sampler: unknown sampler \"%s\"", name);
   if (strcmp(out->sampler->objective, objective) != 0 && !request->force)
@@ -89,13 +91,40 @@ static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_
   if (!request->labels) return fail(ctx, DITMOE_USAGE, "the request has no labels");
   for (int64_t i = 0; i < request->count; i++) {
     int label = request->labels[i];
-    bool trained = label >= 0 && label < config->record.classes_used;
-    if (!trained && label != config->record.null_label)
-      return fail(ctx, DITMOE_USAGE,
-                  "class %d: this model was trained for 0 to %d (and %d, no class)", label,
-                  config->record.classes_used - 1, config->record.null_label);
+    bool trained = label < config->record.classes_used;
+    if (label < 0 || (!trained && label != config->record.null_label))
+      return fail(ctx, DITMOE_USAGE, "class %d: this model was trained for 0 to %d%s", label,
+                  config->record.classes_used - 1,
+                  config->record.null_label < 0 ? "" : ", and has a label of no class");
   }
   return DITMOE_OK;
+}
+
+static enum ditmoe_status choose_guidance(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                          const struct ditmoe_request *r, struct resolved *out) {
+  const struct family *family = config->family;
+  int channels = r->cfg_channels >= 0 ? r->cfg_channels : config->record.cfg_channels;
+  if (channels > config->channels)
+    return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
+                config->channels);
+  out->guidance = (struct guidance){
+      .scale = r->cfg_scale,
+      .channels = channels,
+      .from = r->cfg_from,
+      .to = r->cfg_to,
+      .by_time = r->cfg_times,
+      .by_evaluation = family && family->guided_by_evaluation,
+      .open = family && family->guided_inside,
+  };
+  out->heun_ends_euler = family && family->heun_ends_euler;
+  out->guided = r->cfg_scale != 1 && r->cfg_from < r->cfg_to;
+  out->two_rows = out->guided && !(family && family->single_rows);
+  if (!out->guided || config->record.null_label >= 0) return DITMOE_OK;
+  return fail(
+      ctx, DITMOE_USAGE,
+      "guidance scale %g: no row of the class table is left for the empty class, of %d all are "
+      "classes; only --cfg-scale 1 works",
+      r->cfg_scale, config->label_rows);
 }
 
 /* *out = the number of a word, in the order of its enumeration; stays as it is without one. */
@@ -131,26 +160,23 @@ static enum ditmoe_status choose_sde(struct ditmoe_ctx *ctx, const struct ditmoe
   return DITMOE_OK;
 }
 
-static void choose_schedule(const struct dit_config *config, const struct ditmoe_request *request,
-                            struct resolved *out) {
-  bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
-  bool ddim = strcmp(out->sampler->name, "ddim") == 0;
-  const struct family *family = config->family;
-  int steps = family && family->steps ? family->steps : out->sampler->default_steps;
-  out->schedule = (struct schedule_request){
-      .steps = request->steps ? request->steps : steps,
-      .respacing = request->respacing,
-      .train_steps = TRAIN_STEPS,
-      .shift = request->shift != 0 ? request->shift : config->record.shift,
-      .rising = config->record.time_direction == NOISE_AT_0,
-      .counts_points = family && family->counts_points,
-      .sde = out->schedule.sde,
-  };
-  if (strcmp(out->sampler->name, "dpmpp-2m") == 0)
-    out->schedule.spacing = SPACING_LINSPACE, out->schedule.float32_betas = true;
-  /* As the pipeline that such a folder is published for. */
-  if (diffusers && ddim && !request->respacing)
-    out->schedule.spacing = SPACING_LEADING, out->schedule.float32_betas = true;
+static enum ditmoe_status choose_schedule(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
+                                          const struct ditmoe_request *request,
+                                          struct resolved *out) {
+  const struct dit_record *record = &model->dit->config.record;
+  const struct family *family = model->dit->config.family;
+  struct schedule_request *schedule = &out->schedule;
+  *schedule = (struct schedule_request){.train_steps = TRAIN_STEPS};
+  TRY(scheduler_follow(ctx, record, model->trained_betas, out->sampler, schedule));
+  TRY(choose_sde(ctx, request, &schedule->sde));
+  schedule->steps = family && family->steps ? family->steps : out->sampler->default_steps;
+  if (request->steps) schedule->steps = request->steps;
+  schedule->shift = request->shift != 0 ? request->shift : record->shift;
+  schedule->rising = record->time_direction == NOISE_AT_0;
+  schedule->counts_points = family && family->counts_points;
+  schedule->respacing = request->respacing;
+  if (request->respacing) schedule->spacing = SPACING_RESPACE;
+  return DITMOE_OK;
 }
 
 /* What the patches cannot cover, and learned positions, dit_grid_make refuses. */
@@ -217,24 +243,8 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
   TRY(choose_size(ctx, config, request, out));
   const struct dit_grid grid = request_grid(model, out);
   TRY(choose_batch(ctx, request, info.batch_coupled, (int64_t)grid.rows * grid.cols, out));
-  TRY(choose_sde(ctx, request, &out->schedule.sde));
-  choose_schedule(config, request, out);
-  int channels = request->cfg_channels >= 0 ? request->cfg_channels : config->record.cfg_channels;
-  if (channels > config->channels && channels != config->out_channels)
-    return fail(ctx, DITMOE_USAGE, "guided channels %d: the latents have %d", channels,
-                config->channels);
-  out->guidance = (struct guidance){
-      .scale = request->cfg_scale,
-      .channels = channels,
-      .from = request->cfg_from,
-      .to = request->cfg_to,
-      .by_time = request->cfg_times,
-      .by_evaluation = config->family && config->family->guided_by_evaluation,
-      .open = config->family && config->family->guided_inside,
-  };
-  out->heun_ends_euler = config->family && config->family->heun_ends_euler;
-  out->guided = request->cfg_scale > 1 && request->cfg_from < request->cfg_to;
-  out->two_rows = out->guided && !(config->family && config->family->single_rows);
+  TRY(choose_schedule(ctx, model, request, out));
+  TRY(choose_guidance(ctx, config, request, out));
   out->batched = out->guided && !info.batch_coupled;
   return DITMOE_OK;
 }

@@ -40,7 +40,7 @@ static enum ditmoe_status check_size(struct ditmoe_ctx *ctx, const struct ditmoe
 /* A request for one image stands for one without labels and with any number of images. */
 static enum ditmoe_status plan_steps(struct ditmoe_ctx *ctx, const struct ditmoe_model *model,
                                      const struct ditmoe_request *request, struct schedule *out) {
-  const int32_t label = model->dit->config.record.null_label;
+  const int32_t label = 0;
   struct ditmoe_request one = *request;
   struct resolved resolved;
   one.labels = &label, one.count = 1, one.first_index = 0;

@@ -1,5 +1,6 @@
 /* Statistics out of an npz, as pytorch-fid (mu, sigma) and ADM (also mu_s, sigma_s) write them. */
 #include "api/set.h"
+#include "io/image.h"
 #include "io/npz.h"
 
 #include <math.h>
@@ -102,6 +103,7 @@ enum ditmoe_status set_read_file(struct ditmoe_ctx *ctx, struct ditmoe_set *set,
   struct npz *file;
   *has_images = true;
   if (stat(set->path, &info) == 0 && S_ISDIR(info.st_mode)) return DITMOE_OK;
+  if (image_is_file(set->path)) return DITMOE_OK;
   TRY(npz_open(ctx, set->path, &file));
   enum ditmoe_status status = read_all(ctx, set, file, has_images, total);
   npz_close(file);

@@ -92,3 +92,27 @@ BE_OP(combine_rows_bwd,
       (float *drows, float *dweight, const float *dy, const float *rows, const struct dispatch *d,
        int D),
       drows, dweight, dy, rows, d, D)
+
+/* Images, [B, height, width, C]. dx [B, height, width, in]: each pixel's share of the windows of
+ * dy [B, conv_size, conv_size, out] that see it. */
+BE_OP(conv2d_bwd_input,
+      (float *dx, const float *dy, const struct conv *w, int B, int height, int width), dx, dy, w,
+      B, height, width)
+/* dW [out, in, kernel[0], kernel[1]] += sum over pixels of dy times what their windows see, db +=
+ * sum of dy */
+BE_PRODUCT(conv2d_bwd_weight, x, w->input,
+           (const struct linear_grad *grad, const float *dy, struct act x, const struct conv *w,
+            int B, int height, int width),
+           grad, dy, x, w, B, height, width)
+/* dx [B, pixels, C] of dy, by the x of the forward pass; with silu, the gradient of both. With
+ * n = (x - mean) / sigma, a = n weight + bias, da = dy or dy silu'(a), h = da weight and means over
+ * a group: dx = (h - mean(h) - n mean(h n)) / sigma, dweight += sum over images and pixels of da n,
+ * dbias += sum of da (Wu & He 2018). */
+BE_OP(group_norm_bwd,
+      (float *dx, const struct linear_grad *grad, const float *dy, const float *x,
+       const float *weight, const float *bias, int B, int64_t pixels, int C, int groups, float eps,
+       bool silu),
+      dx, grad, dy, x, weight, bias, B, pixels, C, groups, eps, silu)
+/* dx [B, height, width, C] = sum of the four pixels of dy that x went to. */
+BE_OP(upsample2x_bwd, (float *dx, const float *dy, int B, int height, int width, int C), dx, dy, B,
+      height, width, C)

@@ -91,7 +91,8 @@ struct conv_branch {
 };
 
 /* Gradients of a linear layer, in the layout of linear_source_read: weight [total, in], bias
- * [total]. */
+ * [total]; of a convolution, weight [out, in, kernel[0], kernel[1]], bias [out]; of a norm, [C]
+ * each. */
 struct linear_grad {
   float *weight, *bias;
 };

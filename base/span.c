@@ -7,6 +7,15 @@ bool text_is(struct text text, const char *literal) {
   return text_compare(text, (struct text){(const uint8_t *)literal, strlen(literal)}) == 0;
 }
 
+int text_place(struct text word, const char *words) {
+  size_t length;
+  for (const char *at = words; at += strspn(at, " "), *at; at += length) {
+    length = strcspn(at, " ");
+    if (length == word.length && memcmp(at, word.bytes, length) == 0) return (int)(at - words);
+  }
+  return -1;
+}
+
 int text_compare(struct text a, struct text b) {
   size_t common = a.length < b.length ? a.length : b.length;
   int order = common ? memcmp(a.bytes, b.bytes, common) : 0;

@@ -21,6 +21,8 @@ struct text { /* not terminated */
 #define TEXT(text) (int)((text).length < 200 ? (text).length : 200), (const char *)(text).bytes
 
 bool text_is(struct text text, const char *literal);
+/* Where a word is in a list "of words", -1 if it is not. */
+int text_place(struct text word, const char *words);
 /* Order by bytes, as strcmp. */
 int text_compare(struct text a, struct text b);
 

@@ -5,20 +5,33 @@
 
 static const struct {
   const char *name;
-  uint8_t size;
+  uint8_t bits;
   bool is_float;
+  const char *torch, *storage;
 } dtypes[DT_COUNT] = {
-    [DT_F32] = {"F32", 4, true},    [DT_F16] = {"F16", 2, true},  [DT_BF16] = {"BF16", 2, true},
-    [DT_F64] = {"F64", 8, true},    [DT_I64] = {"I64", 8, false}, [DT_I32] = {"I32", 4, false},
-    [DT_I16] = {"I16", 2, false},   [DT_I8] = {"I8", 1, false},   [DT_U8] = {"U8", 1, false},
-    [DT_BOOL] = {"BOOL", 1, false},
+#define X(name, bits, is_float, torch, storage) {#name, bits, is_float, torch, storage},
+#include "base/dtypes.def"
+#undef X
 };
 
-size_t dtype_size(enum dtype dtype) { return dtypes[dtype].size; }
+size_t dtype_bits(enum dtype dtype) { return dtypes[dtype].bits; }
+
+size_t dtype_size(enum dtype dtype) { return (dtype_bits(dtype) + 7) / 8; }
+
+size_t tensor_bytes(const struct tensor *tensor) {
+  const size_t n = (size_t)tensor->elements, bits = dtype_bits(tensor->dtype);
+  return n / 8 * bits + (n % 8 * bits + 7) / 8;
+}
 
 const char *dtype_name(enum dtype dtype) { return dtypes[dtype].name; }
 
 bool dtype_is_float(enum dtype dtype) { return dtypes[dtype].is_float; }
+
+const char *dtype_torch_name(enum dtype dtype) { return dtypes[dtype].torch; }
+
+const char *dtype_torch_storage(enum dtype dtype) { return dtypes[dtype].storage; }
+
+bool dtype_is_portable(enum dtype dtype) { return dtype < DT_C32; }
 
 enum dtype dtype_parse(const char *name, size_t length) {
   int dtype = 0;
@@ -53,6 +66,15 @@ float f32_from_f16(uint16_t bits) {
 }
 
 float f32_from_bf16(uint16_t bits) { return float_of((uint32_t)bits << 16); }
+
+/* Both are the upper bits of an f16 number, whose exponent counts from 15; E4M3's from 7. */
+float f32_from_e4m3(uint8_t bits) {
+  const bool nan = (bits & 0x7f) == 0x7f;
+  return f32_from_f16((uint16_t)((bits & 0x80) << 8 | (nan ? 0x7e00 : (bits & 0x7f) << 7))) *
+         0x1p8f;
+}
+
+float f32_from_e5m2(uint8_t bits) { return f32_from_f16((uint16_t)(bits << 8)); }
 
 uint16_t f16_from_f32(float value) {
   uint32_t bits = bits_of(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
@@ -101,6 +123,12 @@ void tensor_read_f32(float *dst, const struct tensor *src, int64_t first, int64_
     break;
   case DT_F64:
     read_f64(dst, from, count);
+    break;
+  case DT_F8_E4M3:
+    for (int64_t i = 0; i < count; i++) dst[i] = f32_from_e4m3(from[i]);
+    break;
+  case DT_F8_E5M2:
+    for (int64_t i = 0; i < count; i++) dst[i] = f32_from_e5m2(from[i]);
     break;
   default:
     break;

@@ -7,16 +7,9 @@
 #include <stdint.h>
 
 enum dtype {
-  DT_F32,
-  DT_F16,
-  DT_BF16,
-  DT_F64,
-  DT_I64,
-  DT_I32,
-  DT_I16,
-  DT_I8,
-  DT_U8,
-  DT_BOOL,
+#define X(name, bits, is_float, torch, storage) DT_##name,
+#include "base/dtypes.def"
+#undef X
   DT_COUNT
 };
 
@@ -32,15 +25,27 @@ struct tensor {
   const void *data;
 };
 
+/* Of one element: bits, and bytes rounded up. */
+size_t dtype_bits(enum dtype dtype);
 size_t dtype_size(enum dtype dtype);
+/* Of all elements. */
+size_t tensor_bytes(const struct tensor *tensor);
 /* The safetensors spelling, "F32" and so on. */
 const char *dtype_name(enum dtype dtype);
 /* DT_COUNT if unknown. */
 enum dtype dtype_parse(const char *name, size_t length);
+/* Whether tensor_read_f32 reads it; whether safetensors files can have it. */
 bool dtype_is_float(enum dtype dtype);
+bool dtype_is_portable(enum dtype dtype);
+/* "float32" and "FloatStorage", say; "" where torch has none. */
+const char *dtype_torch_name(enum dtype dtype);
+const char *dtype_torch_storage(enum dtype dtype);
 
 float f32_from_f16(uint16_t bits);
 float f32_from_bf16(uint16_t bits);
+/* 8 bits: E4M3 has no infinity and one NaN (OCP's E4M3, torch.float8_e4m3fn). */
+float f32_from_e4m3(uint8_t bits);
+float f32_from_e5m2(uint8_t bits);
 /* Round to nearest even. */
 uint16_t f16_from_f32(float value);
 uint16_t bf16_from_f32(float value);
@@ -50,7 +55,7 @@ uint16_t bf16_from_f32(float value);
 bool f32_all_finite(const void *values, int64_t n);
 bool tensor_all_finite(const struct tensor *tensor);
 
-/* dst[i] = (float)src[first + i] for any floating dtype, i < count. */
+/* dst[i] = (float)src[first + i] for a dtype_is_float type, i < count. */
 void tensor_read_f32(float *dst, const struct tensor *src, int64_t first, int64_t count);
 
 #endif

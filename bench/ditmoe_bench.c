@@ -1,11 +1,11 @@
 /* ditmoe-bench: how fast this machine runs the models, and where the time goes. */
 #include "base/system.h"
 #include "bench/bench.h"
+#include "cli/outputs.h"
 #include "io/file.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define AT(member) .field = offsetof(struct bench_settings, member)
 static const struct option table[] = {
@@ -279,13 +279,10 @@ static enum ditmoe_status refuse_needless(const struct bench *bench, const struc
 }
 
 static enum ditmoe_status check_output(const struct bench_settings *settings) {
-  struct stat info;
-  const char *output = settings->output;
-  if (!output || lstat(output, &info) != 0) return DITMOE_OK;
-  if (S_ISDIR(info.st_mode)) return report_error(DITMOE_OUTPUT, "%s: is a folder", output);
-  if (!settings->force)
-    return report_error(DITMOE_OUTPUT, "%s: exists; --force replaces it", output);
-  return DITMOE_OK;
+  const struct output_file output = {"output", settings->output};
+  const struct input_file inputs[] = {
+      {settings->ops, false}, {settings->features, false}, {settings->load, true}};
+  return outputs_check(&output, 1, inputs, sizeof inputs / sizeof *inputs, settings->force);
 }
 
 static enum ditmoe_status measure_into(struct bench *bench, const struct mode *mode, FILE *out) {

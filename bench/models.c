@@ -45,6 +45,8 @@ enum ditmoe_status inputs_make(const struct dit_config *config, int B, bool guid
   const double time = config->record.objective == OBJECTIVE_RF ? 0.5 : 500;
   if (guided && B % 2)
     return report_error(DITMOE_USAGE, "--guided needs an even --batch, found %d", B);
+  if (guided && config->record.null_label < 0)
+    return report_error(DITMOE_USAGE, "--guided: the model has no label of no class");
   const int images = guided ? B / 2 : B;
   out->x = memory_get((size_t)images * image, sizeof *out->x);
   out->time = memory_get(count, sizeof *out->time);

@@ -12,12 +12,17 @@ enum { MAX_BYTES = 1 << 20 };
 
 enum ditmoe_status json_file_read(const char *what, const char *path, cJSON **object) {
   char *text;
+  const char *end;
+  int line = 1;
   TRY(text_file_read(what, path, MAX_BYTES, &text));
-  *object = cJSON_Parse(text);
+  *object = cJSON_ParseWithOpts(text, &end, true);
+  for (const char *c = text; c < end; c++) line += *c == '\n';
   free(text);
   if (cJSON_IsObject(*object)) return DITMOE_OK;
+  const bool other = *object != NULL;
   cJSON_Delete(*object);
-  return report_error(DITMOE_FORMAT, "%s %s: not a JSON object", what, path);
+  return other ? report_error(DITMOE_FORMAT, "%s %s: not a JSON object", what, path)
+               : report_error(DITMOE_FORMAT, "%s %s: line %d: not a JSON object", what, path, line);
 }
 
 enum ditmoe_status json_file_text(const char *what, const char *path, char **text) {
@@ -31,8 +36,10 @@ enum ditmoe_status json_file_text(const char *what, const char *path, char **tex
 }
 
 char *json_text(const cJSON *json, bool pretty) {
-  char *text = pretty ? cJSON_Print(json) : cJSON_PrintUnformatted(json);
-  if (!text) exit((int)report_error(DITMOE_NOMEM, "not enough memory"));
+  char *printed = pretty ? cJSON_Print(json) : cJSON_PrintUnformatted(json);
+  if (!printed) exit((int)report_error(DITMOE_NOMEM, "not enough memory"));
+  char *text = text_utf8(printed);
+  cJSON_free(printed);
   return text;
 }
 

@@ -13,7 +13,8 @@ enum ditmoe_status json_file_read(const char *what, const char *path, cJSON **ob
 /* The same as text, NULL for no path; free(). */
 enum ditmoe_status json_file_text(const char *what, const char *path, char **text);
 
-/* The text of a value, on several lines if `pretty`; free(). */
+/* The text of a value, in UTF-8 whatever names of files are in it, on several lines if `pretty`;
+ * free(). */
 char *json_text(const cJSON *json, bool pretty);
 /* A string as it is, any other value as JSON; free(). */
 char *json_value_text(const cJSON *item);

@@ -130,16 +130,35 @@ enum ditmoe_status option_set(struct options *options, const struct option *opti
   return status;
 }
 
+/* Passes over a value that OpenMP would not take either. */
+static void take_foreign(struct options *options, const struct option_variable *variable,
+                         char *value) {
+  const struct option *option = option_of(options, variable->field);
+  const bool list = strspn(value, "0123456789, \t") == strlen(value);
+  char *rest = value, *first = text_trim(strsep(&rest, ","));
+  if (list && value_parse(option, first, field_of(options, option))) {
+    *source_of(options, option) = FROM_ENVIRONMENT;
+    return;
+  }
+  char *expected = value_expected(option);
+  report_warning("%s=%.80s is not used: \"%.80s\" is not %s", variable->name,
+                 getenv(variable->name), first, expected);
+  free(expected);
+}
+
 enum ditmoe_status options_read_environment(struct options *options,
                                             const struct option_variable *variables, size_t count) {
   for (size_t i = 0; i < count; i++) {
-    const char *value = getenv(variables[i].name), *end = variables[i].end;
+    const char *value = getenv(variables[i].name);
     if (!value || !*value || option_given(options, variables[i].field)) continue;
-    char *text = text_copy_part(value, strcspn(value, end ? end : ""));
-    enum ditmoe_status status = option_set(options, option_of(options, variables[i].field), text,
-                                           variables[i].name, FROM_ENVIRONMENT);
-    free(text);
-    TRY(status);
+    if (!variables[i].foreign) {
+      TRY(option_set(options, option_of(options, variables[i].field), value, variables[i].name,
+                     FROM_ENVIRONMENT));
+      continue;
+    }
+    char *copy = text_copy(value);
+    take_foreign(options, &variables[i], copy);
+    free(copy);
   }
   return DITMOE_OK;
 }

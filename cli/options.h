@@ -106,10 +106,11 @@ enum ditmoe_status option_set(struct options *options, const struct option *opti
 struct option_variable { /* of the environment */
   const char *name;
   const void *field; /* of the settings                                     */
-  const char *end;   /* the value ends before one of these; NULL: it does not */
+  bool foreign;      /* of other programs: a list, of which the first item counts   */
 };
 
-/* Settings that the command line does not give; of variables for one field the first counts. */
+/* Settings that the command line does not give; of variables for one field the first counts. What
+ * is wrong with a foreign one is a warning, and it counts as unset. */
 enum ditmoe_status options_read_environment(struct options *options,
                                             const struct option_variable *variables, size_t count);
 /* The option of a field of the settings. */

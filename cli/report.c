@@ -42,11 +42,11 @@ void report_style(enum report_level level, const char *color) {
 bool report_uses_color(void) { return report.color; }
 
 static void print_line(const char *kind, const char *color, const char *format, va_list arguments) {
-  char line[1024];
+  char line[1024], shown[2 * sizeof line];
   vsnprintf(line, sizeof line, format, arguments);
-  text_sanitize(line);
+  text_show(shown, sizeof shown, line);
   fprintf(stderr, "%s: %s%s%s%s\n", report.program, report.color ? color : "", kind,
-          report.color && *kind ? "\033[0m" : "", line);
+          report.color && *kind ? "\033[0m" : "", text_sanitize(shown));
 }
 
 enum ditmoe_status report_error(enum ditmoe_status status, const char *format, ...) {

@@ -6,7 +6,8 @@
 
 #include <stddef.h>
 
-/* A regular file of at most `limit` bytes without zero bytes; free(). `what` is the option. */
+/* A file or pipe of at most `limit` bytes without zero bytes, and without a byte order mark;
+ * free(). DITMOE_FORMAT names what else it is, UTF-16 text for one. `what` is the option. */
 enum ditmoe_status text_file_read(const char *what, const char *path, size_t limit, char **text);
 
 #endif

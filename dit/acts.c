@@ -49,6 +49,7 @@ static void skip_to(struct exec *ex, size_t end) {
   if (arena_mark(&ex->arena) < end) arena_reset(&ex->arena, end);
 }
 
+/* qkv [B, T, 3, H, d], its raw form if q and k are normalised, lse [B, H, T], o [B, T, H, d]. */
 static void carve_attention(struct exec *ex, const struct dit *model, int layer,
                             struct dit_block_acts *a, int64_t rows, bool keep) {
   const struct dit_config *c = &model->config;
@@ -65,6 +66,9 @@ static struct act carve_u2(struct exec *ex, const struct dit_block_acts *a, enum
   return keep || a->u1.type != type ? be_acts(ex, type, n) : a->u1;
 }
 
+/* u2 in f32 and as the experts want it [B, T, D], the plan, hidden activations of the shared expert
+ * [B T, F] and of the routed ones [R, F], rows [R, D]; R = the plan's capacity. The first of these
+ * two is used up before the second is written. */
 static void carve_moe(struct exec *ex, const struct dit *model, int layer, struct dit_block_acts *a,
                       const struct dit_input *in, bool keep) {
   const struct dit_moe *moe = model->blocks[layer].moe;
@@ -90,6 +94,7 @@ static void carve_moe(struct exec *ex, const struct dit *model, int layer, struc
   skip_to(ex, end);
 }
 
+/* Without keeping, attention's arrays and those of the second half lie in the same memory. */
 void dit_block_carve(struct exec *ex, const struct dit *model, int layer, struct dit_block_acts *a,
                      const struct dit_input *in, bool keep) {
   const struct dit_block *block = &model->blocks[layer];

@@ -5,14 +5,15 @@
 #include "dit/embed.h"
 #include "dit/positions.h"
 
-/* A linear layer: its gradients, and dx [rows, in] of dy. */
+/* y = x W^T + b: dW += dy^T x, db += the rows of dy, and dx [rows, in] = dy W of dy [rows, out]. */
 static void linear_bwd(struct exec *ex, float *dx, const struct linear_grad *grad, const float *dy,
                        struct act x, const struct linear *w, int64_t rows) {
   be_linear_bwd_weight(ex, grad, dy, x, w, rows);
   be_linear_bwd_input(ex, dx, dy, w, rows);
 }
 
-/* du [rows, D] of dy [rows, D], with the h that ffn_forward left. */
+/* y = h W_out^T + b_out, h = activation(u W_in^T + b_in): du [rows, D] of dy [rows, D], with the h
+ * [rows, F] that ffn_forward left. */
 static void ffn_bwd(struct exec *ex, float *du, const struct expert *expert,
                     const struct expert_grad *grad, const float *dy, struct act h, struct act u,
                     int64_t rows) {
@@ -25,7 +26,12 @@ static void ffn_bwd(struct exec *ex, float *du, const struct expert *expert,
   arena_reset(&ex->arena, mark);
 }
 
-/* du of dy, both [B, T, D]: through the experts, through the shared one, through the router. */
+/* y[t] = shared(u[t]) + sum over its rows r of weight[r] expert(u[t]), weight = router(u): du of
+ * dy, both [B, T, D], is the sum of three ways:
+ *
+ *   experts  drows[r] = weight[r] dy[t], through both products, summed over the rows of a token
+ *   shared   dy through an MLP
+ *   router   dweight[r] = dy[t] . rows[r], through its scores; the choice itself is a constant */
 static void moe_bwd(struct exec *ex, const struct dit *model, int layer,
                     const struct dit_block_acts *a, float *du, const float *dy,
                     const struct dit_block_grad *grad, const struct dit_input *in) {
@@ -57,7 +63,8 @@ static void moe_bwd(struct exec *ex, const struct dit *model, int layer,
   arena_reset(&ex->arena, mark);
 }
 
-/* du1 of dattn, both [B, T, D]. */
+/* attn = o W_proj^T + b, o = softmax(q k^T / sqrt(d)) v, qkv = norm(u1 W_qkv^T + b): du1 of dattn,
+ * both [B, T, D]. */
 static void attention_bwd(struct exec *ex, const struct dit *model, int layer,
                           const struct dit_block_acts *a, float *du1, const float *dattn,
                           const struct dit_block_grad *grad, const struct dit_input *in) {
@@ -78,6 +85,13 @@ static void attention_bwd(struct exec *ex, const struct dit *model, int layer,
   arena_reset(&ex->arena, mark);
 }
 
+/* dx is that of x_out, then of x_mid, then of x_in: both halves add to the residual stream, so its
+ * gradient passes each unchanged,
+ *
+ *   dx_mid = dx_out + (gate' dx_out back through ffn and LN)
+ *   dx_in  = dx_mid + (gate dx_mid back through attention and LN)
+ *
+ * and what reaches the rows shift, scale and gate goes on to silu(c) through their layer. */
 void dit_block_bwd(struct exec *ex, const struct dit *model, int layer,
                    const struct dit_block_acts *a, float *dx, float *dsilu_c,
                    const struct dit_block_grad *grad, const struct dit_input *in) {

@@ -8,7 +8,8 @@
 #include "dit/acts.h"
 #include "dit/positions.h"
 
-/* attn = attention over u1 */
+/* attn [B, T, D] = (softmax(q k^T / sqrt(d)) v) W_proj^T + b, [q, k, v] = u1 W_qkv^T + b, heads of
+ * q and k normalised where the model has it, and turned by their positions. */
 static void attention(struct exec *ex, const struct dit *model, int layer,
                       const struct dit_block_acts *a, const struct dit_input *in) {
   const struct dit_config *c = &model->config;

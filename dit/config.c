@@ -29,8 +29,19 @@ const struct tensor *mixture_gate(const struct ditmoe_checkpoint *checkpoint,
   return tensor_at(checkpoint, mixture->prefix, layer, mixture->gate);
 }
 
-/* What a file that is no denoiser probably is. */
-static const char *guess(const struct ditmoe_checkpoint *checkpoint) {
+enum { GUESS = 300 };
+
+/* What a file that is no denoiser probably is, or which prefix hides that it is one. */
+static const char *guess(const struct ditmoe_checkpoint *checkpoint, char text[GUESS]) {
+  for (size_t i = 0; i < checkpoint->count; i++) {
+    const char *name = checkpoint->tensors[i].name, *block = strstr(name, ".blocks.0.");
+    if (!block) block = strstr(name, ".transformer_blocks.0.");
+    const int length = block ? (int)(block - name) : 0;
+    if (!block) continue;
+    snprintf(text, GUESS, "; names have the prefix \"%.*s.\": --key %.*s takes those", length, name,
+             length, name);
+    return text;
+  }
   if (checkpoint_find(checkpoint, "decoder.conv_in.weight"))
     return "; it looks like an AutoencoderKL, which goes to --vae";
   if (checkpoint_find(checkpoint, "19.weight") || checkpoint_find(checkpoint, "14.weight"))
@@ -52,13 +63,14 @@ static enum ditmoe_status find_dialect(struct ditmoe_ctx *ctx, struct dit_config
   if (checkpoint->count == 0)
     return fail(ctx, DITMOE_MISMATCH, "%s: holds no tensors; missing x_embedder.proj.weight",
                 checkpoint->path);
+  char text[GUESS];
   const char *nearest = checkpoint_nearest(checkpoint, "blocks.0.attn.qkv.weight");
   return fail(ctx, DITMOE_MISMATCH,
               "%s: not a diffusion transformer: no tensor blocks.0.attn.qkv.weight, "
               "blocks.0.attn.Wqkv.weight or transformer_blocks.0.attn1.to_q.weight "
               "(%zu tensors, %s is %s)%s",
               checkpoint->path, checkpoint->count, nearest ? "the nearest" : "the first",
-              nearest ? nearest : checkpoint->tensors[0].name, guess(checkpoint));
+              nearest ? nearest : checkpoint->tensors[0].name, guess(checkpoint, text));
 }
 
 /* Number of blocks: one more than the highest index that a name has after the prefix. */
@@ -99,6 +111,8 @@ static enum ditmoe_status infer_sizes(struct ditmoe_ctx *ctx, struct dit_config 
                                       const struct ditmoe_checkpoint *checkpoint) {
   const struct dialect *d = config->dialect;
   const struct tensor *patch, *labels, *final_linear;
+  const struct tensor *table = d->pos_embed ? tensor_at(checkpoint, d->pos_embed, 0, "") : NULL;
+  if (table && table->rank == 3) config->tokens = (int)table->shape[1];
   TRY(need(ctx, checkpoint, d->patch_embed, 0, ".weight", 4, &patch));
   config->width = (int)patch->shape[0];
   if (d->patch_reduce) TRY(need(ctx, checkpoint, d->patch_reduce, 0, ".weight", 4, &patch));
@@ -179,7 +193,7 @@ static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_config *
       return unknown(ctx, checkpoint, found->unknown ? found->unknown : "which router it has",
                      record_key(REC_KIND));
     record->kind = found;
-    record->set |= 1u << REC_KIND;
+    TRY(record_set(ctx, record, REC_KIND, "weights", NULL));
   }
   if (fit(config, checkpoint, record->kind) == fit(config, checkpoint, found))
     return infer_experts(ctx, config, checkpoint, record->kind);
@@ -190,21 +204,49 @@ static enum ditmoe_status check_kind(struct ditmoe_ctx *ctx, struct dit_config *
 
 #define DEFAULT(field, member, value)                                                              \
   do {                                                                                             \
-    if (!record_has(r, field)) r->member = (value), r->set |= 1u << field;                         \
+    if (!record_has(r, field)) r->member = (value), r->set |= UINT64_C(1) << field;                \
   } while (0)
 
+/* The last row of the class table is that of the empty class, unless the record says that it is a
+ * class like the others, or there is no other. Every other row is a class. */
+static void label_defaults(struct dit_config *config) {
+  struct dit_record *r = &config->record;
+  const int rows = config->label_rows;
+  const bool all = record_has(r, REC_CLASSES_USED) ? r->classes_used >= rows : rows == 1;
+  if (!record_has(r, REC_NULL_LABEL) && all)
+    r->null_label = -1;
+  else
+    DEFAULT(REC_NULL_LABEL, null_label, rows - 1);
+  DEFAULT(REC_CLASSES_USED, classes_used, r->null_label == rows - 1 ? rows - 1 : rows);
+}
+
 /* Of the members that are the router's. */
-static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, struct dit_record *r) {
+static enum ditmoe_status own_defaults(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       struct dit_record *r) {
   const struct router *router = r->kind->router;
+  const int uncond = r->null_label >= 0 ? r->null_label : config->label_rows; /* no image's */
   for (int k = 0; router && k < router->key_count; k++) {
     const struct router_key *own = &router->keys[k];
     if (!record_own(r, own->key.name))
-      TRY(record_set_own(ctx, r, own, own->null_label ? r->null_label : own->fallback));
+      TRY(record_set_own(ctx, r, own, own->null_label ? uncond : own->fallback, NULL));
   }
   return DITMOE_OK;
 }
 
-static void apply_defaults(struct dit_config *config) {
+/* Pipelines of diffusers are published with this one; its other members are defaults there. */
+static enum ditmoe_status default_scheduler(struct ditmoe_ctx *ctx, struct dit_record *record) {
+  cJSON *scheduler = cJSON_CreateObject();
+  if (!scheduler || !cJSON_AddStringToObject(scheduler, "_class_name", "DDIMScheduler") ||
+      !cJSON_AddBoolToObject(scheduler, "clip_sample", false)) {
+    cJSON_Delete(scheduler);
+    return fail(ctx, DITMOE_NOMEM, "no memory for a scheduler");
+  }
+  record->scheduler = scheduler;
+  record->set |= UINT64_C(1) << REC_SCHEDULER;
+  return DITMOE_OK;
+}
+
+static enum ditmoe_status apply_defaults(struct ditmoe_ctx *ctx, struct dit_config *config) {
   struct dit_record *r = &config->record;
   bool diffusers = config->dialect == &dialects[DIALECT_DIFFUSERS];
   bool flash = config->dialect == &dialects[DIALECT_FLASH];
@@ -218,12 +260,13 @@ static void apply_defaults(struct dit_config *config) {
           flash || (config->qk_norm && !config->qk_bias) ? 1e-6 : 1e-5);
   DEFAULT(REC_QK_HALF, qk_half, 0);
   DEFAULT(REC_CFG_CHANNELS, cfg_channels, flow || diffusers || config->channels < 3 ? 0 : 3);
-  DEFAULT(REC_NULL_LABEL, null_label, config->label_rows - 1);
-  DEFAULT(REC_CLASSES_USED, classes_used, config->label_rows - 1);
+  label_defaults(config);
   DEFAULT(REC_SHIFT, shift, 1);
   if (flow) DEFAULT(REC_PREDICTION, prediction, PREDICTS_VELOCITY);
   if (flow && r->prediction == PREDICTS_CLEAN) DEFAULT(REC_T_EPS, t_eps, 0.05);
   if (flow) DEFAULT(REC_NOISE_SCALE, noise_scale, 1);
+  if (!diffusers || flow || record_has(r, REC_SCHEDULER)) return DITMOE_OK;
+  return default_scheduler(ctx, r);
 }
 
 /* What must be known by now. */
@@ -243,12 +286,30 @@ static enum ditmoe_status check_known(struct ditmoe_ctx *ctx, const struct dit_r
   return DITMOE_OK;
 }
 
+int config_side(const struct dit_config *config) { return (int)lround(sqrt(config->tokens)); }
+
+/* Classes are the rows below classes_used without null_label, if that is not behind them. */
+static enum ditmoe_status check_labels(struct ditmoe_ctx *ctx, const struct dit_config *config,
+                                       const char *path) {
+  const struct dit_record *r = &config->record;
+  if (r->null_label >= config->label_rows)
+    return fail(ctx, DITMOE_MISMATCH, "%s: null label %d, but the class table has %d row%s", path,
+                r->null_label, config->label_rows, config->label_rows == 1 ? "" : "s");
+  if (r->classes_used > config->label_rows)
+    return fail(ctx, DITMOE_MISMATCH, "%s: classes_used %d, but the class table has %d row%s", path,
+                r->classes_used, config->label_rows, config->label_rows == 1 ? "" : "s");
+  if (r->classes_used == 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: null label 0 is the only row of the class table: no class is left", path);
+  return DITMOE_OK;
+}
+
 static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_config *config,
                                        const char *path) {
   const struct dit_record *r = &config->record;
   if (config->inner % r->heads != 0)
-    return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d; check --heads",
-                path, r->heads, config->inner);
+    return fail(ctx, DITMOE_MISMATCH, "%s: %d heads do not divide the width %d (%s); check --heads",
+                path, r->heads, config->inner, r->sources[REC_HEADS]);
   if (config->rope != ROPE_NONE && config->inner / r->heads % 4 != 0)
     return fail(ctx, DITMOE_MISMATCH,
                 "%s: heads of width %d have no quarters to turn by positions; check --heads", path,
@@ -256,16 +317,14 @@ static enum ditmoe_status check_ranges(struct ditmoe_ctx *ctx, const struct dit_
   if (config->prefix && config->prefix_from >= config->depth)
     return fail(ctx, DITMOE_MISMATCH, "%s: in_context_start %d, but there are %d blocks", path,
                 config->prefix_from, config->depth);
-  int side = (int)lround(sqrt(config->tokens));
+  int side = config_side(config);
   if (side * side != config->tokens || config->tokens < 1)
     return fail(ctx, DITMOE_MISMATCH, "%s: %d positions are not a square", path, config->tokens);
-  if (r->null_label >= config->label_rows)
-    return fail(ctx, DITMOE_MISMATCH, "%s: null label %d, but the class table has %d rows", path,
-                r->null_label, config->label_rows);
-  if (r->classes_used > config->label_rows || r->cfg_channels > config->out_channels)
+  TRY(check_labels(ctx, config, path));
+  if (r->cfg_channels > config->channels)
     return fail(ctx, DITMOE_MISMATCH,
-                "%s: classes_used %d of %d label rows, cfg_channels %d of %d channels", path,
-                r->classes_used, config->label_rows, r->cfg_channels, config->out_channels);
+                "%s: cfg_channels %d, but the latents have %d; a learned variance is not guided",
+                path, r->cfg_channels, config->channels);
   const int means = r->latent_mean.count, deviations = r->latent_std.count;
   if (means != deviations || (means && means != config->channels))
     return fail(ctx, DITMOE_MISMATCH,
@@ -285,9 +344,11 @@ static bool has_norm(const struct ditmoe_checkpoint *checkpoint, const char *pat
 }
 
 /* The number of heads follows from the width of q's normalisation. */
-static void infer_heads(struct dit_config *config, const struct ditmoe_checkpoint *checkpoint,
-                        const struct mixture *mixture) {
+static enum ditmoe_status infer_heads(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                      const struct ditmoe_checkpoint *checkpoint,
+                                      const struct mixture *mixture) {
   const struct dialect *d = config->dialect;
+  struct dit_record *record = &config->record;
   const struct tensor *qkv = tensor_at(checkpoint, d->qkv[0], 0, ".weight");
   const struct tensor *norm = d->q_norm ? tensor_at(checkpoint, d->q_norm, 0, ".weight") : NULL;
   config->rms_norm = has_norm(checkpoint, d->norm1);
@@ -297,9 +358,36 @@ static void infer_heads(struct dit_config *config, const struct ditmoe_checkpoin
     config->inner = (int)(qkv->shape[0] / 3);
   config->qk_norm = norm != NULL;
   config->qk_bias = norm && tensor_at(checkpoint, d->q_norm, 0, ".bias");
-  if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->inner % norm->shape[0] != 0) return;
-  config->record.heads = (int)(config->inner / norm->shape[0]);
-  config->record.set |= 1u << REC_HEADS;
+  if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->inner % norm->shape[0] != 0)
+    return DITMOE_OK;
+  record->heads = (int)(config->inner / norm->shape[0]);
+  mem_free(ctx, record->sources[REC_HEADS]);
+  record->sources[REC_HEADS] = NULL;
+  return record_set(ctx, record, REC_HEADS, "weights", NULL);
+}
+
+/* Where no positions are stored, the record says how many there are. */
+static enum ditmoe_status count_tokens(struct ditmoe_ctx *ctx, struct dit_config *config,
+                                       const char *path) {
+  struct dit_record *record = &config->record;
+  if (config->tokens) {
+    record->input_size = config_side(config) * config->patch;
+    mem_free(ctx, record->sources[REC_INPUT_SIZE]);
+    record->sources[REC_INPUT_SIZE] = NULL;
+    return record_set(ctx, record, REC_INPUT_SIZE, "weights", NULL);
+  }
+  if (!record_has(record, REC_INPUT_SIZE))
+    return fail(ctx, DITMOE_USAGE,
+                "%s: the weights do not tell the size of the latents; a record "
+                "with input_size, or the config.json of diffusers, must be beside them",
+                path);
+  if (record->input_size % config->patch != 0)
+    return fail(ctx, DITMOE_MISMATCH,
+                "%s: input_size %d (%s) is not a multiple of the patches of the weights, %d", path,
+                record->input_size, record->sources[REC_INPUT_SIZE], config->patch);
+  const int side = record->input_size / config->patch;
+  config->tokens = side * side;
+  return DITMOE_OK;
 }
 
 /* Where a token is: a table of the file, one that is made, or the turning of q and k. */
@@ -318,16 +406,8 @@ static enum ditmoe_status infer_positions(struct ditmoe_ctx *ctx, struct dit_con
   } else {
     TRY(need(ctx, checkpoint, d->pos_embed, 0, "", 3, &table));
     config->tokens = (int)table->shape[1];
-    return DITMOE_OK;
   }
-  if (!record_has(&config->record, REC_INPUT_SIZE))
-    return fail(ctx, DITMOE_USAGE,
-                "%s: the weights do not tell the size of the latents; a record "
-                "with input_size, or the config.json of diffusers, must be beside them",
-                checkpoint->path);
-  const int side = config->record.input_size / config->patch;
-  config->tokens = side * side;
-  return DITMOE_OK;
+  return count_tokens(ctx, config, checkpoint->path);
 }
 
 /* In-context tokens. */
@@ -350,7 +430,8 @@ static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_reco
   if (!overrides) return DITMOE_OK;
   cJSON *object = NULL;
   TRY(json_parse(ctx, "record", overrides, strlen(overrides), &object));
-  enum ditmoe_status status = record_read_json(ctx, record, "record", object, true);
+  const struct record_origin origin = {"record", RECORD_GIVEN, NULL};
+  enum ditmoe_status status = record_read_json(ctx, record, &origin, object);
   cJSON_Delete(object);
   return status;
 }
@@ -365,6 +446,23 @@ enum ditmoe_status config_kind(struct ditmoe_ctx *ctx, const struct ditmoe_check
   return DITMOE_OK;
 }
 
+/* An empty class among those that are said to be classes: the one is wrong or the other. chosen:
+ * the overrides have a null label alone, which takes the place of what files say of the classes. */
+static enum ditmoe_status agree_on_labels(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                          const struct ditmoe_checkpoint *checkpoint, bool chosen) {
+  if (!record_has(record, REC_NULL_LABEL) || !record_has(record, REC_CLASSES_USED) ||
+      record->null_label >= record->classes_used)
+    return DITMOE_OK;
+  if (!chosen)
+    return fail(
+        ctx, DITMOE_USAGE,
+        "%s: the record excludes itself: null_label %d is the empty class, but classes_used "
+        "%d makes it a class; give one of them, or a null_label behind the classes",
+        checkpoint->path, record->null_label, record->classes_used);
+  record->set &= ~(UINT64_C(1) << REC_CLASSES_USED);
+  return DITMOE_OK;
+}
+
 enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides) {
   struct dit_record *record = &config->record;
@@ -374,8 +472,10 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   const struct mixture *found = find_mixture(config, checkpoint, &candidates);
   TRY(infer_experts(ctx, config, checkpoint, found));
   TRY(read_overrides(ctx, record, overrides));
-  infer_heads(config, checkpoint, found);
-  TRY(record_read_files(ctx, record, checkpoint));
+  TRY(infer_heads(ctx, config, checkpoint, found));
+  const bool chosen = record_has(record, REC_NULL_LABEL) && !record_has(record, REC_CLASSES_USED);
+  TRY(record_read_files(ctx, config, checkpoint));
+  TRY(agree_on_labels(ctx, record, checkpoint, chosen));
   for (int layer = 0; layer < config->depth; layer++)
     if (config->experts[layer] > experts) experts = config->experts[layer];
   const struct known_shape shape = {record->kind,  found,   config->width,
@@ -386,14 +486,12 @@ enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *confi
   TRY(check_known(ctx, record, checkpoint));
   TRY(infer_positions(ctx, config, checkpoint));
   TRY(infer_prefix(ctx, config, checkpoint));
-  apply_defaults(config);
-  TRY(own_defaults(ctx, record));
+  TRY(apply_defaults(ctx, config));
+  TRY(own_defaults(ctx, config, record));
   TRY(check_ranges(ctx, config, checkpoint->path));
   config->heads = record->heads;
   config->head_dim = config->inner / record->heads;
-  config->size = (int)lround(sqrt(config->tokens)) * config->patch;
-  record->input_size = config->size;
-  record->set |= 1u << REC_INPUT_SIZE;
+  config->size = config_side(config) * config->patch;
   return DITMOE_OK;
 }
 

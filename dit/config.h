@@ -5,9 +5,12 @@
 #include "dit/dit.h"
 #include "dit/names.h"
 
-/* The sources of the record that are files: `__metadata__`, then JSON beside the checkpoint. */
-enum ditmoe_status record_read_files(struct ditmoe_ctx *ctx, struct dit_record *record,
+/* The sources of the record that are files: `__metadata__`, then JSON beside the checkpoint.
+ * DITMOE_MISMATCH: a configuration of this model contradicts the sizes of its weights. */
+enum ditmoe_status record_read_files(struct ditmoe_ctx *ctx, struct dit_config *config,
                                      const struct ditmoe_checkpoint *checkpoint);
+/* Positions in a row, 0 if nothing tells yet. */
+int config_side(const struct dit_config *config);
 
 /* Fills the config; overrides (JSON text, or NULL) come first. On failure config_free is still due.
  * DITMOE_MISMATCH: not a model of a known kind; DITMOE_USAGE: something the weights do not tell is

@@ -57,6 +57,7 @@ static enum ditmoe_status load_packed(struct exec *ex, struct dit *model,
   return status;
 }
 
+/* Weights by name (params.c), or packed: mapped as they are (backend/packed.h). */
 enum ditmoe_status dit_open(struct exec *ex, const struct ditmoe_checkpoint *checkpoint,
                             const char *record, struct dit **out) {
   struct dit *model = NULL;

@@ -1,6 +1,8 @@
 /* The condition of an image: timestep features, an MLP, and the row of the class table. */
 #include "dit/embed.h"
 
+/* c = Linear(silu(Linear(features(t)))) + table[label], [B, D] (Peebles & Xie 2023); blocks see
+ * silu(c). features are [B, 256]. */
 void dit_embed_condition(struct exec *ex, const struct dit *model,
                          const struct dit_embedder *embedder, const struct dit_condition_acts *a,
                          const struct dit_input *in) {

@@ -155,7 +155,8 @@ static enum ditmoe_status own_record(struct ditmoe_ctx *ctx, const struct family
   *out = (struct dit_record){0};
   if (!family->record) return DITMOE_OK;
   TRY(json_parse(ctx, family->name, family->record, strlen(family->record), &object));
-  enum ditmoe_status status = record_read_json(ctx, out, family->name, object, true);
+  enum ditmoe_status status = record_read_json(
+      ctx, out, &(struct record_origin){.name = family->name, .trust = RECORD_GIVEN}, object);
   cJSON_Delete(object);
   return status;
 }
@@ -289,14 +290,18 @@ enum ditmoe_status family_choose(struct ditmoe_ctx *ctx, struct dit_config *conf
   else
     TRY(take_found(ctx, config, checkpoint));
   if (!config->family) return DITMOE_OK;
-  if (!record_has(record, REC_FAMILY)) TRY(mem_strdup(ctx, config->family->name, &record->family));
-  record->set |= 1u << REC_FAMILY;
+  if (!record_has(record, REC_FAMILY)) {
+    TRY(mem_strdup(ctx, config->family->name, &record->family));
+    TRY(record_set(ctx, record, REC_FAMILY, config->family_why, NULL));
+  }
   TRY(check_needs(ctx, config->family, checkpoint));
   if (!config->family->record) return DITMOE_OK;
   cJSON *object = NULL;
   TRY(json_parse(ctx, config->family->name, config->family->record, strlen(config->family->record),
                  &object));
-  enum ditmoe_status status = record_read_json(ctx, record, config->family->title, object, false);
+  enum ditmoe_status status = record_read_json(
+      ctx, record, &(struct record_origin){.name = config->family->title, .trust = RECORD_STORED},
+      object);
   cJSON_Delete(object);
   return status;
 }

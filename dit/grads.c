@@ -10,6 +10,7 @@ static float *take(struct dit_grads *g, int64_t n) {
   return values;
 }
 
+/* [total, in] and [total], as linear_source_read has them. */
 static struct linear_grad take_linear(struct dit_grads *g, const struct linear *w) {
   const int64_t total = (int64_t)w->out << w->paired;
   float *weight = take(g, total * w->in);
@@ -30,6 +31,7 @@ static struct dit_embedder_grad take_embedder(struct dit_grads *g, const struct 
   return grad;
 }
 
+/* In the order of the forward pass; a mixture's shared expert is its `mlp`. */
 static void take_block(struct dit_grads *g, const struct dit *model, int layer) {
   const struct dit_block *block = &model->blocks[layer];
   struct dit_block_grad *grad = &g->blocks[layer];

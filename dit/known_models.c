@@ -55,8 +55,9 @@ enum ditmoe_status record_known_model(struct ditmoe_ctx *ctx, struct dit_record 
         (m->experts && m->experts != shape->experts))
       continue;
     cJSON *object = NULL;
-    TRY(json_parse(ctx, "known models", m->record, strlen(m->record), &object));
-    enum ditmoe_status status = record_read_json(ctx, record, "known models", object, false);
+    TRY(json_parse(ctx, "published models", m->record, strlen(m->record), &object));
+    const struct record_origin origin = {"published models", RECORD_STORED, NULL};
+    enum ditmoe_status status = record_read_json(ctx, record, &origin, object);
     cJSON_Delete(object);
     return status;
   }

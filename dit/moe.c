@@ -33,6 +33,8 @@ static void run_plan(struct exec *ex, const struct dit *model, int layer, struct
                   model->blocks[layer].moe->adds_input ? a->u2_exact : a->shared, D);
 }
 
+/* ffn[t] = shared(u2[t]) + sum over k of gate[t, k] expert[t, k](u2[t]), [B, T, D], where the
+ * router chose expert and gate from u2 in f32 and the experts see it in their own type. */
 void moe_forward(struct exec *ex, const struct dit *model, int layer, struct dit_block_acts *a,
                  const struct dit_input *in) {
   const struct dit_moe *moe = model->blocks[layer].moe;
@@ -54,6 +56,7 @@ void moe_forward(struct exec *ex, const struct dit *model, int layer, struct dit
   arena_reset(&ex->arena, mark);
 }
 
+/* y = activation(u W_in^T + b_in) W_out^T + b_out, [rows, D] to [rows, F] to [rows, D] */
 void ffn_forward(struct exec *ex, const struct expert *expert, float *y, struct act h, struct act u,
                  int64_t rows) {
   be_hidden(ex, h, u, expert, rows);

@@ -70,6 +70,7 @@ static const struct record_key keys[REC_FIELDS] = {
     [REC_CLASS_NAMES] = {"class_names", NULL, NULL, RECORD_TEXTS, AT(class_names), 0, 0, NULL,
                          NULL},
     [REC_VAE] = {"vae", NULL, "--vae", RECORD_TEXT, AT(vae), 0, 0, NULL, NULL},
+    [REC_SCHEDULER] = {"scheduler", NULL, NULL, RECORD_OBJECT, AT(scheduler), 0, 0, NULL, NULL},
 };
 
 const struct record_key *record_key(enum record_field field) { return &keys[field]; }
@@ -108,11 +109,27 @@ const double *record_own(const struct dit_record *record, const char *name) {
 }
 
 enum ditmoe_status record_set_own(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                  const struct router_key *key, double value) {
+                                  const struct router_key *key, double value, const char *source) {
   TRY(mem_room(ctx, (size_t)record->own_count, sizeof *record->own, "checkpoint record",
                &record->own));
-  record->own[record->own_count++] = (struct router_value){key, value};
-  return DITMOE_OK;
+  struct router_value *own = &record->own[record->own_count++];
+  *own = (struct router_value){key, value, NULL};
+  return source ? mem_strdup(ctx, source, &own->source) : DITMOE_OK;
+}
+
+enum { SOURCE_LENGTH = 4200 };
+
+/* "origin:member" */
+static void name_source(char out[SOURCE_LENGTH], const char *origin, const char *member) {
+  snprintf(out, SOURCE_LENGTH, "%s%s%s", origin, member ? ":" : "", member ? member : "");
+}
+
+enum ditmoe_status record_set(struct ditmoe_ctx *ctx, struct dit_record *record,
+                              enum record_field field, const char *origin, const char *member) {
+  char source[SOURCE_LENGTH];
+  name_source(source, origin, member);
+  record->set |= UINT64_C(1) << field;
+  return mem_strdup(ctx, source, &record->sources[field]);
 }
 
 /* Reading. */
@@ -121,8 +138,7 @@ enum ditmoe_status record_set_own(struct ditmoe_ctx *ctx, struct dit_record *rec
 struct reading {
   struct ditmoe_ctx *ctx;
   struct dit_record *record;
-  const char *origin;
-  bool strict;
+  const struct record_origin *origin;
 };
 
 static void list_name(char *list, size_t size, const char *name) {
@@ -131,19 +147,22 @@ static void list_name(char *list, size_t size, const char *name) {
 }
 
 static enum ditmoe_status bad_value(const struct reading *r, const struct record_key *key) {
-  const enum ditmoe_status code = r->strict ? DITMOE_USAGE : DITMOE_FORMAT;
+  const enum ditmoe_status code = r->origin->trust == RECORD_GIVEN ? DITMOE_USAGE : DITMOE_FORMAT;
+  const char *origin = r->origin->name;
   const struct mixture *mixture;
   char list[256] = "";
   for (int i = 0; key->type == RECORD_KIND && (mixture = mixture_at(i)); i++)
     list_name(list, sizeof list, mixture->kind);
   for (const struct record_choice *c = key->choices; c && c->name; c++)
     list_name(list, sizeof list, c->name);
-  if (*list) return fail(r->ctx, code, "%s: \"%s\" must be one of: %s", r->origin, key->name, list);
+  if (*list) return fail(r->ctx, code, "%s: \"%s\" must be one of: %s", origin, key->name, list);
   if (key->type == RECORD_TEXT)
-    return fail(r->ctx, code, "%s: \"%s\" must be text", r->origin, key->name);
+    return fail(r->ctx, code, "%s: \"%s\" must be text", origin, key->name);
   if (key->type == RECORD_TEXTS)
-    return fail(r->ctx, code, "%s: \"%s\" must be a list of texts", r->origin, key->name);
-  return fail(r->ctx, code, "%s: \"%s\" must be a %s from %g to %g%s", r->origin, key->name,
+    return fail(r->ctx, code, "%s: \"%s\" must be a list of texts", origin, key->name);
+  if (key->type == RECORD_OBJECT)
+    return fail(r->ctx, code, "%s: \"%s\" must be an object", origin, key->name);
+  return fail(r->ctx, code, "%s: \"%s\" must be a %s from %g to %g%s", origin, key->name,
               key->type == RECORD_NUMBERS ? "list of numbers" : "number", key->low, key->high,
               key->type == RECORD_INTS ? ", or a list with one for each layer" : "");
 }
@@ -177,11 +196,12 @@ static enum ditmoe_status read_ints(const struct reading *r, const struct record
   const cJSON *item = cJSON_IsArray(value) ? value->child : value;
   if (count < 1 || count > 4096) return bad_value(r, key);
   TRY(mem_alloc(r->ctx, (size_t)count, sizeof *out->values, "checkpoint record", &out->values));
-  for (; out->count < count; out->count++, item = item->next) {
-    if (!number_fits(key, item, true)) return bad_value(r, key);
-    out->values[out->count] = (int)item->valuedouble;
-  }
-  return DITMOE_OK;
+  for (; out->count < count && number_fits(key, item, true); item = item->next)
+    out->values[out->count++] = (int)item->valuedouble;
+  if (out->count == count) return DITMOE_OK;
+  mem_free(r->ctx, out->values);
+  *out = (struct layer_ints){0};
+  return bad_value(r, key);
 }
 
 static enum ditmoe_status read_numbers(const struct reading *r, const struct record_key *key,
@@ -199,12 +219,12 @@ static enum ditmoe_status read_numbers(const struct reading *r, const struct rec
 static enum ditmoe_status read_texts(const struct reading *r, const struct record_key *key,
                                      const cJSON *value) {
   struct dit_record *record = r->record;
-  if (!cJSON_IsArray(value)) return bad_value(r, key);
+  const cJSON *item = cJSON_IsArray(value) ? value->child : NULL;
+  while (cJSON_IsString(item)) item = item->next;
+  if (!cJSON_IsArray(value) || item) return bad_value(r, key);
   TRY(mem_zalloc(r->ctx, (size_t)cJSON_GetArraySize(value), sizeof *record->class_names,
                  "class names", &record->class_names));
-  record->set |= 1u << REC_CLASS_NAMES;
-  for (const cJSON *item = value->child; item; item = item->next) {
-    if (!cJSON_IsString(item)) return bad_value(r, key);
+  for (item = value->child; item; item = item->next) {
     TRY(mem_strdup(r->ctx, item->valuestring, &record->class_names[record->class_count]));
     record->class_count++;
   }
@@ -214,64 +234,89 @@ static enum ditmoe_status read_texts(const struct reading *r, const struct recor
 static enum ditmoe_status read_field(const struct reading *r, enum record_field f,
                                      const cJSON *value) {
   const struct record_key *key = &keys[f];
-  void *out = (char *)r->record + key->offset;
+  struct dit_record *record = r->record;
+  void *out = (char *)record + key->offset;
   double number = 0;
   switch (key->type) {
   case RECORD_INTS:
-    TRY(read_ints(r, key, value, out));
-    break;
+    return read_ints(r, key, value, out);
   case RECORD_NUMBERS:
-    TRY(read_numbers(r, key, value, out));
-    break;
+    return read_numbers(r, key, value, out);
   case RECORD_TEXTS:
     return read_texts(r, key, value);
   case RECORD_TEXT:
-    if (!cJSON_IsString(value)) return bad_value(r, key);
-    TRY(mem_strdup(r->ctx, value->valuestring, out));
-    break;
+    return cJSON_IsString(value) ? mem_strdup(r->ctx, value->valuestring, out) : bad_value(r, key);
+  case RECORD_OBJECT:
+    if (!cJSON_IsObject(value)) return bad_value(r, key);
+    record->scheduler = cJSON_Duplicate(value, true);
+    return record->scheduler ? DITMOE_OK : fail(r->ctx, DITMOE_NOMEM, "no memory for a scheduler");
   case RECORD_KIND:
-    r->record->kind = cJSON_IsString(value) ? mixture_find(value->valuestring) : NULL;
-    if (!r->record->kind) return bad_value(r, key);
-    break;
+    record->kind = cJSON_IsString(value) ? mixture_find(value->valuestring) : NULL;
+    return record->kind ? DITMOE_OK : bad_value(r, key);
   case RECORD_CHOICE:
   case RECORD_INT:
     if (!read_number(key, value, &number)) return bad_value(r, key);
     *(int *)out = (int)number;
-    break;
+    return DITMOE_OK;
   case RECORD_NUMBER:
-    if (!read_number(key, value, out)) return bad_value(r, key);
-    break;
+    return read_number(key, value, out) ? DITMOE_OK : bad_value(r, key);
   }
-  r->record->set |= 1u << f;
   return DITMOE_OK;
 }
 
 static enum ditmoe_status read_own(const struct reading *r, const struct router_key *own,
                                    const cJSON *value) {
+  char source[SOURCE_LENGTH];
   double number;
   if (record_own(r->record, own->key.name)) return DITMOE_OK;
   if (!read_number(&own->key, value, &number)) return bad_value(r, &own->key);
-  return record_set_own(r->ctx, r->record, own, number);
+  name_source(source, r->origin->name, value->string);
+  return record_set_own(r->ctx, r->record, own, number, source);
+}
+
+/* Our name of a member. */
+static const char *own_name(const struct record_origin *origin, const char *name) {
+  for (const char *const(*word)[2] = origin->words; word && (*word)[0]; word++)
+    if (strcmp((*word)[0], name) == 0) return (*word)[1];
+  return name;
+}
+
+/* A training configuration may have a scheduler of its learning rate. */
+static bool is_meant(const struct reading *r, int field, const cJSON *item) {
+  return r->origin->trust != RECORD_FOREIGN || field != REC_SCHEDULER ||
+         cJSON_HasObjectItem(item, "_class_name");
+}
+
+static enum ditmoe_status read_member(const struct reading *r, const cJSON *item) {
+  const char *name = own_name(r->origin, item->string);
+  int f = 0;
+  while (f < REC_FIELDS && strcmp(keys[f].name, name) != 0 &&
+         !(keys[f].alias && strcmp(keys[f].alias, name) == 0))
+    f++;
+  const struct router_key *own = f == REC_FIELDS ? find_any(name) : NULL;
+  if (f == REC_FIELDS && !own && r->origin->trust == RECORD_GIVEN)
+    return fail(r->ctx, DITMOE_USAGE, "%s: unknown member \"%s\" (docs/RECORD.md lists them)",
+                r->origin->name, item->string);
+  if (cJSON_IsNull(item)) return DITMOE_OK;
+  if (own) return read_own(r, own, item);
+  if (f == REC_FIELDS || record_has(r->record, (enum record_field)f) || !is_meant(r, f, item))
+    return DITMOE_OK;
+  TRY(read_field(r, (enum record_field)f, item));
+  return record_set(r->ctx, r->record, (enum record_field)f, r->origin->name, item->string);
 }
 
 enum ditmoe_status record_read_json(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                    const char *origin, const cJSON *object, bool strict) {
-  const struct reading r = {ctx, record, origin, strict};
+                                    const struct record_origin *origin, const cJSON *object) {
+  const struct reading r = {ctx, record, origin};
   if (!cJSON_IsObject(object))
-    return fail(ctx, strict ? DITMOE_USAGE : DITMOE_FORMAT, "%s: not a JSON object", origin);
+    return fail(ctx, origin->trust == RECORD_GIVEN ? DITMOE_USAGE : DITMOE_FORMAT,
+                "%s: not a JSON object", origin->name);
   for (const cJSON *item = object->child; item; item = item->next) {
-    int f = 0;
-    while (f < REC_FIELDS && strcmp(keys[f].name, item->string) != 0 &&
-           !(keys[f].alias && strcmp(keys[f].alias, item->string) == 0))
-      f++;
-    const struct router_key *own = f == REC_FIELDS ? find_any(item->string) : NULL;
-    if (f == REC_FIELDS && !own && strict)
-      return fail(ctx, DITMOE_USAGE, "%s: unknown member \"%s\" (docs/RECORD.md lists them)",
-                  origin, item->string);
-    if (cJSON_IsNull(item)) continue;
-    if (own) TRY(read_own(&r, own, item));
-    if (f < REC_FIELDS && !record_has(record, (enum record_field)f))
-      TRY(read_field(&r, (enum record_field)f, item));
+    const enum ditmoe_status status = read_member(&r, item);
+    if (status == DITMOE_FORMAT && origin->trust == RECORD_FOREIGN)
+      warn(ctx, "%s: the member is passed over", ditmoe_errmsg(ctx));
+    else
+      TRY(status);
   }
   return DITMOE_OK;
 }
@@ -303,6 +348,8 @@ static cJSON *write_field(const struct dit_record *record, enum record_field f) 
     return cJSON_CreateStringArray((const char *const *)record->class_names, record->class_count);
   case RECORD_TEXT:
     return cJSON_CreateString(*(char *const *)value);
+  case RECORD_OBJECT:
+    return cJSON_Duplicate(record->scheduler, true);
   case RECORD_KIND:
     return cJSON_CreateString(record->kind->kind);
   case RECORD_CHOICE:
@@ -321,30 +368,50 @@ static bool put(cJSON *object, const char *name, cJSON *value) {
   return false;
 }
 
-static bool write_all(cJSON *object, const struct dit_record *record) {
+static cJSON *write_source(const char *source) {
+  return cJSON_CreateString(source ? source : "default");
+}
+
+/* The members with their values, or with their sources. */
+static bool write_all(cJSON *object, const struct dit_record *record, bool sources) {
   const struct router *router = record->kind ? record->kind->router : NULL;
   bool ok = object != NULL;
   for (int f = 0; ok && f < REC_FIELDS; f++)
     if (record_has(record, (enum record_field)f) &&
         (f != REC_TOP_K || (router && router->needs_top_k)))
-      ok = put(object, keys[f].name, write_field(record, (enum record_field)f));
-  for (int k = 0; ok && router && k < router->key_count; k++) {
-    const struct record_key *key = &router->keys[k].key;
-    const double *value = record_own(record, key->name);
-    if (value) ok = put(object, key->name, write_number(key, *value));
-  }
+      ok = put(object, keys[f].name,
+               sources ? write_source(record->sources[f])
+                       : write_field(record, (enum record_field)f));
+  for (int k = 0; ok && router && k < router->key_count; k++)
+    for (int i = 0; ok && i < record->own_count; i++) {
+      const struct router_value *own = &record->own[i];
+      if (strcmp(own->key->key.name, router->keys[k].key.name) == 0)
+        ok = put(object, router->keys[k].key.name,
+                 sources ? write_source(own->source)
+                         : write_number(&router->keys[k].key, own->value));
+    }
   return ok;
 }
 
-enum ditmoe_status record_write_json(struct ditmoe_ctx *ctx, const struct dit_record *record,
-                                     char **text) {
+static enum ditmoe_status write_text(struct ditmoe_ctx *ctx, const struct dit_record *record,
+                                     bool sources, char **text) {
   cJSON *object = cJSON_CreateObject();
-  char *printed = write_all(object, record) ? cJSON_PrintUnformatted(object) : NULL;
+  char *printed = write_all(object, record, sources) ? cJSON_PrintUnformatted(object) : NULL;
   cJSON_Delete(object);
   if (!printed) return fail(ctx, DITMOE_NOMEM, "no memory for the checkpoint record");
   enum ditmoe_status status = mem_strdup(ctx, printed, text);
   cJSON_free(printed);
   return status;
+}
+
+enum ditmoe_status record_write_json(struct ditmoe_ctx *ctx, const struct dit_record *record,
+                                     char **text) {
+  return write_text(ctx, record, false, text);
+}
+
+enum ditmoe_status record_write_sources(struct ditmoe_ctx *ctx, const struct dit_record *record,
+                                        char **text) {
+  return write_text(ctx, record, true, text);
 }
 
 void record_free(struct ditmoe_ctx *ctx, struct dit_record *record) {
@@ -357,6 +424,9 @@ void record_free(struct ditmoe_ctx *ctx, struct dit_record *record) {
   mem_free(ctx, record->class_names);
   mem_free(ctx, record->vae);
   mem_free(ctx, record->family);
+  cJSON_Delete(record->scheduler);
+  for (int f = 0; f < REC_FIELDS; f++) mem_free(ctx, record->sources[f]);
+  for (int i = 0; i < record->own_count; i++) mem_free(ctx, record->own[i].source);
   mem_free(ctx, record->own);
   *record = (struct dit_record){0};
 }

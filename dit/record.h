@@ -54,6 +54,7 @@ enum record_field {
   REC_LATENT_STD,
   REC_CLASS_NAMES,
   REC_VAE,
+  REC_SCHEDULER,
   REC_FIELDS
 };
 
@@ -61,10 +62,12 @@ enum record_field {
 struct router_value {
   const struct router_key *key;
   double value;
+  char *source;
 };
 
 struct dit_record {
-  uint32_t set; /* bit f: field f has a value */
+  uint64_t set;              /* bit f: field f has a value */
+  char *sources[REC_FIELDS]; /* where it is from; NULL: the default of the architecture */
   const struct mixture *kind;
   char *family; /* name of a row of dit/families.c */
   int heads;
@@ -89,7 +92,8 @@ struct dit_record {
   struct channel_numbers latent_mean, latent_std; /* of the encoder's latents, taken away */
   int class_count;
   char **class_names;
-  char *vae; /* path of the decoder, relative to the model */
+  char *vae;        /* path of the decoder, relative to the model */
+  cJSON *scheduler; /* as a scheduler_config.json of diffusers has it */
   struct router_value *own;
   int own_count;
 };
@@ -103,20 +107,33 @@ const struct record_key *record_key(enum record_field field);
 bool record_equal(const struct dit_record *a, const struct dit_record *b, enum record_field field);
 /* The value of a router's member, or NULL. */
 const double *record_own(const struct dit_record *record, const char *name);
+/* source NULL: the default. */
 enum ditmoe_status record_set_own(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                  const struct router_key *key, double value);
+                                  const struct router_key *key, double value, const char *source);
+/* Marks a field that has been filled, and where it is from: "origin:member", or origin alone. */
+enum ditmoe_status record_set(struct ditmoe_ctx *ctx, struct dit_record *record,
+                              enum record_field field, const char *origin, const char *member);
 int layer_int(const struct layer_ints *ints, int layer);
 
-/* Takes from a JSON object the fields that `record` lacks. strict: an unknown member is an error
- * (records of ours); else it is ignored (a config.json of somebody else). A member of the wrong
- * type or out of range is DITMOE_USAGE in strict records, DITMOE_FORMAT otherwise; `origin` begins
- * the message. */
+/* Whose record it is. What an author of ours would have to put right is an error, an unknown member
+ * (GIVEN only) and a value that cannot be (DITMOE_USAGE if GIVEN, else DITMOE_FORMAT). A FOREIGN
+ * file may belong to any program: such values are passed over with a warning. */
+enum record_trust { RECORD_GIVEN, RECORD_STORED, RECORD_FOREIGN };
+struct record_origin {
+  const char *name; /* a path, or what stands for one; it begins every message */
+  enum record_trust trust;
+  const char *const (*words)[2]; /* their names and ours, {NULL} ends; or NULL */
+};
+/* Takes from a JSON object the fields that `record` lacks. */
 enum ditmoe_status record_read_json(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                    const char *origin, const cJSON *object, bool strict);
+                                    const struct record_origin *origin, const cJSON *object);
 /* The record as JSON text, of the routers' members, top_k among them, those that its kind has; free
  * with mem_free. */
 enum ditmoe_status record_write_json(struct ditmoe_ctx *ctx, const struct dit_record *record,
                                      char **text);
+/* The same members, each with the text of its source. */
+enum ditmoe_status record_write_sources(struct ditmoe_ctx *ctx, const struct dit_record *record,
+                                        char **text);
 void record_free(struct ditmoe_ctx *ctx, struct dit_record *record);
 
 /* Shapes by which a published model is known. */

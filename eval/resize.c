@@ -15,32 +15,63 @@ struct place {
   float share;
 };
 
+/* out[i] = what lies between low[i] and high[i] */
+typedef void blend_values(float *out, const float *low, const float *high, const float *share);
+
 struct resizing {
   const uint8_t *pixels; /* [height, width, 3] */
   int height, width, side;
   enum resize_rule rule;
   float whole, middle, scale; /* x = byte / whole is interpolated, then (x - middle) * scale */
+  blend_values *blend;
 };
+
+/* The loops over values have a constant length so that compilers make vectors of them. */
+
+static void blend_adm(float *out, const float *low, const float *high, const float *share) {
+#pragma omp simd
+  for (int i = 0; i < BAND_VALUES; i++) out[i] = low[i] + (high[i] - low[i]) * share[i];
+}
+
+/* The product with `low` and the sum are rounded once, as by torch's kernels for AVX2 and above. */
+static inline __attribute__((always_inline)) void
+blend_fused(float *out, const float *low, const float *high, const float *share) {
+#pragma omp simd
+  for (int i = 0; i < BAND_VALUES; i++) out[i] = fmaf(low[i], 1 - share[i], high[i] * share[i]);
+}
+
+static void blend_torch(float *out, const float *low, const float *high, const float *share) {
+  blend_fused(out, low, high, share);
+}
+
+/* fmaf is the fused operation with or without the instruction; the instruction is only faster. */
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static void
+blend_torch_fma(float *out, const float *low, const float *high, const float *share) {
+  blend_fused(out, low, high, share);
+}
+#define HAVE_FMA (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#else
+#define blend_torch_fma blend_torch
+#define HAVE_FMA        0
+#endif
 
 static void start(struct resizing *r) {
   const bool adm = r->rule == RESIZE_ADM;
+  r->blend = adm ? blend_adm : HAVE_FMA ? blend_torch_fma : blend_torch;
   r->whole = adm ? 1 : 255;
   r->middle = adm ? 128 : 0.5F;
   r->scale = adm ? 1 / 128.0F : 2;
 }
 
-/* Pixel i of the output along an axis of n. At n = side it is pixel i itself. */
+/* Pixel i of the output along an axis of n, all of it in float32. At n = side it is pixel i itself.
+ * ATen's area_pixel_compute_source_index, with one rounding as its compilers make of it. */
 static struct place locate(int i, int n, const struct resizing *r) {
-  struct place p;
-  if (r->rule == RESIZE_ADM) { /* all of it in float32 */
-    const float at = (float)i * ((float)n / (float)r->side);
-    p.low = (int)at;
-    p.share = at - (float)p.low;
-  } else {
-    const double at = fmax((i + 0.5) * n / r->side - 0.5, 0);
-    p.low = (int)at;
-    p.share = (float)(at - p.low);
-  }
+  const float step = (float)n / (float)r->side;
+  const float at =
+      r->rule == RESIZE_ADM ? (float)i * step : fmaxf(fmaf(step, (float)i + 0.5F, -0.5F), 0);
+  struct place p = {.low = (int)at < n ? (int)at : n - 1};
+  p.share = at - (float)p.low;
   p.high = p.low + 1 < n ? p.low + 1 : p.low;
   return p;
 }
@@ -51,7 +82,6 @@ struct band {
   float share[BAND_VALUES];
 };
 
-/* The loops over values have a constant length so that compilers make vectors of them. */
 static void read_levels(float *out, const uint8_t *bytes, float whole) {
 #pragma omp simd
   for (int i = 0; i < BAND_VALUES; i++) out[i] = bytes[i];
@@ -71,16 +101,18 @@ static void cross_columns(float *out, const struct resizing *r, const struct ban
   }
   read_levels(left, low, r->whole);
   read_levels(right, high, r->whole);
-#pragma omp simd
-  for (int i = 0; i < BAND_VALUES; i++) out[i] = left[i] + (right[i] - left[i]) * band->share[i];
+  r->blend(out, left, right, band->share);
 }
 
 /* out [BAND, 3] */
 static void cross_rows(float *out, const struct resizing *r, const float *top, const float *bottom,
                        float share) {
   const float middle = r->middle, scale = r->scale;
-  for (int i = 0; i < BAND_VALUES; i++)
-    out[i] = (top[i] + (bottom[i] - top[i]) * share - middle) * scale;
+  float shares[BAND_VALUES];
+  for (int i = 0; i < BAND_VALUES; i++) shares[i] = share;
+  r->blend(out, top, bottom, shares);
+#pragma omp simd
+  for (int i = 0; i < BAND_VALUES; i++) out[i] = (out[i] - middle) * scale;
 }
 
 /* Columns first .. first + BAND - 1 of out [side, side, 3], as far as there are any. */

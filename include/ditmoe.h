@@ -82,15 +82,19 @@ struct ditmoe_tensor_info {
 };
 
 /* path: a PyTorch file (zip or legacy), a safetensors file, an index.json of shards, or a folder of
- * diffusers or shards. key selects an entry of a training dictionary ("ema", "model", ...); NULL
- * prefers the EMA weights. */
+ * diffusers or shards. key selects an entry of a training dictionary ("ema", "model",
+ * "callbacks.EMA.state"), or the tensors whose names begin with it and a dot; NULL prefers the EMA
+ * weights (docs/FILES.md). */
 enum ditmoe_status ditmoe_checkpoint_open(struct ditmoe_ctx *ctx, const char *path, const char *key,
                                           struct ditmoe_checkpoint **out);
 void ditmoe_checkpoint_close(struct ditmoe_checkpoint *checkpoint);
-/* "pytorch-zip", "pytorch-legacy", "safetensors", "safetensors-sharded" */
+/* "pytorch-zip", "pytorch-legacy", "safetensors", "safetensors-sharded", "pytorch-sharded" */
 const char *ditmoe_checkpoint_format(const struct ditmoe_checkpoint *checkpoint);
 /* Key the tensors were taken from, NULL if the file is the state dictionary itself. */
 const char *ditmoe_checkpoint_key(const struct ditmoe_checkpoint *checkpoint);
+/* What else has weights, "model, module": keys, or files and folders beside the file that was
+ * taken; NULL if nothing has. */
+const char *ditmoe_checkpoint_left(const struct ditmoe_checkpoint *checkpoint);
 size_t ditmoe_checkpoint_count(const struct ditmoe_checkpoint *checkpoint);
 void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t index,
                               struct ditmoe_tensor_info *out);
@@ -134,9 +138,9 @@ struct ditmoe_model_info {
   int channels; /* C of a latent          */
   int size;     /* H = W of the latents that it was trained on */
   int patch, width, depth, heads;
-  int num_classes;  /* without the null class */
-  int classes_used; /* labels below it have been trained */
-  int null_label;
+  int num_classes;    /* without the null class */
+  int classes_used;   /* labels below it, but for null_label, have been trained */
+  int null_label;     /* of no class; -1: there is none, and no guidance */
   int experts, top_k; /* largest over the layers; 0 if dense */
   int batch_coupled;  /* routing of an image depends on its batch */
   int learned_variance;
@@ -165,6 +169,9 @@ enum ditmoe_status ditmoe_latent_statistics(struct ditmoe_ctx *ctx, const char *
                                             char **record);
 /* The complete checkpoint record as JSON (docs/RECORD.md); lives as long as the model. */
 const char *ditmoe_model_record(const struct ditmoe_model *model);
+/* JSON of the same members, each with the text of its source: "record:top_k" for the options',
+ * "x/config.json:num_heads", "published models:heads", "weights", "default". */
+const char *ditmoe_model_record_sources(const struct ditmoe_model *model);
 
 /* Decoders: latents to pixels. */
 
@@ -210,12 +217,12 @@ struct ditmoe_request {
   int steps;           /* 0: the family's, else 250 for ddpm and sde, 50 for the others. As the
                           program of the family counts them (docs/MODELS.md)           */
   const char *respacing;   /* ddpm and ddim: "ddim25", "10,15,20"; NULL: `steps` evenly     */
-  double cfg_scale;        /* 1 or less: no guidance                                       */
+  double cfg_scale;        /* s of u + s (c - u); 1: no guidance, 0: the empty class       */
   double cfg_from, cfg_to; /* guidance only while the progress of the run (0 at the start, 1 at the
                               end) is in [from, to)                                      */
   int cfg_times;           /* cfg_from .. cfg_to are times of the flow instead, by the rule of the
                               family (docs/MODELS.md)                                    */
-  int cfg_channels;        /* 0: all; 3: the first three; -1: the model's                  */
+  int cfg_channels;        /* 0: all of the latents; 3: the first three; -1: the model's   */
   double eta;              /* ddim                                                         */
   /* sde, sde-heun (docs/MODELS.md); NULL and 0: sigma, 1, mean, 0.04, 0 */
   const char *diffusion_form; /* "sigma" "constant" "sbdm" "decreasing"

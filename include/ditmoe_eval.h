@@ -35,7 +35,7 @@ struct ditmoe_images_options {
 };
 
 struct ditmoe_images_info {
-  const char *kind;  /* "folder" or "npz"                                             */
+  const char *kind;  /* "folder", "npz", or "image" for a single one                   */
   int64_t count;     /* images                                                        */
   int64_t jpeg;      /* of them in JPEG, whose losses move every metric               */
   int width, height; /* of the first                                                  */
@@ -132,7 +132,7 @@ struct ditmoe_set_options {
 };
 
 struct ditmoe_set_info {
-  const char *kind;       /* "folder", "npz", "statistics"                                      */
+  const char *kind;       /* "folder", "npz", "image", "statistics"                             */
   const char *statistics; /* of pool features: "computed", "file", or NULL: none                */
   int64_t images;         /* -1: statistics alone, of a number of images that the file keeps to
                              itself                                                             */

@@ -39,46 +39,74 @@ static bool find_index(const char *folder, char out[PATH_MAX]) {
   return found == 1;
 }
 
-static bool find_weights(const char *folder, char out[PATH_MAX]) {
-  static const char *const names[] = {"diffusion_pytorch_model.safetensors",
-                                      "model.safetensors",
-                                      "diffusion_pytorch_model.safetensors.index.json",
-                                      "model.safetensors.index.json",
-                                      "diffusion_pytorch_model.bin",
-                                      "pytorch_model.bin",
-                                      "model.pt",
-                                      "model.pth"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (join(out, folder, names[i]) && is_kind(out, S_IFREG)) return true;
-  return find_index(folder, out);
+/* out = the first file folder/NAME of this variant, in the order of forms, then of names. */
+static bool find_form(const char *folder, const char *const *names, int count, const char *variant,
+                      char out[PATH_MAX]) {
+  /* What stands before the variant and behind it. */
+  static const char *const forms[][2] = {{"", ".safetensors"},
+                                         {".safetensors.index", ".json"},
+                                         {".safetensors", ".index.json"},
+                                         {"", ".bin"},
+                                         {".bin.index", ".json"},
+                                         {".bin", ".index.json"},
+                                         {"", ".pt"},
+                                         {"", ".pth"}};
+  char name[100];
+  for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+    for (int j = 0; j < count; j++) {
+      snprintf(name, sizeof name, "%s%s%s%s", names[j], forms[i][0], variant, forms[i][1]);
+      if (join(out, folder, name) && is_kind(out, S_IFREG)) return true;
+    }
+  return false;
 }
 
-/* out = the file to open for `path`: itself, or the weights in a folder or its transformer/. */
-static enum ditmoe_status resolve(struct ditmoe_ctx *ctx, const char *path, char out[PATH_MAX]) {
-  char inner[PATH_MAX];
+/* out = the weights file of a folder: averaged weights first, those of no variant before variants;
+ * *other = another one that is there, or "". */
+static bool find_weights(const char *folder, char out[PATH_MAX], char other[PATH_MAX]) {
+  static const char *const names[] = {
+      "diffusion_pytorch_model", "model", "pytorch_model", "ema_model", "model_ema", "ema"};
+  static const char *const variants[] = {".ema", "", ".fp32", ".bf16", ".fp16", ".non_ema"};
+  bool found = find_form(folder, names + 3, 3, "", out);
+  *other = '\0';
+  for (size_t i = 0; i < sizeof variants / sizeof *variants && !*other; i++)
+    if (find_form(folder, names, 3, variants[i], found ? other : out))
+      found = true;
+    else
+      *other = '\0';
+  return found || find_index(folder, out);
+}
+
+/* out = the file to open for `path`: itself, or the weights in a folder or one of those in it that
+ * pipelines have. */
+static enum ditmoe_status resolve(struct source *source, const char *path, char out[PATH_MAX]) {
+  static const char *const folders[] = {"transformer_ema", "unet_ema", "ema", ".",
+                                        "transformer",     "unet"};
+  bool found = false;
   if (strlen(path) >= PATH_MAX)
-    return fail(ctx, DITMOE_FORMAT, "%.200s...: the path is too long", path);
+    return fail(source->ctx, DITMOE_FORMAT, "%.200s...: the path is too long", path);
   if (!is_kind(path, S_IFDIR)) {
     strcpy(out, path);
     return DITMOE_OK;
   }
-  if (find_weights(path, out)) return DITMOE_OK;
-  if (join(inner, path, "transformer") && find_weights(inner, out)) return DITMOE_OK;
-  return fail(ctx, DITMOE_FORMAT,
+  for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+    char inner[PATH_MAX], file[PATH_MAX], other[PATH_MAX];
+    const bool own = strcmp(folders[i], ".") == 0;
+    if (!own && !join(inner, path, folders[i])) continue;
+    if (!find_weights(own ? path : inner, file, other)) continue;
+    if (found) TRY(source_leave(source, own ? strrchr(file, '/') + 1 : folders[i]));
+    if (found) continue;
+    if (*other) TRY(source_leave(source, strrchr(other, '/') + 1));
+    strcpy(out, file);
+    found = true;
+  }
+  if (found) return DITMOE_OK;
+  return fail(source->ctx, DITMOE_FORMAT,
               "%s: a folder without diffusion_pytorch_model.safetensors, model.safetensors, an "
               "index.json or diffusion_pytorch_model.bin; name the weights file",
               path);
 }
 
 /* Opening. */
-
-/* DistributedDataParallel puts "module." before every name. */
-static void strip_module(struct ditmoe_checkpoint *checkpoint) {
-  static const char prefix[] = "module.";
-  for (size_t i = 0; i < checkpoint->count; i++)
-    if (strncmp(checkpoint->tensors[i].name, prefix, strlen(prefix)) != 0) return;
-  for (size_t i = 0; i < checkpoint->count; i++) checkpoint->tensors[i].name += strlen(prefix);
-}
 
 static enum ditmoe_status read_source(struct source *source) {
   struct ditmoe_checkpoint *checkpoint = source->checkpoint;
@@ -87,10 +115,12 @@ static enum ditmoe_status read_source(struct source *source) {
   checkpoint->format = format->name;
   TRY(format->read(source));
   TRY(source_sort(source));
-  strip_module(checkpoint);
+  TRY(source_unwrap(source));
   if (checkpoint->count) return DITMOE_OK;
-  return fail(source->ctx, DITMOE_MISMATCH, "%s: holds no tensors%s%s", source->path,
-              checkpoint->key ? " under key " : "", checkpoint->key ? checkpoint->key : "");
+  const char *key = checkpoint->key, *left = checkpoint->left;
+  return fail(source->ctx, DITMOE_MISMATCH, "%s: holds no tensors%s%s%s%s", source->path,
+              key ? " under key " : "", key ? key : "",
+              left ? "; --key takes those of one of these: " : "", left ? left : "");
 }
 
 enum ditmoe_status ditmoe_checkpoint_open(struct ditmoe_ctx *ctx, const char *path, const char *key,
@@ -98,8 +128,8 @@ enum ditmoe_status ditmoe_checkpoint_open(struct ditmoe_ctx *ctx, const char *pa
   struct source source = {.ctx = ctx, .key = key};
   char file[PATH_MAX];
   enum ditmoe_status status;
-  TRY(resolve(ctx, path, file));
   TRY_DONE(source_create(&source, path));
+  TRY_DONE(resolve(&source, path, file));
   TRY_DONE(source_map(&source, file));
   TRY_DONE(read_source(&source));
   *out = source.checkpoint;
@@ -133,6 +163,7 @@ void ditmoe_checkpoint_close(struct ditmoe_checkpoint *checkpoint) {
   mem_free(ctx, checkpoint->tensors);
   mem_free(ctx, checkpoint->metadata);
   mem_free(ctx, checkpoint->key);
+  mem_free(ctx, checkpoint->left);
   mem_free(ctx, checkpoint->path);
   mem_free(ctx, checkpoint);
 }
@@ -182,6 +213,10 @@ const char *ditmoe_checkpoint_key(const struct ditmoe_checkpoint *checkpoint) {
   return checkpoint->key;
 }
 
+const char *ditmoe_checkpoint_left(const struct ditmoe_checkpoint *checkpoint) {
+  return checkpoint->left;
+}
+
 size_t ditmoe_checkpoint_count(const struct ditmoe_checkpoint *checkpoint) {
   return checkpoint->count;
 }
@@ -194,7 +229,7 @@ void ditmoe_checkpoint_tensor(const struct ditmoe_checkpoint *checkpoint, size_t
       .dtype = dtype_name(tensor->dtype),
       .rank = tensor->rank,
       .shape = tensor->shape,
-      .bytes = (uint64_t)tensor->elements * dtype_size(tensor->dtype),
+      .bytes = tensor_bytes(tensor),
   };
 }
 
@@ -203,7 +238,7 @@ void checkpoint_drop(const struct ditmoe_checkpoint *checkpoint, const struct te
   for (size_t i = 0; i < checkpoint->mapping_count; i++) {
     const struct mapping *mapping = &checkpoint->mappings[i];
     if (data >= mapping->data && data < mapping->data + mapping->size)
-      pages_drop(data, (size_t)tensor->elements * dtype_size(tensor->dtype));
+      pages_drop(data, tensor_bytes(tensor));
   }
 }
 

@@ -30,6 +30,7 @@ struct ditmoe_checkpoint {
   char *path;             /* as given                                            */
   const char *format;     /* see ditmoe_checkpoint_format                        */
   char *key;              /* training-dictionary entry used, or NULL             */
+  char *left;             /* see ditmoe_checkpoint_left                          */
   struct tensor *tensors; /* sorted by name, unique                              */
   size_t count;
   struct checkpoint_entry *metadata;

@@ -37,6 +37,8 @@ enum ditmoe_status source_create(struct source *source, const char *path);
 enum ditmoe_status source_read_list(struct source *source, const char *list);
 /* Elements of shape, and their bytes; false if either overflows or a dimension is negative. */
 bool tensor_measure(struct tensor *tensor, uint64_t *bytes);
+/* A terminated copy, owned by the checkpoint. */
+enum ditmoe_status source_copy(struct source *source, struct text text, char **out);
 /* Adds a copy of `tensor` under `name`; a name with control characters or not in UTF-8 is
  * refused. */
 enum ditmoe_status source_add(struct source *source, struct text name, const struct tensor *tensor);
@@ -47,6 +49,14 @@ enum ditmoe_status source_check_metadata(struct source *source, size_t first);
  * the file by far: a small file must not demand much memory. */
 enum ditmoe_status source_unpack(struct source *source, uint64_t bytes, struct text what,
                                  uint8_t **out);
+/* Notes that `what`, names that --key or -m selects, holds weights that are not taken. */
+enum ditmoe_status source_leave(struct source *source, const char *what);
+/* Whether a name is that of averaged weights: has the word ema, average, shadow ... in it. */
+bool name_says_average(struct text name);
+/* Names of tensors without what wrappers put into them (docs/FILES.md). source->key, if it is still
+ * there, is the first part of the names that are wanted; else those of averaged weights are taken
+ * before those of the weights beside them. Two tensors that get one name are an error. */
+enum ditmoe_status source_unwrap(struct source *source);
 /* Adds the mapping of another file to the checkpoint and makes it the file of `source`. */
 enum ditmoe_status source_map(struct source *source, const char *path);
 

@@ -23,6 +23,8 @@ enum image_kind { IMAGE_UNKNOWN, IMAGE_PNG, IMAGE_JPEG };
 
 /* By the first bytes, whatever the name says. */
 enum image_kind image_kind(struct span file);
+/* Whether a regular file begins as one of them. */
+bool image_is_file(const char *path);
 /* The error for a file that is neither. */
 enum ditmoe_status image_refuse(struct ditmoe_ctx *ctx, const char *path, struct span file);
 /* Decodes a whole PNG or JPEG; `path` is for messages. What is cut short or damaged is

@@ -57,9 +57,7 @@ static void read_header(png_structp png, png_infop info, struct png_job *job, bo
   png_read_info(png, info);
 }
 
-/* Refuses a size that is too large or that no file of these bytes could fill. And 16-bit grey, of
- * which PIL's convert("RGB") makes white wherever a value is above 255: neither that nor a second
- * truth would do. */
+/* Refuses a size that is too large or that no file of these bytes could fill. */
 static enum ditmoe_status reserve_pixels(struct png_job *job, png_structp png, png_infop info,
                                          struct image *image) {
   png_uint_32 width = png_get_image_width(png, info), height = png_get_image_height(png, info);
@@ -69,15 +67,12 @@ static enum ditmoe_status reserve_pixels(struct png_job *job, png_structp png, p
     return fail(job->ctx, DITMOE_FORMAT,
                 "%s: PNG: its header says %u x %u pixels, which its %zu bytes cannot hold",
                 job->path, (unsigned)width, (unsigned)height, job->file.size);
-  if (png_get_color_type(png, info) == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(png, info) == 16)
-    return fail(job->ctx, DITMOE_FORMAT,
-                "%s: PNG: 16-bit grey, which programs turn into RGB in different ways; convert it "
-                "to 8 bits",
-                job->path);
   return image_reserve(job->ctx, job->path, width, height, image);
 }
 
-/* All forms become 8-bit RGB. No gamma and no blending: what PIL's convert("RGB") does. */
+/* All forms become 8-bit RGB. No gamma and no blending, and of 16 bits the upper 8: what PIL's
+ * convert("RGB") does, but for 16-bit grey, of which that makes white wherever a value is above
+ * 255. Texts behind the image data go to `info` if they are wanted. */
 static void read_rows(png_structp png, png_infop info, const struct image *image) {
   if (setjmp(png_jmpbuf(png))) return;
   png_set_palette_to_rgb(png);
@@ -92,7 +87,7 @@ static void read_rows(png_structp png, png_infop info, const struct image *image
   for (int pass = 0; pass < passes; pass++)
     for (int y = 0; y < image->height; y++)
       png_read_row(png, image->pixels + (size_t)y * row, NULL);
-  png_read_end(png, NULL);
+  png_read_end(png, info);
 }
 
 enum ditmoe_status image_png_read(struct ditmoe_ctx *ctx, const char *path, struct span file,
@@ -121,18 +116,32 @@ static void copy_utf8(char *out, size_t capacity, const png_text *text) {
   out[used] = 0;
 }
 
-static enum ditmoe_status copy_text(struct png_job *job, png_structp png, png_infop info,
-                                    const char *key, char *buffer, size_t capacity) {
+static const png_text *find_text(png_structp png, png_infop info, const char *key) {
   png_textp texts = NULL;
   int count = 0;
   png_get_text(png, info, &texts, &count);
   for (int i = 0; i < count; i++)
-    if (strcmp(texts[i].key, key) == 0) {
-      copy_utf8(buffer, capacity, &texts[i]);
-      return DITMOE_OK;
-    }
-  return fail(job->ctx, DITMOE_FORMAT, "%s: no text entry \"%s\"; was it written without metadata?",
-              job->path, key);
+    if (strcmp(texts[i].key, key) == 0) return &texts[i];
+  return NULL;
+}
+
+/* Texts usually stand before the image data, but may follow it. */
+static enum ditmoe_status copy_text(struct png_job *job, png_structp png, png_infop info,
+                                    const char *key, char *buffer, size_t capacity) {
+  const png_text *text = find_text(png, info, key);
+  if (!text) {
+    struct image image = {0};
+    job->status = reserve_pixels(job, png, info, &image);
+    if (job->status == DITMOE_OK) read_rows(png, info, &image);
+    image_free(&image);
+    TRY(job->status);
+    text = find_text(png, info, key);
+  }
+  if (!text)
+    return fail(job->ctx, DITMOE_FORMAT,
+                "%s: no text entry \"%s\"; was it written without metadata?", job->path, key);
+  copy_utf8(buffer, capacity, text);
+  return DITMOE_OK;
 }
 
 enum ditmoe_status ditmoe_image_text(struct ditmoe_ctx *ctx, const char *path, const char *key,

@@ -1,7 +1,9 @@
 /* Images from files: PNG or JPEG, told apart by content. */
 #include "io/image.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum image_kind image_kind(struct span file) {
   static const char png[] = "\x89PNG\r\n\x1a\n", jpeg[] = "\xff\xd8\xff";
@@ -9,6 +11,16 @@ enum image_kind image_kind(struct span file) {
   if (file.size >= sizeof jpeg - 1 && memcmp(file.data, jpeg, sizeof jpeg - 1) == 0)
     return IMAGE_JPEG;
   return IMAGE_UNKNOWN;
+}
+
+bool image_is_file(const char *path) {
+  enum { LONGEST = 8 }; /* of the first bytes that count */
+  uint8_t first[LONGEST];
+  struct stat info;
+  FILE *file = stat(path, &info) == 0 && S_ISREG(info.st_mode) ? fopen(path, "rbe") : NULL;
+  const size_t size = file ? fread(first, 1, LONGEST, file) : 0;
+  if (file) fclose(file);
+  return image_kind(span_of(first, size)) != IMAGE_UNKNOWN;
 }
 
 enum ditmoe_status image_reserve(struct ditmoe_ctx *ctx, const char *path, int64_t width,

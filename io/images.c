@@ -46,6 +46,15 @@ static enum ditmoe_status count_jpeg(struct ditmoe_ctx *ctx, struct ditmoe_image
   return DITMOE_OK;
 }
 
+static enum ditmoe_status open_image(struct ditmoe_ctx *ctx, struct ditmoe_images *images) {
+  images->info.kind = "image";
+  TRY(mem_room(ctx, 0, sizeof *images->files.paths, "the name of an image", &images->files.paths));
+  TRY(mem_strdup(ctx, images->path, &images->files.paths[0]));
+  images->files.count = 1;
+  images->info.count = 1;
+  return count_jpeg(ctx, images);
+}
+
 static enum ditmoe_status open_folder(struct ditmoe_ctx *ctx, struct ditmoe_images *images,
                                       const struct ditmoe_images_options *options) {
   images->info.kind = "folder";
@@ -107,10 +116,8 @@ static enum ditmoe_status read_array(struct ditmoe_ctx *ctx, struct ditmoe_image
 
 /* Both. */
 
-/* What a file is that holds no set of images; NULL for an archive. */
+/* What a file is that holds no images; NULL for an archive. */
 static const char *stranger(struct span file) {
-  enum image_kind kind = image_kind(file);
-  if (kind != IMAGE_UNKNOWN) return kind == IMAGE_PNG ? "is one PNG image" : "is one JPEG image";
   if (file.size == 0) return "is empty";
   if (file.size >= 6 && memcmp(file.data, "\x93NUMPY", 6) == 0) return "is a single NumPy array";
   if (file.size >= 2 && memcmp(file.data, "PK", 2) == 0) return NULL;
@@ -137,6 +144,8 @@ static enum ditmoe_status open_any(struct ditmoe_ctx *ctx, struct ditmoe_images 
     return fail(ctx, DITMOE_FORMAT, "%s: cannot be read: %s", path, strerror(errno));
   if (S_ISDIR(info.st_mode)) {
     TRY(open_folder(ctx, images, options));
+  } else if (image_is_file(path)) {
+    TRY(open_image(ctx, images));
   } else {
     TRY(check_file(ctx, path));
     TRY(open_npz(ctx, images, options));

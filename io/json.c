@@ -57,12 +57,12 @@ static enum ditmoe_status check_object(struct ditmoe_ctx *ctx, const char *origi
 
 /* Recursion is bounded by JSON_MAX_DEPTH. */
 static enum ditmoe_status check_tree(struct ditmoe_ctx *ctx, const char *origin, const cJSON *item,
-                                     const char **keys) {
-  if (cJSON_IsNumber(item) && !isfinite(item->valuedouble))
+                                     const char **keys, bool finite) {
+  if (finite && cJSON_IsNumber(item) && !isfinite(item->valuedouble))
     return fail(ctx, DITMOE_FORMAT, "%s: bad JSON: a number beyond the range of doubles", origin);
   if (cJSON_IsObject(item)) TRY(check_object(ctx, origin, item, keys));
   for (const cJSON *child = item->child; child; child = child->next)
-    TRY(check_tree(ctx, origin, child, keys));
+    TRY(check_tree(ctx, origin, child, keys, finite));
   return DITMOE_OK;
 }
 
@@ -71,13 +71,14 @@ static bool only_space(const char *from, const char *end) {
   return from == end;
 }
 
-enum ditmoe_status json_parse(struct ditmoe_ctx *ctx, const char *origin, const char *text,
-                              size_t size, cJSON **out) {
-  static const char mark[] = "\xef\xbb\xbf";
+static enum ditmoe_status parse(struct ditmoe_ctx *ctx, const char *origin, const char *text,
+                                size_t size, bool finite, cJSON **out) {
   if (size > JSON_MAX_BYTES)
     return fail(ctx, DITMOE_FORMAT, "%s: %zu bytes, more than 1 MB of JSON", origin, size);
-  if (size >= 3 && memcmp(text, mark, 3) == 0)
-    return bad_json(ctx, origin, text, 0, "a byte order mark; save it as plain UTF-8");
+  if (size >= 2 && (memcmp(text, "\xff\xfe", 2) == 0 || memcmp(text, "\xfe\xff", 2) == 0))
+    return bad_json(ctx, origin, text, 0, "UTF-16 text; save it as UTF-8");
+  if (size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) /* a byte order mark says nothing */
+    text += 3, size -= 3;
   if (only_space(text, text + size)) return fail(ctx, DITMOE_FORMAT, "%s: is empty", origin);
   TRY(scan(ctx, origin, text, size));
   const char *end = text, **keys;
@@ -89,7 +90,7 @@ enum ditmoe_status json_parse(struct ditmoe_ctx *ctx, const char *origin, const 
   /* A key takes at least four bytes of text: quotes, colon, value. */
   enum ditmoe_status status = mem_alloc(ctx, size / 4 + 1, sizeof *keys, "JSON keys", &keys);
   if (status == DITMOE_OK) {
-    status = check_tree(ctx, origin, tree, keys);
+    status = check_tree(ctx, origin, tree, keys, finite);
     mem_free(ctx, keys);
   }
   if (status != DITMOE_OK) {
@@ -100,11 +101,48 @@ enum ditmoe_status json_parse(struct ditmoe_ctx *ctx, const char *origin, const 
   return DITMOE_OK;
 }
 
-enum ditmoe_status json_read(struct ditmoe_ctx *ctx, const char *path, cJSON **out) {
+enum ditmoe_status json_parse(struct ditmoe_ctx *ctx, const char *origin, const char *text,
+                              size_t size, cJSON **out) {
+  return parse(ctx, origin, text, size, true, out);
+}
+
+/* Python's words for numbers that JSON does not have become others of the same length: a number
+ * beyond the range of doubles, and a list, which is nowhere taken for a number. */
+static void replace_python_numbers(char *text, size_t size) {
+  static const char *const words[][2] = {{"Infinity", "1e999   "}, {"NaN", "[] "}};
+  bool in_string = false;
+  for (size_t i = 0; i < size; i++) {
+    if (text[i] == '"') in_string = !in_string;
+    if (in_string && text[i] == '\\') i++;
+    for (size_t w = 0; !in_string && w < sizeof words / sizeof *words; w++) {
+      const size_t length = strlen(words[w][0]);
+      if (size - i >= length && memcmp(text + i, words[w][0], length) == 0)
+        memcpy(text + i, words[w][1], length);
+    }
+  }
+}
+
+enum ditmoe_status json_parse_python(struct ditmoe_ctx *ctx, const char *origin, char *text,
+                                     size_t size, cJSON **out) {
+  replace_python_numbers(text, size);
+  return parse(ctx, origin, text, size, false, out);
+}
+
+static enum ditmoe_status read_file(struct ditmoe_ctx *ctx, const char *path, bool python,
+                                    cJSON **out) {
   char *text;
   size_t size;
   TRY(file_read(ctx, path, JSON_MAX_BYTES, &text, &size));
-  enum ditmoe_status status = json_parse(ctx, path, text, size, out);
+  enum ditmoe_status status = python ? json_parse_python(ctx, path, text, size, out)
+                                     : json_parse(ctx, path, text, size, out);
   mem_free(ctx, text);
   return status;
+}
+
+enum ditmoe_status json_read(struct ditmoe_ctx *ctx, const char *path, cJSON **out) {
+  return read_file(ctx, path, false, out);
+}
+
+enum ditmoe_status json_read_python(struct ditmoe_ctx *ctx, const char *path, cJSON **out) {
+  return read_file(ctx, path, true, out);
 }

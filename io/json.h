@@ -11,5 +11,10 @@
 enum ditmoe_status json_parse(struct ditmoe_ctx *ctx, const char *origin, const char *text,
                               size_t size, cJSON **out);
 enum ditmoe_status json_read(struct ditmoe_ctx *ctx, const char *path, cJSON **out);
+/* JSON as Python writes it, with Infinity (a number that is infinite) and NaN (an empty list),
+ * which are replaced in the text. */
+enum ditmoe_status json_parse_python(struct ditmoe_ctx *ctx, const char *origin, char *text,
+                                     size_t size, cJSON **out);
+enum ditmoe_status json_read_python(struct ditmoe_ctx *ctx, const char *path, cJSON **out);
 
 #endif

@@ -18,10 +18,11 @@ const char *pickle_kind_name(enum pickle_kind kind) {
       [PICKLE_BOOL] = "a bool",         [PICKLE_INT] = "an integer",
       [PICKLE_LONG] = "a huge integer", [PICKLE_FLOAT] = "a float",
       [PICKLE_STRING] = "a string",     [PICKLE_BYTES] = "bytes",
-      [PICKLE_GLOBAL] = "a class",      [PICKLE_TUPLE] = "a tuple",
+      [PICKLE_GLOBAL] = "a function",   [PICKLE_TUPLE] = "a tuple",
       [PICKLE_LIST] = "a list",         [PICKLE_DICT] = "a dictionary",
       [PICKLE_RECORD] = "a Namespace",  [PICKLE_STORAGE] = "a storage",
-      [PICKLE_TENSOR] = "a tensor"};
+      [PICKLE_TENSOR] = "a tensor",     [PICKLE_TYPE] = "a torch constant",
+      [PICKLE_CLASS] = "a class",       [PICKLE_OPAQUE] = "an object"};
   return names[kind];
 }
 
@@ -131,63 +132,46 @@ static enum ditmoe_status take_text(struct pickle *p, unsigned width, struct tex
   return DITMOE_OK;
 }
 
-/* Handlers. `width` is the number of bytes of the argument, or of items, from the table. */
+/* Handlers. */
 
-static enum ditmoe_status op_mark(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_mark(struct pickle *p) {
   TRY(reserve(p, p->mark_count + 1, &p->mark_capacity, sizeof *p->marks, &p->marks));
   p->marks[p->mark_count++] = (uint32_t)p->stack_count;
   return DITMOE_OK;
 }
 
-static enum ditmoe_status op_stop(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_stop(struct pickle *p) {
   p->stopped = true;
   return DITMOE_OK;
 }
 
-static enum ditmoe_status op_pop(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_pop(struct pickle *p) {
   struct pickle_value value;
   return pop(p, &value);
 }
 
-static enum ditmoe_status op_pop_mark(struct pickle *p, unsigned width) {
-  (void)width;
-  return pop_mark(p, &p->stack_count);
-}
+static enum ditmoe_status op_pop_mark(struct pickle *p) { return pop_mark(p, &p->stack_count); }
 
-static enum ditmoe_status op_dup(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_dup(struct pickle *p) {
   if (!reachable(p)) return pickle_bad(p, "the stack is empty");
   return push(p, p->stack[p->stack_count - 1]);
 }
 
-static enum ditmoe_status op_none(struct pickle *p, unsigned width) {
-  (void)width;
-  return push(p, (struct pickle_value){.kind = PICKLE_NONE});
+static enum ditmoe_status op_constant(struct pickle *p) {
+  return push(p, (struct pickle_value){.kind = p->op->kind, .integer = p->op->width});
 }
 
-static enum ditmoe_status op_bool(struct pickle *p, unsigned width) {
-  (void)width;
-  return push(p, (struct pickle_value){.kind = PICKLE_BOOL, .integer = p->opcode == 0x88});
-}
-
-static enum ditmoe_status op_unsigned(struct pickle *p, unsigned width) {
+static enum ditmoe_status op_integer(struct pickle *p) {
   uint64_t number;
-  TRY(take_number(p, width, &number));
-  return push(p, (struct pickle_value){.kind = PICKLE_INT, .integer = (int64_t)number});
+  TRY(take_number(p, p->op->width, &number));
+  const bool is_signed = p->op->width == 4;
+  const int64_t integer = is_signed ? (int32_t)(uint32_t)number : (int64_t)number;
+  return push(p, (struct pickle_value){.kind = PICKLE_INT, .integer = integer});
 }
 
-static enum ditmoe_status op_signed(struct pickle *p, unsigned width) {
-  uint64_t number;
-  TRY(take_number(p, width, &number));
-  return push(p, (struct pickle_value){.kind = PICKLE_INT, .integer = (int32_t)(uint32_t)number});
-}
-
-static enum ditmoe_status op_long(struct pickle *p, unsigned width) {
+static enum ditmoe_status op_long(struct pickle *p) {
   struct text digits;
-  TRY(take_text(p, width, &digits));
+  TRY(take_text(p, p->op->width, &digits));
   if (digits.length > 8) return push(p, (struct pickle_value){.kind = PICKLE_LONG, .text = digits});
   bool negative = digits.length && digits.bytes[digits.length - 1] & 0x80;
   uint64_t number = negative ? UINT64_MAX : 0;
@@ -196,52 +180,37 @@ static enum ditmoe_status op_long(struct pickle *p, unsigned width) {
 }
 
 /* Big-endian, alone among all arguments. */
-static enum ditmoe_status op_float(struct pickle *p, unsigned width) {
+static enum ditmoe_status op_float(struct pickle *p) {
   uint64_t number;
-  TRY(take_number(p, width, &number));
+  TRY(take_number(p, p->op->width, &number));
   number = __builtin_bswap64(number);
   struct pickle_value value = {.kind = PICKLE_FLOAT};
   memcpy(&value.real, &number, sizeof value.real);
   return push(p, value);
 }
 
-static enum ditmoe_status op_string(struct pickle *p, unsigned width) {
-  struct pickle_value value = {.kind = PICKLE_STRING};
-  TRY(take_text(p, width, &value.text));
+static enum ditmoe_status op_text(struct pickle *p) {
+  struct pickle_value value = {.kind = p->op->kind};
+  TRY(take_text(p, p->op->width, &value.text));
   return push(p, value);
 }
 
-static enum ditmoe_status op_bytes(struct pickle *p, unsigned width) {
-  struct pickle_value value = {.kind = PICKLE_BYTES};
-  TRY(take_text(p, width, &value.text));
-  return push(p, value);
+/* A container of the `width` topmost values. */
+static enum ditmoe_status op_container(struct pickle *p) {
+  if (reachable(p) < p->op->width) return pickle_bad(p, "the stack is empty");
+  return push_items(p, p->op->kind, p->stack_count - p->op->width);
 }
 
-static enum ditmoe_status op_empty_list(struct pickle *p, unsigned width) {
-  (void)width;
-  return push_items(p, PICKLE_LIST, p->stack_count);
-}
-
-static enum ditmoe_status op_empty_dict(struct pickle *p, unsigned width) {
-  (void)width;
-  return push_items(p, PICKLE_DICT, p->stack_count);
-}
-
-static enum ditmoe_status op_short_tuple(struct pickle *p, unsigned width) {
-  if (reachable(p) < width) return pickle_bad(p, "the stack is empty");
-  return push_items(p, PICKLE_TUPLE, p->stack_count - width);
-}
-
-static enum ditmoe_status op_container(struct pickle *p, unsigned width) {
-  (void)width;
+/* The same of all above the mark. */
+static enum ditmoe_status op_marked(struct pickle *p) {
   size_t from = 0;
   TRY(pop_mark(p, &from));
-  bool list = p->opcode == 'l', tuple = p->opcode == 't';
-  return push_items(p, list ? PICKLE_LIST : tuple ? PICKLE_TUPLE : PICKLE_DICT, from);
+  return push_items(p, p->op->kind, from);
 }
 
 /* The items above height `from` go to the container just below. */
-static enum ditmoe_status extend(struct pickle *p, enum pickle_kind kind, size_t from) {
+static enum ditmoe_status extend(struct pickle *p, size_t from) {
+  const enum pickle_kind kind = p->op->kind;
   size_t floor = p->stack_count - reachable(p);
   if (from <= floor || from > p->stack_count) return pickle_bad(p, "the stack is empty");
   struct pickle_value target = p->stack[from - 1];
@@ -253,18 +222,17 @@ static enum ditmoe_status extend(struct pickle *p, enum pickle_kind kind, size_t
   return move_items(p, target, from);
 }
 
-/* APPEND and SETITEM: `width` items; APPENDS and SETITEMS: all items above the mark. */
-static enum ditmoe_status op_extend(struct pickle *p, unsigned width) {
-  size_t from = p->stack_count - width;
-  if (p->stack_count < width) return pickle_bad(p, "the stack is empty");
-  if (width == 0) TRY(pop_mark(p, &from));
-  bool list = p->opcode == 'a' || p->opcode == 'e';
-  return extend(p, list ? PICKLE_LIST : PICKLE_DICT, from);
+/* `width` items; 0: all above the mark. */
+static enum ditmoe_status op_extend(struct pickle *p) {
+  size_t from = p->stack_count - p->op->width;
+  if (p->stack_count < p->op->width) return pickle_bad(p, "the stack is empty");
+  if (p->op->width == 0) TRY(pop_mark(p, &from));
+  return extend(p, from);
 }
 
-static enum ditmoe_status op_get(struct pickle *p, unsigned width) {
+static enum ditmoe_status op_get(struct pickle *p) {
   uint64_t index;
-  TRY(take_number(p, width, &index));
+  TRY(take_number(p, p->op->width, &index));
   if (index >= p->memo_capacity || p->memo[index].kind == PICKLE_UNSET)
     return pickle_bad(p, "a memo entry that was never stored");
   return push(p, p->memo[index]);
@@ -283,16 +251,13 @@ static enum ditmoe_status memo_put(struct pickle *p, uint64_t index) {
   return DITMOE_OK;
 }
 
-static enum ditmoe_status op_put(struct pickle *p, unsigned width) {
+static enum ditmoe_status op_put(struct pickle *p) {
   uint64_t index;
-  TRY(take_number(p, width, &index));
+  TRY(take_number(p, p->op->width, &index));
   return memo_put(p, index);
 }
 
-static enum ditmoe_status op_memoize(struct pickle *p, unsigned width) {
-  (void)width;
-  return memo_put(p, p->memo_next++);
-}
+static enum ditmoe_status op_memoize(struct pickle *p) { return memo_put(p, p->memo_next++); }
 
 static enum ditmoe_status push_global(struct pickle *p, struct text module, struct text name) {
   struct pickle_value value;
@@ -301,17 +266,15 @@ static enum ditmoe_status push_global(struct pickle *p, struct text module, stru
 }
 
 /* GLOBAL, and INST, of which only the refusal is left: it would call the global at once. */
-static enum ditmoe_status op_global(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_global(struct pickle *p) {
   struct text module, name;
   if (!span_line(&p->in, &module) || !span_line(&p->in, &name))
     return pickle_bad(p, "it ends in the middle");
   TRY(push_global(p, module, name));
-  return p->opcode == 'c' ? DITMOE_OK : pickle_bad(p, "opcode INST");
+  return p->op->width == 0 ? DITMOE_OK : pickle_bad(p, "opcode INST");
 }
 
-static enum ditmoe_status op_stack_global(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_stack_global(struct pickle *p) {
   struct pickle_value module = {0}, name = {0};
   TRY(pop(p, &name));
   TRY(pop(p, &module));
@@ -320,8 +283,7 @@ static enum ditmoe_status op_stack_global(struct pickle *p, unsigned width) {
   return push_global(p, module.text, name.text);
 }
 
-static enum ditmoe_status op_call(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_call(struct pickle *p) {
   struct pickle_value callee, arguments, result;
   TRY(pop(p, &arguments));
   TRY(pop(p, &callee));
@@ -329,8 +291,7 @@ static enum ditmoe_status op_call(struct pickle *p, unsigned width) {
   return push(p, result);
 }
 
-static enum ditmoe_status op_persistent(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_persistent(struct pickle *p) {
   struct pickle_value id, result;
   TRY(pop(p, &id));
   TRY(pickle_persistent(p, id, &result));
@@ -339,8 +300,7 @@ static enum ditmoe_status op_persistent(struct pickle *p, unsigned width) {
 
 /* Attributes: the arguments in a Namespace; `_metadata` of a state dictionary, which nobody
  * needs. A Namespace can take items in no other way, so that it may share the cells. */
-static enum ditmoe_status op_build(struct pickle *p, unsigned width) {
-  (void)width;
+static enum ditmoe_status op_build(struct pickle *p) {
   struct pickle_value state;
   TRY(pop(p, &state));
   if (!reachable(p)) return pickle_bad(p, "the stack is empty");
@@ -354,107 +314,102 @@ static enum ditmoe_status op_build(struct pickle *p, unsigned width) {
   return DITMOE_OK;
 }
 
-static enum ditmoe_status op_protocol(struct pickle *p, unsigned width) {
+static enum ditmoe_status op_protocol(struct pickle *p) {
   uint64_t protocol;
-  TRY(take_number(p, width, &protocol));
+  TRY(take_number(p, p->op->width, &protocol));
   return protocol <= 5 ? DITMOE_OK : pickle_bad(p, "a protocol newer than 5");
 }
 
-static enum ditmoe_status op_frame(struct pickle *p, unsigned width) {
+static enum ditmoe_status op_frame(struct pickle *p) {
   uint64_t length;
-  TRY(take_number(p, width, &length));
+  TRY(take_number(p, p->op->width, &length));
   return length <= span_left(&p->in) ? DITMOE_OK : pickle_bad(p, "a frame longer than the file");
 }
 
-static const struct opcode {
-  const char *name;
-  enum ditmoe_status (*run)(struct pickle *, unsigned width); /* NULL: known and refused */
-  unsigned width;
-} opcodes[256] = {
-    ['('] = {"MARK", op_mark, 0},
-    ['.'] = {"STOP", op_stop, 0},
-    ['0'] = {"POP", op_pop, 0},
-    ['1'] = {"POP_MARK", op_pop_mark, 0},
-    ['2'] = {"DUP", op_dup, 0},
-    ['N'] = {"NONE", op_none, 0},
-    [0x88] = {"NEWTRUE", op_bool, 0},
-    [0x89] = {"NEWFALSE", op_bool, 0},
-    ['K'] = {"BININT1", op_unsigned, 1},
-    ['M'] = {"BININT2", op_unsigned, 2},
-    ['J'] = {"BININT", op_signed, 4},
-    [0x8a] = {"LONG1", op_long, 1},
-    [0x8b] = {"LONG4", op_long, 4},
-    ['G'] = {"BINFLOAT", op_float, 8},
-    ['U'] = {"SHORT_BINSTRING", op_string, 1},
-    ['T'] = {"BINSTRING", op_string, 4},
-    [0x8c] = {"SHORT_BINUNICODE", op_string, 1},
-    ['X'] = {"BINUNICODE", op_string, 4},
-    [0x8d] = {"BINUNICODE8", op_string, 8},
-    ['C'] = {"SHORT_BINBYTES", op_bytes, 1},
-    ['B'] = {"BINBYTES", op_bytes, 4},
-    [0x8e] = {"BINBYTES8", op_bytes, 8},
-    [']'] = {"EMPTY_LIST", op_empty_list, 0},
-    ['l'] = {"LIST", op_container, 0},
-    ['a'] = {"APPEND", op_extend, 1},
-    ['e'] = {"APPENDS", op_extend, 0},
-    [')'] = {"EMPTY_TUPLE", op_short_tuple, 0},
-    [0x85] = {"TUPLE1", op_short_tuple, 1},
-    [0x86] = {"TUPLE2", op_short_tuple, 2},
-    [0x87] = {"TUPLE3", op_short_tuple, 3},
-    ['t'] = {"TUPLE", op_container, 0},
-    ['}'] = {"EMPTY_DICT", op_empty_dict, 0},
-    ['d'] = {"DICT", op_container, 0},
-    ['s'] = {"SETITEM", op_extend, 2},
-    ['u'] = {"SETITEMS", op_extend, 0},
-    ['h'] = {"BINGET", op_get, 1},
-    ['j'] = {"LONG_BINGET", op_get, 4},
-    ['q'] = {"BINPUT", op_put, 1},
-    ['r'] = {"LONG_BINPUT", op_put, 4},
-    [0x94] = {"MEMOIZE", op_memoize, 0},
-    ['c'] = {"GLOBAL", op_global, 0},
-    ['i'] = {"INST", op_global, 0},
-    [0x93] = {"STACK_GLOBAL", op_stack_global, 0},
-    ['R'] = {"REDUCE", op_call, 0},
-    [0x81] = {"NEWOBJ", op_call, 0},
-    ['b'] = {"BUILD", op_build, 0},
-    ['Q'] = {"BINPERSID", op_persistent, 0},
-    [0x80] = {"PROTO", op_protocol, 1},
-    [0x95] = {"FRAME", op_frame, 8},
-    ['P'] = {"PERSID", NULL, 0},
-    ['I'] = {"INT", NULL, 0},
-    ['L'] = {"LONG", NULL, 0},
-    ['F'] = {"FLOAT", NULL, 0},
-    ['S'] = {"STRING", NULL, 0},
-    ['V'] = {"UNICODE", NULL, 0},
-    ['g'] = {"GET", NULL, 0},
-    ['p'] = {"PUT", NULL, 0},
-    ['o'] = {"OBJ", NULL, 0},
-    [0x82] = {"EXT1", NULL, 0},
-    [0x83] = {"EXT2", NULL, 0},
-    [0x84] = {"EXT4", NULL, 0},
-    [0x8f] = {"EMPTY_SET", NULL, 0},
-    [0x90] = {"ADDITEMS", NULL, 0},
-    [0x91] = {"FROZENSET", NULL, 0},
-    [0x92] = {"NEWOBJ_EX", NULL, 0},
-    [0x96] = {"BYTEARRAY8", NULL, 0},
-    [0x97] = {"NEXT_BUFFER", NULL, 0},
-    [0x98] = {"READONLY_BUFFER", NULL, 0},
+static const struct pickle_opcode opcodes[256] = {
+    ['('] = {"MARK", op_mark, 0, 0},
+    ['.'] = {"STOP", op_stop, 0, 0},
+    ['0'] = {"POP", op_pop, 0, 0},
+    ['1'] = {"POP_MARK", op_pop_mark, 0, 0},
+    ['2'] = {"DUP", op_dup, 0, 0},
+    ['N'] = {"NONE", op_constant, 0, PICKLE_NONE},
+    [0x88] = {"NEWTRUE", op_constant, 1, PICKLE_BOOL},
+    [0x89] = {"NEWFALSE", op_constant, 0, PICKLE_BOOL},
+    ['K'] = {"BININT1", op_integer, 1, PICKLE_INT},
+    ['M'] = {"BININT2", op_integer, 2, PICKLE_INT},
+    ['J'] = {"BININT", op_integer, 4, PICKLE_INT},
+    [0x8a] = {"LONG1", op_long, 1, 0},
+    [0x8b] = {"LONG4", op_long, 4, 0},
+    ['G'] = {"BINFLOAT", op_float, 8, 0},
+    ['U'] = {"SHORT_BINSTRING", op_text, 1, PICKLE_STRING},
+    ['T'] = {"BINSTRING", op_text, 4, PICKLE_STRING},
+    [0x8c] = {"SHORT_BINUNICODE", op_text, 1, PICKLE_STRING},
+    ['X'] = {"BINUNICODE", op_text, 4, PICKLE_STRING},
+    [0x8d] = {"BINUNICODE8", op_text, 8, PICKLE_STRING},
+    ['C'] = {"SHORT_BINBYTES", op_text, 1, PICKLE_BYTES},
+    ['B'] = {"BINBYTES", op_text, 4, PICKLE_BYTES},
+    [0x8e] = {"BINBYTES8", op_text, 8, PICKLE_BYTES},
+    [']'] = {"EMPTY_LIST", op_container, 0, PICKLE_LIST},
+    ['l'] = {"LIST", op_marked, 0, PICKLE_LIST},
+    ['a'] = {"APPEND", op_extend, 1, PICKLE_LIST},
+    ['e'] = {"APPENDS", op_extend, 0, PICKLE_LIST},
+    [')'] = {"EMPTY_TUPLE", op_container, 0, PICKLE_TUPLE},
+    [0x85] = {"TUPLE1", op_container, 1, PICKLE_TUPLE},
+    [0x86] = {"TUPLE2", op_container, 2, PICKLE_TUPLE},
+    [0x87] = {"TUPLE3", op_container, 3, PICKLE_TUPLE},
+    ['t'] = {"TUPLE", op_marked, 0, PICKLE_TUPLE},
+    ['}'] = {"EMPTY_DICT", op_container, 0, PICKLE_DICT},
+    ['d'] = {"DICT", op_marked, 0, PICKLE_DICT},
+    ['s'] = {"SETITEM", op_extend, 2, PICKLE_DICT},
+    ['u'] = {"SETITEMS", op_extend, 0, PICKLE_DICT},
+    ['h'] = {"BINGET", op_get, 1, 0},
+    ['j'] = {"LONG_BINGET", op_get, 4, 0},
+    ['q'] = {"BINPUT", op_put, 1, 0},
+    ['r'] = {"LONG_BINPUT", op_put, 4, 0},
+    [0x94] = {"MEMOIZE", op_memoize, 0, 0},
+    ['c'] = {"GLOBAL", op_global, 0, 0},
+    ['i'] = {"INST", op_global, 1, 0},
+    [0x93] = {"STACK_GLOBAL", op_stack_global, 0, 0},
+    ['R'] = {"REDUCE", op_call, 0, 0},
+    [0x81] = {"NEWOBJ", op_call, 0, 0},
+    ['b'] = {"BUILD", op_build, 0, 0},
+    ['Q'] = {"BINPERSID", op_persistent, 0, 0},
+    [0x80] = {"PROTO", op_protocol, 1, 0},
+    [0x95] = {"FRAME", op_frame, 8, 0},
+    ['P'] = {"PERSID", NULL, 0, 0},
+    ['I'] = {"INT", NULL, 0, 0},
+    ['L'] = {"LONG", NULL, 0, 0},
+    ['F'] = {"FLOAT", NULL, 0, 0},
+    ['S'] = {"STRING", NULL, 0, 0},
+    ['V'] = {"UNICODE", NULL, 0, 0},
+    ['g'] = {"GET", NULL, 0, 0},
+    ['p'] = {"PUT", NULL, 0, 0},
+    ['o'] = {"OBJ", NULL, 0, 0},
+    [0x82] = {"EXT1", NULL, 0, 0},
+    [0x83] = {"EXT2", NULL, 0, 0},
+    [0x84] = {"EXT4", NULL, 0, 0},
+    [0x8f] = {"EMPTY_SET", op_container, 0, PICKLE_LIST},
+    [0x90] = {"ADDITEMS", op_extend, 0, PICKLE_LIST},
+    [0x91] = {"FROZENSET", NULL, 0, 0},
+    [0x92] = {"NEWOBJ_EX", NULL, 0, 0},
+    [0x96] = {"BYTEARRAY8", NULL, 0, 0},
+    [0x97] = {"NEXT_BUFFER", NULL, 0, 0},
+    [0x98] = {"READONLY_BUFFER", NULL, 0, 0},
 };
 
 static enum ditmoe_status step(struct pickle *p) {
   uint64_t code = 0;
   TRY(take_number(p, 1, &code));
-  const struct opcode *opcode = &opcodes[code];
-  p->opcode = (unsigned)code;
-  if (!opcode->name)
+  p->op = &opcodes[code];
+  if (!p->op->name)
     return fail(p->ctx, DITMOE_FORMAT, "%s: damaged pickle at byte %zu: undefined opcode 0x%02x",
-                p->path, p->in.at, p->opcode);
-  if (!opcode->run)
+                p->path, p->in.at, (unsigned)code);
+  if (!p->op->run)
     return fail(p->ctx, DITMOE_FORMAT,
                 "%s: pickle opcode %s at byte %zu is refused: checkpoints do not need it", p->path,
-                opcode->name, p->in.at);
+                p->op->name, p->in.at);
   if (p->steps++ >= PICKLE_MAX_STEPS) return pickle_bad(p, "it is too long");
-  return opcode->run(p, opcode->width);
+  return p->op->run(p);
 }
 
 enum ditmoe_status pickle_run(struct pickle *p, struct span *in, struct pickle_value *out) {

@@ -15,19 +15,22 @@ enum pickle_kind {
   PICKLE_FLOAT,
   PICKLE_STRING,
   PICKLE_BYTES,
-  PICKLE_GLOBAL,
+  PICKLE_GLOBAL, /* a function                                                               */
+  PICKLE_TYPE,   /* torch.float32 ...; an enum dtype                                           */
+  PICKLE_CLASS,  /* torch.FloatStorage ...; the same                                         */
+  PICKLE_OPAQUE, /* a device, a layout, a complex number: data that nobody needs             */
   PICKLE_TUPLE,
   PICKLE_LIST,
   PICKLE_DICT,
   PICKLE_RECORD, /* argparse.Namespace; node: attributes, as of a dictionary                      */
   PICKLE_STORAGE, /* node: the persistent id ("storage", class, key, device, elements)          */
-  PICKLE_TENSOR   /* node: the arguments (storage, offset, size, stride, ...), not yet checked   */
+  PICKLE_TENSOR   /* node: the call (function, (storage, offset, size, ...)), not yet checked   */
 };
 
 struct pickle_value {
   enum pickle_kind kind;
   union {
-    int64_t integer; /* also bool, and the index of a global */
+    int64_t integer; /* also bool, and the index of a global, type or class */
     double real;
     struct text text;
     uint32_t node;
@@ -46,11 +49,19 @@ struct pickle_node {
   uint32_t count; /* cells */
 };
 
+struct pickle;
+struct pickle_opcode {
+  const char *name;
+  enum ditmoe_status (*run)(struct pickle *pickle); /* NULL: known and refused                */
+  unsigned width;        /* bytes of the argument, items of a container, or a constant's value */
+  enum pickle_kind kind; /* of what it makes, or adds to                                       */
+};
+
 struct pickle {
   struct ditmoe_ctx *ctx;
   const char *path;
   struct span in;
-  unsigned opcode; /* being run */
+  const struct pickle_opcode *op; /* being run */
   size_t steps;
   bool stopped;
   struct pickle_value *stack, *memo;
@@ -75,6 +86,12 @@ struct pickle_value pickle_item(const struct pickle *pickle, struct pickle_value
 static inline uint32_t pickle_count(const struct pickle *pickle, struct pickle_value container) {
   return pickle->nodes[container.node].count;
 }
+/* What a tensor was made of, each still any value; storage is UNSET for one that is not a view of a
+ * storage: a sparse one, or one without values. bits: dictionary of view bits such as "neg". */
+struct pickle_view {
+  struct pickle_value storage, offset, size, stride, type, bits;
+};
+struct pickle_view pickle_view(const struct pickle *pickle, struct pickle_value tensor);
 /* Value of a string key of a dictionary; UNSET if absent. */
 struct pickle_value pickle_get(const struct pickle *pickle, struct pickle_value dict,
                                const char *key);
@@ -94,7 +111,10 @@ enum ditmoe_status pickle_call(struct pickle *pickle, struct pickle_value callee
                                struct pickle_value arguments, struct pickle_value *out);
 enum ditmoe_status pickle_persistent(struct pickle *pickle, struct pickle_value id,
                                      struct pickle_value *out);
-/* Element type of a storage class; DT_COUNT for other globals. */
-enum dtype pickle_storage_dtype(struct pickle_value global);
+/* Element type of a storage class or of a type, DT_COUNT for other values. */
+static inline enum dtype pickle_dtype(struct pickle_value type) {
+  const bool typed = type.kind == PICKLE_TYPE || type.kind == PICKLE_CLASS;
+  return typed ? (enum dtype)type.integer : DT_COUNT;
+}
 
 #endif

@@ -197,7 +197,7 @@ static enum ditmoe_status check_description(struct scanner *s, const struct desc
   if (!d->dtype.bytes || d->rank < 0) return bad_header(s, "dtype or shape is missing");
   *out = (struct tensor){.dtype = dtype_parse((const char *)d->dtype.bytes, d->dtype.length),
                          .rank = d->rank};
-  if (out->dtype == DT_COUNT)
+  if (out->dtype == DT_COUNT || !dtype_is_portable(out->dtype))
     return fail(s->source->ctx, DITMOE_FORMAT, "%s: tensor %.*s: dtype %.*s is not supported",
                 s->source->path, TEXT(s->name), TEXT(d->dtype));
   for (int i = 0; i < d->rank; i++) {
@@ -266,7 +266,7 @@ static enum ditmoe_status check_coverage(const struct scanner *s, size_t first) 
     if (from != end)
       return fail(s->source->ctx, DITMOE_FORMAT, "%s: tensor %s: its data %s those before it",
                   s->source->path, tensors[i].name, from < end ? "overlap" : "leave a hole after");
-    end = from + (size_t)tensors[i].elements * dtype_size(tensors[i].dtype);
+    end = from + tensor_bytes(&tensors[i]);
   }
   if (end != s->data.data + s->data.size)
     return fail(s->source->ctx, DITMOE_FORMAT, "%s: %zu bytes after the last tensor",
@@ -292,10 +292,6 @@ static enum ditmoe_status read_safetensors(struct source *source) {
   uint64_t length;
   const uint8_t *header;
   size_t first = source->checkpoint->count;
-  if (source->key)
-    return fail(source->ctx, DITMOE_USAGE,
-                "%s: safetensors files have no keys such as \"%s\"; leave the key out",
-                source->path, source->key);
   if (!span_number(&s.data, 8, &length) || length > HEADER_MAX ||
       !span_take(&s.data, length, &header))
     return fail(source->ctx, DITMOE_FORMAT,

@@ -69,7 +69,8 @@ char *safetensors_list(const struct tensor *tensors, size_t count) {
 }
 
 static uint64_t put_description(FILE *stream, const struct stored_tensor *stored, uint64_t offset) {
-  uint64_t end = offset + (uint64_t)stored->tensor->elements * dtype_size(stored->dtype);
+  const struct tensor tensor = {.dtype = stored->dtype, .elements = stored->tensor->elements};
+  uint64_t end = offset + tensor_bytes(&tensor);
   put_shape(stream, stored->tensor, stored->dtype);
   fprintf(stream, ",\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
           (unsigned long long)end);
@@ -148,8 +149,7 @@ enum ditmoe_status safetensors_put(struct ditmoe_ctx *ctx, const char *path,
   const struct tensor *tensor = stored->tensor;
   if (ferror(out->stream)) return DITMOE_OK; /* the commit will say so; do not write on */
   if (stored->dtype != tensor->dtype) return put_converted(ctx, out->stream, path, stored);
-  if (tensor->elements)
-    (void)!fwrite(tensor->data, dtype_size(tensor->dtype), (size_t)tensor->elements, out->stream);
+  if (tensor->elements) (void)!fwrite(tensor->data, 1, tensor_bytes(tensor), out->stream);
   return DITMOE_OK;
 }
 
@@ -164,6 +164,10 @@ enum ditmoe_status safetensors_write(struct ditmoe_ctx *ctx, const char *path,
   TRY(mem_alloc(ctx, count, sizeof *stored, "the tensor list", &stored));
   for (size_t i = 0; i < count; i++) {
     bool convert = dtype != DT_COUNT && dtype_is_float(tensors[i].dtype);
+    if (!dtype_is_portable(tensors[i].dtype))
+      TRY_DONE(fail(ctx, DITMOE_MISMATCH,
+                    "%s: safetensors files cannot have tensor %s: its type is %s", path,
+                    tensors[i].name, dtype_name(tensors[i].dtype)));
     stored[i] = (struct stored_tensor){&tensors[i], convert ? dtype : tensors[i].dtype};
   }
   safetensors_sort(stored, count);

@@ -1,6 +1,7 @@
 /* How readers put tensors, metadata and memory into a checkpoint. */
 #include "io/formats.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -22,8 +23,10 @@ bool tensor_measure(struct tensor *tensor, uint64_t *bytes) {
     if (__builtin_mul_overflow(elements, (uint64_t)tensor->shape[i], &elements)) return false;
   if (empty) elements = 0;
   tensor->elements = (int64_t)elements;
-  return elements <= INT64_MAX &&
-         !__builtin_mul_overflow(elements, dtype_size(tensor->dtype), bytes) && *bytes <= SIZE_MAX;
+  if (elements > INT64_MAX || __builtin_mul_overflow(elements, dtype_size(tensor->dtype), bytes))
+    return false;
+  *bytes = tensor_bytes(tensor);
+  return true;
 }
 
 static enum ditmoe_status add_block(struct source *source, size_t size, const char *what,
@@ -49,7 +52,7 @@ enum ditmoe_status source_unpack(struct source *source, uint64_t bytes, struct t
   return add_block(source, (size_t)bytes, source->path, out);
 }
 
-static enum ditmoe_status copy_text(struct source *source, struct text text, char **out) {
+enum ditmoe_status source_copy(struct source *source, struct text text, char **out) {
   TRY(add_block(source, text.length + 1, "the names", out));
   if (text.length) memcpy(*out, text.bytes, text.length);
   (*out)[text.length] = '\0';
@@ -64,7 +67,7 @@ enum ditmoe_status source_add(struct source *source, struct text name,
     return fail(source->ctx, DITMOE_FORMAT,
                 "%s: tensor %.*s: its name holds control characters or is not UTF-8", source->path,
                 TEXT(name));
-  TRY(copy_text(source, name, &copy));
+  TRY(source_copy(source, name, &copy));
   TRY(mem_room(source->ctx, checkpoint->count, sizeof *tensor, "the tensor list",
                &checkpoint->tensors));
   checkpoint->tensors[checkpoint->count] = *tensor;
@@ -75,11 +78,21 @@ enum ditmoe_status source_add(struct source *source, struct text name,
 enum ditmoe_status source_add_metadata(struct source *source, struct text key, struct text value) {
   struct ditmoe_checkpoint *checkpoint = source->checkpoint;
   struct checkpoint_entry entry;
-  TRY(copy_text(source, key, &entry.key));
-  TRY(copy_text(source, value, &entry.value));
+  TRY(source_copy(source, key, &entry.key));
+  TRY(source_copy(source, value, &entry.value));
   TRY(mem_room(source->ctx, checkpoint->metadata_count, sizeof entry, "the metadata",
                &checkpoint->metadata));
   checkpoint->metadata[checkpoint->metadata_count++] = entry;
+  return DITMOE_OK;
+}
+
+enum ditmoe_status source_leave(struct source *source, const char *what) {
+  char **left = &source->checkpoint->left, *old = *left, *joined;
+  const size_t size = strlen(what) + (old ? strlen(old) + 2 : 0) + 1;
+  TRY(mem_alloc(source->ctx, size, 1, "a list of names", &joined));
+  snprintf(joined, size, "%s%s%s", old ? old : "", old ? ", " : "", what);
+  mem_free(source->ctx, old);
+  *left = joined;
   return DITMOE_OK;
 }
 

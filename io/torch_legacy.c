@@ -38,7 +38,7 @@ static enum ditmoe_status collect(const struct pickle *p, struct storages *out) 
   for (size_t i = 0; i < p->storage_count; i++) {
     struct pickle_value id = p->storages[i];
     out->items[i] = (struct stored){.key = pickle_item(p, id, 2).text,
-                                    .dtype = pickle_storage_dtype(pickle_item(p, id, 1)),
+                                    .dtype = pickle_dtype(pickle_item(p, id, 1)),
                                     .elements = (uint64_t)pickle_item(p, id, 4).integer};
   }
   if (p->storage_count) qsort(out->items, p->storage_count, sizeof *out->items, compare_stored);
@@ -88,13 +88,13 @@ static enum ditmoe_status read_storage(const struct pickle *p, struct span *file
 }
 
 static enum ditmoe_status find_storage(struct source *source, void *archive, struct text tensor,
-                                       struct text key, uint64_t bytes, const uint8_t **data) {
+                                       struct text key, uint64_t bytes, struct span *content) {
   (void)bytes; /* the same product as in read_storage */
   const struct stored *stored = find_stored(archive, key);
   if (!stored || !stored->data)
     return fail(source->ctx, DITMOE_FORMAT, "%s: tensor %.*s: its storage %.*s is missing",
                 source->path, TEXT(tensor), TEXT(key));
-  *data = stored->data;
+  *content = span_of(stored->data, (size_t)stored->elements * dtype_size(stored->dtype));
   return DITMOE_OK;
 }
 

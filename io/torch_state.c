@@ -1,8 +1,6 @@
-/* State dictionaries: which entry of a training dictionary, and bounds and strides of every
- * tensor. */
+/* The tensors of a state dictionary: bounds, strides, element types and view bits. */
 #include "io/torch.h"
 
-#include <stdio.h>
 #include <string.h>
 
 struct reading {
@@ -12,49 +10,6 @@ struct reading {
   void *archive;
 };
 
-/* String keys of a dictionary as "a, b, c", cut where the buffer ends. */
-static void list_keys(const struct pickle *pickle, struct pickle_value dict, char *out,
-                      size_t capacity) {
-  size_t used = 0;
-  out[0] = '\0';
-  for (int32_t cell = pickle->nodes[dict.node].first; cell != PICKLE_NIL && used < capacity;) {
-    const struct pickle_cell *key = &pickle->cells[cell];
-    if (key->value.kind == PICKLE_STRING)
-      used += (size_t)snprintf(out + used, capacity - used, "%s%.*s", used ? ", " : "",
-                               TEXT(key->value.text));
-    cell = pickle->cells[key->next].next;
-  }
-}
-
-/* *dict = the state dictionary; *key = its name, NULL for root itself. */
-static enum ditmoe_status choose(const struct reading *r, struct pickle_value root,
-                                 struct pickle_value *dict, const char **key) {
-  static const char *const preferred[] = {"ema",   "ema_model_state_dict", "model_ema1",
-                                          "model", "model_state_dict",     "state_dict"};
-  struct source *source = r->source;
-  if (root.kind != PICKLE_DICT)
-    return fail(source->ctx, DITMOE_MISMATCH, "%s: no tensors: the file holds %s, not a dictionary",
-                source->path, pickle_kind_name(root.kind));
-  *key = source->key;
-  if (source->key) {
-    *dict = pickle_get(r->pickle, root, source->key);
-    if (dict->kind == PICKLE_DICT) return DITMOE_OK;
-    char keys[400];
-    list_keys(r->pickle, root, keys, sizeof keys);
-    return fail(source->ctx, DITMOE_USAGE, "%s: key \"%s\" is %s; the keys of this file are: %s",
-                source->path, source->key,
-                dict->kind == PICKLE_UNSET ? "not there" : pickle_kind_name(dict->kind), keys);
-  }
-  for (size_t i = 0; i < sizeof preferred / sizeof *preferred; i++) {
-    *dict = pickle_get(r->pickle, root, preferred[i]);
-    *key = preferred[i];
-    if (dict->kind == PICKLE_DICT) return DITMOE_OK;
-  }
-  *dict = root;
-  *key = NULL;
-  return DITMOE_OK;
-}
-
 static enum ditmoe_status bad_tensor(const struct reading *r, struct text name, const char *what) {
   return fail(r->source->ctx, DITMOE_FORMAT, "%s: tensor %.*s: %s", r->source->path, TEXT(name),
               what);
@@ -62,10 +17,9 @@ static enum ditmoe_status bad_tensor(const struct reading *r, struct text name, 
 
 /* Fills rank, shape and strides from two tuples of integers. */
 static enum ditmoe_status read_shape(const struct reading *r, struct text name,
-                                     struct pickle_value arguments, struct tensor *tensor,
+                                     const struct pickle_view *view, struct tensor *tensor,
                                      uint64_t stride[]) {
-  struct pickle_value sizes = pickle_item(r->pickle, arguments, 2);
-  struct pickle_value strides = pickle_item(r->pickle, arguments, 3);
+  const struct pickle_value sizes = view->size, strides = view->stride;
   if (sizes.kind != PICKLE_TUPLE || strides.kind != PICKLE_TUPLE)
     return bad_tensor(r, name, "its size or stride is not a tuple");
   uint32_t rank = pickle_count(r->pickle, sizes);
@@ -127,32 +81,87 @@ static void clear_unused_strides(const struct tensor *tensor, uint64_t stride[])
     if (tensor->shape[i] == 1) stride[i] = 0;
 }
 
+/* Of view bits, only the negative one can be followed: x stands for -x. */
+static enum ditmoe_status read_bits(const struct reading *r, struct text name,
+                                    struct pickle_value bits, const struct tensor *tensor,
+                                    bool *negative) {
+  const struct pickle *p = r->pickle;
+  *negative = false;
+  if (bits.kind != PICKLE_DICT) return DITMOE_OK;
+  for (int32_t cell = p->nodes[bits.node].first; cell != PICKLE_NIL;) {
+    const struct pickle_value key = p->cells[cell].value;
+    const struct pickle_cell *value = &p->cells[p->cells[cell].next];
+    cell = value->next;
+    if (value->value.kind == PICKLE_BOOL && !value->value.integer) continue;
+    *negative = key.kind == PICKLE_STRING && text_is(key.text, "neg");
+    if (!*negative || !dtype_is_float(tensor->dtype))
+      return bad_tensor(r, name,
+                        "a conjugate or negative view; save it after resolve_conj() and "
+                        "resolve_neg()");
+  }
+  return DITMOE_OK;
+}
+
+/* Flips signs, which are the highest bits. */
+static void negate(uint8_t *data, const struct tensor *tensor) {
+  const size_t size = dtype_size(tensor->dtype);
+  for (int64_t i = 0; i < tensor->elements; i++) data[(size_t)i * size + size - 1] ^= 0x80;
+}
+
+/* *data = the content of the storage that a view reaches into; *elements = how many of the tensor's
+ * type it has room for. */
+static enum ditmoe_status read_storage(const struct reading *r, struct text name,
+                                       const struct pickle_view *view, enum dtype dtype,
+                                       struct span *content, uint64_t *elements) {
+  const struct pickle_value class = pickle_item(r->pickle, view->storage, 1);
+  const struct text key = pickle_item(r->pickle, view->storage, 2).text;
+  const uint64_t count = (uint64_t)pickle_item(r->pickle, view->storage, 4).integer;
+  const size_t bits = dtype_bits(dtype);
+  uint64_t bytes;
+  if (__builtin_mul_overflow(count, dtype_size(pickle_dtype(class)), &bytes) ||
+      bytes > UINT64_MAX / 8)
+    return bad_tensor(r, name, "size, stride and offset reach beyond its storage");
+  *elements = bytes * 8 / bits;
+  TRY(r->storage(r->source, r->archive, name, key, bytes, content));
+  if (content->size == bytes) return DITMOE_OK;
+  return fail(r->source->ctx, DITMOE_FORMAT,
+              "%s: tensor %.*s: its storage %.*s has %zu bytes instead of %llu: %llu of torch.%s",
+              r->source->path, TEXT(name), TEXT(key), content->size, (unsigned long long)bytes,
+              (unsigned long long)count, dtype_torch_storage(pickle_dtype(class)));
+}
+
 static enum ditmoe_status read_tensor(const struct reading *r, struct text name,
-                                      struct pickle_value arguments) {
-  struct pickle_value storage = pickle_item(r->pickle, arguments, 0);
-  struct pickle_value offset = pickle_item(r->pickle, arguments, 1);
-  struct pickle_value storage_class = pickle_item(r->pickle, storage, 1);
-  uint64_t stride[TENSOR_MAX_RANK], bytes, storage_bytes;
-  uint64_t storage_elements = (uint64_t)pickle_item(r->pickle, storage, 4).integer;
-  struct tensor tensor = {.dtype = pickle_storage_dtype(storage_class)};
-  size_t size = dtype_size(tensor.dtype);
-  TRY(read_shape(r, name, arguments, &tensor, stride));
+                                      struct pickle_value value) {
+  const struct pickle_view view = pickle_view(r->pickle, value);
+  uint64_t stride[TENSOR_MAX_RANK], bytes, elements;
+  struct tensor tensor = {.dtype = pickle_dtype(view.type)};
+  struct span content;
+  bool negative;
+  if (view.storage.kind == PICKLE_UNSET)
+    return bad_tensor(r, name,
+                      "it is sparse, without values or of a special class; save it as a "
+                      "dense tensor in main memory");
+  if (tensor.dtype == DT_COUNT) return bad_tensor(r, name, "its element type is not supported");
+  const size_t bits = dtype_bits(tensor.dtype);
+  TRY(read_shape(r, name, &view, &tensor, stride));
   clear_unused_strides(&tensor, stride);
   if (!tensor_measure(&tensor, &bytes)) return bad_tensor(r, name, "its size overflows");
-  if (offset.kind != PICKLE_INT || offset.integer < 0)
+  if (view.offset.kind != PICKLE_INT || view.offset.integer < 0)
     return bad_tensor(r, name, "a storage offset that is negative, huge or no integer");
-  if (__builtin_mul_overflow(storage_elements, size, &storage_bytes) ||
-      !inside(&tensor, stride, (uint64_t)offset.integer, storage_elements))
+  TRY(read_bits(r, name, view.bits, &tensor, &negative));
+  TRY(read_storage(r, name, &view, tensor.dtype, &content, &elements));
+  if (!inside(&tensor, stride, (uint64_t)view.offset.integer, elements))
     return bad_tensor(r, name, "size, stride and offset reach beyond its storage");
-  const uint8_t *data = NULL;
-  TRY(r->storage(r->source, r->archive, name, pickle_item(r->pickle, storage, 2).text,
-                 storage_bytes, &data));
-  data += (uint64_t)offset.integer * size;
+  const bool whole = is_contiguous(&tensor, stride);
+  if (bits < 8 && (!whole || (uint64_t)view.offset.integer * bits % 8))
+    return bad_tensor(r, name, "a view of elements that are smaller than a byte");
+  const uint8_t *data = content.data + (uint64_t)view.offset.integer * bits / 8;
   tensor.data = data;
-  if (!is_contiguous(&tensor, stride) && tensor.elements) {
+  if ((!whole || negative) && tensor.elements) {
     uint8_t *copy;
     TRY(source_unpack(r->source, bytes, name, &copy));
-    copy_strided(copy, data, &tensor, stride, size);
+    copy_strided(copy, data, &tensor, stride, dtype_size(tensor.dtype));
+    if (negative) negate(copy, &tensor);
     tensor.data = copy;
   }
   return source_add(r->source, name, &tensor);
@@ -163,10 +172,10 @@ enum ditmoe_status torch_state_read(struct source *source, const struct pickle *
                                     void *archive) {
   struct reading r = {source, pickle, storage, archive};
   struct pickle_value dict = {0};
-  const char *key = NULL;
-  TRY(choose(&r, root, &dict, &key));
+  char path[TORCH_PATH];
+  TRY(torch_state_choose(source, pickle, root, &dict, path));
   TRY(torch_args_read(source, pickle, root));
-  if (key) TRY(mem_strdup(source->ctx, key, &source->checkpoint->key));
+  if (*path) TRY(mem_strdup(source->ctx, path, &source->checkpoint->key));
   for (int32_t cell = pickle->nodes[dict.node].first; cell != PICKLE_NIL;) {
     const struct pickle_cell *name = &pickle->cells[cell], *value = &pickle->cells[name->next];
     cell = value->next;

@@ -61,21 +61,14 @@ struct archive {
 };
 
 static enum ditmoe_status find_storage(struct source *source, void *opaque, struct text tensor,
-                                       struct text key, uint64_t bytes, const uint8_t **data) {
+                                       struct text key, uint64_t bytes, struct span *content) {
   struct archive *archive = opaque;
   struct zip_entry *entry = find_beside(&archive->zip, archive->pickle_name, "data/", key);
-  struct span content;
-  if (!entry)
-    return fail(source->ctx, DITMOE_FORMAT, "%s: tensor %.*s: its storage data/%.*s is missing",
-                source->path, TEXT(tensor), TEXT(key));
-  if (entry->size != bytes)
-    return fail(source->ctx, DITMOE_FORMAT,
-                "%s: tensor %.*s: its storage data/%.*s has %llu bytes instead of %llu",
-                source->path, TEXT(tensor), TEXT(key), (unsigned long long)entry->size,
-                (unsigned long long)bytes);
-  TRY(zip_read(&archive->zip, entry, &content));
-  *data = content.data;
-  return DITMOE_OK;
+  if (entry && entry->size == bytes) return zip_read(&archive->zip, entry, content);
+  *content = (struct span){.size = entry ? entry->size : 0};
+  if (entry) return DITMOE_OK;
+  return fail(source->ctx, DITMOE_FORMAT, "%s: tensor %.*s: its storage data/%.*s is missing",
+              source->path, TEXT(tensor), TEXT(key));
 }
 
 static enum ditmoe_status read_archive(struct archive *archive, struct pickle *pickle,

@@ -199,8 +199,7 @@ static bool same_data(const struct params *params, const struct param_group *a,
   for (size_t i = 0; i < row_count(a) && same; i++) {
     const struct tensor *x = params->row[a->first + i].source,
                         *y = params->row[b->first + i].source;
-    same = x->dtype == y->dtype &&
-           memcmp(x->data, y->data, (size_t)x->elements * dtype_size(x->dtype)) == 0;
+    same = x->dtype == y->dtype && memcmp(x->data, y->data, tensor_bytes(x)) == 0;
     checkpoint_drop(params->file, y);
   }
   return same;

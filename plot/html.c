@@ -4,6 +4,7 @@
 #include "cli/text.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,22 +32,9 @@ void html_format(struct html *html, const char *format, ...) {
   free(markup);
 }
 
-/* Length of a character of two to four bytes; 0 if it is not well formed, overlong, a surrogate or
- * a control character. */
-static size_t character(const unsigned char *c) {
-  const size_t size = c[0] >= 0xC2 && c[0] < 0xE0   ? 2
-                      : c[0] >= 0xE0 && c[0] < 0xF0 ? 3
-                      : c[0] >= 0xF0 && c[0] < 0xF5 ? 4
-                                                    : 0;
-  for (size_t i = 1; i < size; i++)
-    if (c[i] < 0x80 || c[i] > 0xBF) return 0;
-  if (c[0] == 0xC2 && c[1] < 0xA0) return 0;
-  if ((c[0] == 0xE0 && c[1] < 0xA0) || (c[0] == 0xED && c[1] > 0x9F)) return 0;
-  if ((c[0] == 0xF0 && c[1] < 0x90) || (c[0] == 0xF4 && c[1] > 0x8F)) return 0;
-  return size;
-}
+static bool is_control(uint32_t code) { return code < 0x20 || (code >= 0x7F && code < 0xA0); }
 
-static const char *entity(unsigned char c) {
+static const char *entity(char c) {
   return c == '<'    ? "&lt;"
          : c == '>'  ? "&gt;"
          : c == '&'  ? "&amp;"
@@ -56,16 +44,15 @@ static const char *entity(unsigned char c) {
 }
 
 void html_text(struct html *html, const char *text) {
-  const unsigned char *c = (const unsigned char *)text;
-  while (*c) {
-    const size_t size = *c < 0x80 ? *c >= 0x20 && *c != 0x7F : character(c);
-    if (!size)
+  uint32_t code;
+  for (size_t size; *text; text += size ? size : 1) {
+    size = text_character(text, &code);
+    if (!size || is_control(code))
       html_raw(html, REPLACEMENT);
-    else if (entity(*c))
-      html_raw(html, entity(*c));
+    else if (entity(*text))
+      html_raw(html, entity(*text));
     else
-      append(html, (const char *)c, size);
-    c += size ? size : 1;
+      append(html, text, size);
   }
 }
 

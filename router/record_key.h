@@ -12,6 +12,7 @@ enum record_type {
   RECORD_NUMBERS, /* one for each channel */
   RECORD_TEXT,
   RECORD_TEXTS,
+  RECORD_OBJECT,
   RECORD_KIND
 };
 

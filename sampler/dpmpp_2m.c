@@ -10,8 +10,6 @@
 
 #include <math.h>
 
-enum { LOWER_ORDER_FINAL = 15 };
-
 struct point {
   double alpha, s, lambda;
 };
@@ -28,7 +26,7 @@ struct coefficients {
 static struct coefficients coefficients_at(const struct schedule *schedule, int step) {
   const double *sigma = schedule->sigma + step;
   bool last = step + 1 == schedule->steps;
-  bool first_order = step == 0 || (last && (sigma[1] <= 0 || schedule->steps < LOWER_ORDER_FINAL));
+  bool first_order = step == 0 || (last && schedule->first_order_final);
   struct point now = point_at(sigma[0]), next = point_at(sigma[1]);
   double h = next.lambda - now.lambda, current = -next.alpha * expm1(-h), r = 1;
   if (!first_order) r = (now.lambda - point_at(sigma[-1]).lambda) / h;
@@ -43,9 +41,9 @@ static enum ditmoe_status run_dpmpp_2m(struct sampler_run *run) {
   int64_t elements = sampler_elements(run);
   for (int step = 0; step < s->steps; step++) {
     struct point point = point_at(s->sigma[step]);
-    float a = (float)(1 / point.alpha), b = (float)s->sigma[step];
     struct coefficients k = coefficients_at(s, step);
-    TRY(sampler_clean(run, now, a, b, s->times[step], step));
+    TRY(sampler_clean(run, now, schedule_clean_form(s, 1 / point.alpha, s->sigma[step]),
+                      s->times[step], step));
     for (int64_t i = 0; i < elements; i++) {
       float change = step > 0 ? k.change * (now[i] - before[i]) : 0;
       x[i] = k.x * x[i] + k.current * now[i] + change;

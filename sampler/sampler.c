@@ -77,13 +77,13 @@ enum ditmoe_status sampler_predict(struct sampler_run *run, float *output, const
   return run->hooks.prediction(run->hooks.user, run, &prediction, output);
 }
 
-enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, float a, float b, double time,
-                                 int step) {
+enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, struct clean_form form,
+                                 double time, int step) {
   int64_t size = run->channels * run->plane, stride = run->out_channels * run->plane;
   TRY(sampler_predict(run, sampler_output(run), run->x, time, step));
   for (int64_t n = 0; n < run->count; n++) {
-    const float *x = run->x + n * size, *eps = sampler_output(run) + n * stride;
-    for (int64_t i = 0; i < size; i++) x0[n * size + i] = a * x[i] - b * eps[i];
+    const float *x = run->x + n * size, *out = sampler_output(run) + n * stride;
+    for (int64_t i = 0; i < size; i++) x0[n * size + i] = form.a * x[i] - form.b * out[i];
   }
   return run->hooks.estimate ? run->hooks.estimate(run->hooks.user, run, step, x0) : DITMOE_OK;
 }

@@ -10,6 +10,8 @@
 #include "base/memory.h"
 #include "sampler/schedule.h"
 
+#include <math.h>
+
 struct routing; /* router/router.h: settings of the routers for one call */
 
 /* One evaluation of the model on the `count` images of the run. */
@@ -32,8 +34,8 @@ struct denoiser {
 };
 
 struct guidance {
-  double scale;    /* 1 or less: none. e = u + scale (c - u) */
-  int channels;    /* guided channels; 0: all Cout */
+  double scale;    /* e = u + scale (c - u); 1: none, one evaluation */
+  int channels;    /* guided channels of the C of the latents; 0: all */
   double from, to; /* progress of the run, in [0, 1), between which it acts */
   /* Of a flow: from <= t <= to instead, t at the start of the step. */
   bool by_time;
@@ -111,10 +113,17 @@ enum ditmoe_status guidance_predict(struct sampler_run *run, float *output, floa
  * (DITMOE_NONFINITE names the step), hook. output [B, Cout, H, W]. */
 enum ditmoe_status sampler_predict(struct sampler_run *run, float *output, const float *x,
                                    double time, int step);
-/* x0 = a x - b eps [B, C, H, W] from the noise eps predicted at run->x, then the estimate hook. The
+/* The estimate x0 [B, C, H, W] from the prediction at run->x, then the estimate hook. The
  * prediction stays in sampler_output(run). */
-enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, float a, float b, double time,
-                                 int step);
+enum ditmoe_status sampler_clean(struct sampler_run *run, float *x0, struct clean_form form,
+                                 double time, int step);
+/* The bound of estimates, and an estimate within it. */
+static inline float sampler_bound(const struct schedule *schedule) {
+  return schedule->clip > 0 ? (float)schedule->clip : INFINITY;
+}
+static inline float sampler_bounded(float x0, float bound) {
+  return x0 > bound ? bound : x0 < -bound ? -bound : x0;
+}
 /* The velocity v [B, C, H, W] at (x, t); the estimate hook sees x - t v, or x + (1 - t) v where
  * time is rising, and moves v with it. */
 enum ditmoe_status sampler_velocity(struct sampler_run *run, float *v, const float *x, double t,

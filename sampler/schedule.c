@@ -11,42 +11,11 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { MAX_TRAIN_STEPS = 1000000 };
-static const double PI = 3.14159265358979323846;
-
-/* linspace(1e-4, 0.02, n) as torch makes it in single precision: from both ends, fused. */
-static void linear_betas_f32(double *beta, int n) {
-  const float first = 1e-4f, last = 0.02f, step = (last - first) / (float)(n - 1);
-  for (int i = 0; i < n; i++)
-    beta[i] =
-        (double)(i < n / 2 ? fmaf(step, (float)i, first) : fmaf(-step, (float)(n - 1 - i), last));
-}
-
-static void linear_betas(double *beta, int n) {
-  double first = 1000.0 / n * 0.0001, last = 1000.0 / n * 0.02, step = (last - first) / (n - 1);
-  for (int i = 0; i < n; i++) beta[i] = i * step + first;
-  beta[n - 1] = last;
-}
-
-static double squared_cosine(double progress) {
-  double c = cos((progress + 0.008) / 1.008 * PI / 2);
-  return c * c;
-}
-
-static void squared_cosine_betas(double *beta, int n, bool float32) {
-  for (int i = 0; i < n; i++) {
-    double b = fmin(1 - squared_cosine((i + 1.0) / n) / squared_cosine((double)i / n), 0.999);
-    beta[i] = float32 ? (double)(float)b : b;
-  }
-}
-
-void schedule_betas(double *beta, enum beta_kind kind, int train_steps, bool float32) {
-  if (kind == BETA_SQUARED_COSINE)
-    squared_cosine_betas(beta, train_steps, float32);
-  else
-    (float32 ? linear_betas_f32 : linear_betas)(beta, train_steps);
-}
-
+enum { MAX_TRAIN_STEPS = 1000000, LOWER_ORDER_FINAL = 15 };
+/* Of a logarithm, as diffusers bounds it. */
+static const double LEAST_VARIANCE = 1e-20;
+/* At the end of a chain with zero signal, which dpmpp-2m cannot divide by. */
+static const double LEAST_ABAR = 0x1p-24;
 /* abar of the full chain. torch multiplies single-precision factors in double precision and rounds
  * each product that it stores. */
 static enum ditmoe_status full_abar(struct ditmoe_ctx *ctx, const struct schedule_request *request,
@@ -58,11 +27,11 @@ static enum ditmoe_status full_abar(struct ditmoe_ctx *ctx, const struct schedul
   double *abar, product = 1;
   bool positive = true;
   TRY(mem_alloc(ctx, (size_t)n, sizeof *abar, "noise schedule", &abar));
-  schedule_betas(abar, request->betas, n, float32);
+  schedule_betas(abar, request, float32);
   for (int i = 0; i < n; i++) {
     product *= float32 ? (double)(1 - (float)abar[i]) : 1 - abar[i];
     abar[i] = float32 ? (double)(float)product : product;
-    positive &= abar[i] > 0;
+    positive &= abar[i] > 0 || (request->zero_snr && i == n - 1);
   }
   if (positive) {
     *out = abar;
@@ -92,12 +61,20 @@ static enum ditmoe_status check_steps(struct ditmoe_ctx *ctx, int steps, int mos
   return fail(ctx, DITMOE_USAGE, "steps %d: this schedule has room for 1 to %d", steps, most);
 }
 
-/* The spacing of a diffusers DDIM pipeline: multiples of T div N. */
-static enum ditmoe_status leading_timesteps(struct ditmoe_ctx *ctx, int train_steps, int steps,
-                                            int **timesteps) {
+/* Timesteps of a spacing over the chain, from the least noisy. */
+static enum ditmoe_status
+spaced_timesteps(struct ditmoe_ctx *ctx, const struct schedule_request *request, int **timesteps) {
+  const int steps = request->steps, train_steps = request->train_steps;
+  const int offset = request->spacing == SPACING_LEADING ? request->steps_offset : 0;
   TRY(check_steps(ctx, steps, train_steps));
+  const int last = schedule_spaced_timestep(request->spacing, train_steps, steps, steps - 1);
+  if (last + offset >= train_steps)
+    return fail(ctx, DITMOE_USAGE,
+                "steps %d: with steps_offset %d the first timestep is %d of %d; take fewer", steps,
+                offset, last + offset, train_steps);
   TRY(mem_alloc(ctx, (size_t)steps, sizeof **timesteps, "timesteps", timesteps));
-  for (int i = 0; i < steps; i++) (*timesteps)[i] = i * (train_steps / steps);
+  for (int i = 0; i < steps; i++)
+    (*timesteps)[i] = offset + schedule_spaced_timestep(request->spacing, train_steps, steps, i);
   return DITMOE_OK;
 }
 
@@ -106,10 +83,7 @@ static enum ditmoe_status chain_timesteps(struct ditmoe_ctx *ctx,
                                           int *count) {
   char decimal[16];
   *count = request->steps;
-  if (request->spacing == SPACING_LEADING)
-    return leading_timesteps(ctx, request->train_steps, request->steps, timesteps);
-  if (request->spacing != SPACING_RESPACE)
-    return fail(ctx, DITMOE_USAGE, "timestep spacing: linspace and trailing are for dpmpp-2m");
+  if (request->spacing != SPACING_RESPACE) return spaced_timesteps(ctx, request, timesteps);
   if (!request->respacing) TRY(check_steps(ctx, request->steps, request->train_steps));
   snprintf(decimal, sizeof decimal, "%d", request->steps);
   return schedule_space_timesteps(ctx, request->train_steps,
@@ -117,34 +91,80 @@ static enum ditmoe_status chain_timesteps(struct ditmoe_ctx *ctx,
                                   count);
 }
 
-/* Tables of the shortened chain from its own betas, 1 - abar[u_j] / abar[u_{j-1}]. */
-static void fill_tables(struct schedule *s, const double *abar, const int *timesteps) {
-  int n = s->steps;
+/* abar of a shortened chain with betas of its own, 1 - abar[u_j] / abar[u_{j-1}]. */
+static void respaced_abar(struct schedule *s, const double *abar, const int *timesteps) {
   double last = 1, product = 1;
-  for (int i = 0; i < n; i++) {
-    s->times[i] = timesteps[i];
+  for (int i = 0; i < s->steps; i++) {
     s->beta[i] = 1 - abar[timesteps[i]] / last;
     last = abar[timesteps[i]];
     s->abar_prev[i] = product;
     product *= 1 - s->beta[i];
     s->abar[i] = product;
   }
+}
+
+/* abar where each step begins and ends. stride: a step goes so far down; 0: to the next one. */
+static void spaced_abar(struct schedule *s, const struct schedule_request *request,
+                        const double *abar, const int *timesteps, int stride) {
+  const double final = request->final_alpha_first ? abar[0] : 1;
+  for (int i = 0; i < s->steps; i++) {
+    const int previous = stride ? timesteps[i] - stride : i > 0 ? timesteps[i - 1] : -1;
+    s->abar[i] = abar[timesteps[i]];
+    s->abar_prev[i] = previous >= 0 ? abar[previous] : final;
+    s->beta[i] = request->float32_betas ? (double)(1 - (float)s->abar[i] / (float)s->abar_prev[i])
+                                        : 1 - s->abar[i] / s->abar_prev[i];
+  }
+}
+
+/* What follows from beta, abar and abar_prev. */
+static void fill_tables(struct schedule *s, double least_variance) {
+  const int n = s->steps;
   for (int i = 0; i < n; i++) {
     double a = s->abar[i], previous = s->abar_prev[i], beta = s->beta[i];
     s->abar_next[i] = i + 1 < n ? s->abar[i + 1] : 0;
     s->sqrt_recip_abar[i] = sqrt(1 / a);
     s->sqrt_recipm1_abar[i] = sqrt(1 / a - 1);
     s->posterior_variance[i] = beta * (1 - previous) / (1 - a);
-    s->posterior_log_variance[i] = log(s->posterior_variance[i]);
+    s->posterior_log_variance[i] = log(fmax(s->posterior_variance[i], least_variance));
     s->posterior_c1[i] = beta * sqrt(previous) / (1 - a);
     s->posterior_c2[i] = (1 - previous) * sqrt(1 - beta) / (1 - a);
   }
-  /* The variance of element 0 is 0. A chain of one step never uses the logarithm. */
-  s->posterior_log_variance[0] = n > 1 ? s->posterior_log_variance[1] : 0;
 }
 
-enum ditmoe_status schedule_ddpm(struct ditmoe_ctx *ctx, const struct schedule_request *request,
-                                 struct schedule *out) {
+static enum ditmoe_status fill_chain(struct ditmoe_ctx *ctx, struct schedule *s,
+                                     const struct schedule_request *request, const double *abar,
+                                     const int *timesteps, int stride) {
+  const bool spaced = request->spacing != SPACING_RESPACE;
+  for (int i = 0; i < s->steps; i++) s->times[i] = timesteps[i];
+  if (spaced)
+    spaced_abar(s, request, abar, timesteps, stride);
+  else
+    respaced_abar(s, abar, timesteps);
+  if (s->abar[s->steps - 1] <= 0 && request->prediction == PREDICTS_NOISE)
+    return fail(ctx, DITMOE_USAGE,
+                "rescale_betas_zero_snr: nothing but noise is left at timestep %d, where a "
+                "prediction of noise tells nothing; prediction_type must be another than epsilon",
+                timesteps[s->steps - 1]);
+  fill_tables(s, spaced ? LEAST_VARIANCE : 0);
+  /* The variance of element 0 is 0. A chain of one step never uses the logarithm. */
+  if (!spaced) s->posterior_log_variance[0] = s->steps > 1 ? s->posterior_log_variance[1] : 0;
+  s->prediction = request->prediction;
+  s->variance = request->variance;
+  s->clip = request->clip ? request->clip_range : 0;
+  s->noisy_end = spaced && timesteps[0] > 0;
+  return DITMOE_OK;
+}
+
+struct clean_form schedule_clean_form(const struct schedule *schedule, double scale, double ratio) {
+  const double alpha = 1 / scale;
+  if (schedule->prediction == PREDICTS_VELOCITY)
+    return (struct clean_form){(float)alpha, (float)sqrt(1 - alpha * alpha)};
+  if (schedule->prediction == PREDICTS_CLEAN) return (struct clean_form){0, -1};
+  return (struct clean_form){(float)scale, (float)ratio};
+}
+
+static enum ditmoe_status plan_chain(struct ditmoe_ctx *ctx, const struct schedule_request *request,
+                                     int stride, struct schedule *out) {
   double **const tables[] = {&out->times,
                              &out->beta,
                              &out->abar,
@@ -163,18 +183,23 @@ enum ditmoe_status schedule_ddpm(struct ditmoe_ctx *ctx, const struct schedule_r
   TRY_DONE(full_abar(ctx, request, request->float32_betas, &abar));
   TRY_DONE(chain_timesteps(ctx, request, &timesteps, &steps));
   TRY_DONE(alloc_tables(ctx, out, steps, tables, sizeof tables / sizeof *tables));
-  fill_tables(out, abar, timesteps);
+  TRY_DONE(fill_chain(ctx, out, request, abar, timesteps, stride));
 done:
+  if (status != DITMOE_OK) schedule_free(ctx, out);
   mem_free(ctx, timesteps);
   mem_free(ctx, abar);
   return status;
 }
 
-/* Timestep number j of the N in execution order; 0 <= j < N. */
-static double dpmpp_timestep(enum spacing spacing, int train_steps, int steps, int j) {
-  if (spacing == SPACING_LEADING) return (steps - j) * (train_steps / (steps + 1));
-  if (spacing == SPACING_TRAILING) return rint(train_steps - j * (train_steps / (double)steps)) - 1;
-  return rint((steps - j) * ((train_steps - 1) / (double)steps));
+enum ditmoe_status schedule_ddpm(struct ditmoe_ctx *ctx, const struct schedule_request *request,
+                                 struct schedule *out) {
+  return plan_chain(ctx, request, 0, out);
+}
+
+enum ditmoe_status schedule_ddim(struct ditmoe_ctx *ctx, const struct schedule_request *request,
+                                 struct schedule *out) {
+  return plan_chain(ctx, request, request->steps > 0 ? request->train_steps / request->steps : 0,
+                    out);
 }
 
 static double sigma_of(double abar) {
@@ -186,18 +211,28 @@ enum ditmoe_status schedule_dpmpp(struct ditmoe_ctx *ctx, const struct schedule_
                                   struct schedule *out) {
   double **const tables[] = {&out->times, &out->sigma};
   double *abar = NULL;
-  int steps = request->steps, train_steps = request->train_steps;
+  const int steps = request->steps, train_steps = request->train_steps;
+  const bool trailing = request->spacing == SPACING_TRAILING;
+  const int offset = request->spacing == SPACING_LEADING ? request->steps_offset : 0;
   enum ditmoe_status status = DITMOE_OK;
-  *out = (struct schedule){0};
+  *out = (struct schedule){.prediction = request->prediction};
   TRY_DONE(full_abar(ctx, request, true, &abar));
+  if (request->zero_snr) abar[train_steps - 1] = LEAST_ABAR;
   /* Beyond it timesteps would repeat. */
-  TRY_DONE(check_steps(ctx, steps, train_steps - (request->spacing != SPACING_TRAILING)));
+  TRY_DONE(check_steps(ctx, steps, train_steps - !trailing));
   TRY_DONE(alloc_tables(ctx, out, steps, tables, sizeof tables / sizeof *tables));
   for (int j = 0; j < steps; j++) {
-    out->times[j] = dpmpp_timestep(request->spacing, train_steps, steps, j);
-    out->sigma[j] = sigma_of(abar[(int)out->times[j]]);
+    /* The other spacings have a last point, which is not visited. */
+    const int t =
+        offset +
+        (trailing ? schedule_spaced_timestep(request->spacing, train_steps, steps, steps - 1 - j)
+                  : schedule_spaced_timestep(request->spacing, train_steps, steps + 1, steps - j));
+    out->times[j] = t;
+    out->sigma[j] = sigma_of(abar[t < train_steps ? t : train_steps - 1]);
   }
   out->sigma[steps] = request->final_sigma_min ? sigma_of(abar[0]) : 0;
+  out->first_order_final = out->sigma[steps] <= 0 || request->euler_at_final ||
+                           (steps < LOWER_ORDER_FINAL && !request->full_order_final);
 done:
   mem_free(ctx, abar);
   return status;

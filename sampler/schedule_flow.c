@@ -15,6 +15,8 @@ static enum ditmoe_status begin(struct ditmoe_ctx *ctx, const struct schedule_re
   return DITMOE_OK;
 }
 
+static double shifted(double t, double a) { return a * t / (1 + (a - 1) * t); }
+
 enum ditmoe_status schedule_flow(struct ditmoe_ctx *ctx, const struct schedule_request *request,
                                  struct schedule *out) {
   const int least = request->counts_points ? 2 : 1;
@@ -27,9 +29,12 @@ enum ditmoe_status schedule_flow(struct ditmoe_ctx *ctx, const struct schedule_r
     return fail(ctx, DITMOE_USAGE, "shift %g: expected a positive number; 1 is no shift", a);
   const int steps = request->steps - request->counts_points;
   TRY(begin(ctx, request, steps, out));
+  /* The grid of diffusers has the shifted 1 / T before 0, and is shifted once more. */
+  const double last = shifted(1.0 / request->train_steps, a);
   for (int j = 0; j <= steps; j++) {
-    const double t = (double)(request->rising ? j : steps - j) / steps;
-    out->times[j] = a * t / (1 + (a - 1) * t);
+    double t = (double)(request->rising ? j : steps - j) / steps;
+    if (request->flow_sigma_min && j > 0 && j < steps) t = 1 + (last - 1) * j / (steps - 1);
+    out->times[j] = shifted(t, a);
   }
   return DITMOE_OK;
 }

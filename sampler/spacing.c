@@ -85,3 +85,10 @@ enum ditmoe_status schedule_space_timesteps(struct ditmoe_ctx *ctx, int train_st
     mem_free(ctx, list);
   return status;
 }
+
+int schedule_spaced_timestep(enum spacing spacing, int train_steps, int points, int k) {
+  if (spacing == SPACING_LEADING) return k * (train_steps / points);
+  if (spacing == SPACING_TRAILING)
+    return (int)rint(train_steps - (points - 1 - k) * (train_steps / (double)points)) - 1;
+  return points == 1 ? 0 : (int)rint(k * ((train_steps - 1) / (double)(points - 1)));
+}

@@ -77,7 +77,9 @@ static enum ditmoe_status check_betas(struct case_file *file, const char *tensor
   double *betas;
   sscanf(strrchr(tensor, '_') ? strrchr(tensor, '_') : "", "_%d", &train_steps);
   TRY(mem_alloc(file->ctx, (size_t)train_steps, sizeof *betas, tensor, &betas));
-  schedule_betas(betas, cosine ? BETA_SQUARED_COSINE : BETA_LINEAR, train_steps, false);
+  const struct schedule_request request = {.betas = cosine ? BETA_SQUARED_COSINE : BETA_LINEAR,
+                                           .train_steps = train_steps};
+  schedule_betas(betas, &request, false);
   enum ditmoe_status status = case_relative(file, tensor, betas, train_steps, LIMIT_SCHEDULE);
   mem_free(file->ctx, betas);
   return status;

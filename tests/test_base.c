@@ -164,11 +164,38 @@ static void test_dtypes(void **state) {
     enum dtype dtype = (enum dtype)i;
     const char *name = dtype_name(dtype);
     assert_int_equal(dtype_parse(name, strlen(name)), dtype);
-    assert_int_equal(dtype_is_float(dtype), dtype <= DT_F64);
+    const bool widened = dtype == DT_F8_E4M3 || dtype == DT_F8_E5M2;
+    assert_int_equal(dtype_is_float(dtype), dtype <= DT_F64 || widened);
+    const struct tensor three = {.dtype = dtype, .elements = 3};
+    assert_int_equal(tensor_bytes(&three), (3 * dtype_bits(dtype) + 7) / 8);
   }
   assert_int_equal(dtype_parse("F3", 2), DT_COUNT);
   assert_int_equal(dtype_parse("F320", 4), DT_COUNT);
   assert_int_equal(dtype_size(DT_F64) + dtype_size(DT_BF16) + dtype_size(DT_BOOL), 11);
+}
+
+/* All 256 patterns against the definition: 1 sign, `exponent` and `mantissa` bits. */
+static void check_f8(float (*widen)(uint8_t), int exponent, int mantissa, bool infinity) {
+  const int bias = (1 << (exponent - 1)) - 1, largest = (1 << exponent) - 1;
+  for (int bits = 0; bits < 256; bits++) {
+    const int e = bits >> mantissa & largest, m = bits & ((1 << mantissa) - 1);
+    const float value = widen((uint8_t)bits), sign = bits & 0x80 ? -1 : 1;
+    const bool special = e == largest && (infinity || m == (1 << mantissa) - 1);
+    const float fraction = (float)m / (float)(1 << mantissa);
+    const float expected = ldexpf(e ? 1 + fraction : fraction, (e ? e : 1) - bias);
+    if (special && infinity && m == 0)
+      assert_true(isinf(value) && !signbit(value) == (sign > 0));
+    else if (special)
+      assert_true(isnan(value));
+    else
+      assert_true(value == sign * expected && !signbit(value) == (sign > 0));
+  }
+}
+
+static void test_f8(void **state) {
+  (void)state;
+  check_f8(f32_from_e4m3, 4, 3, false);
+  check_f8(f32_from_e5m2, 5, 2, true);
 }
 
 static void test_unaligned_read(void **state) {
@@ -213,6 +240,22 @@ static void test_span(void **state) {
   assert_true(span_seek(&span, 8) && span_left(&span) == 0);
 }
 
+static void test_words(void **state) {
+  (void)state;
+  static const char words[] = "one two  three ";
+  static const struct {
+    const char *word;
+    size_t length;
+    int place;
+  } cases[] = {{"one", 3, 0},   {"two", 3, 4},      {"three", 5, 9},     {"on", 2, -1},
+               {"ones", 4, -1}, {"one two", 7, -1}, {"one\0two", 7, -1}, {"three\0\0\0", 8, -1},
+               {"", 0, -1},     {" ", 1, -1}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    const struct text word = {(const uint8_t *)cases[i].word, cases[i].length};
+    assert_int_equal(text_place(word, words), cases[i].place);
+  }
+}
+
 static void test_utf8(void **state) {
   (void)state;
   static const struct {
@@ -245,11 +288,12 @@ static void test_utf8(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_messages), cmocka_unit_test(test_warnings),
-      cmocka_unit_test(test_memory),   cmocka_unit_test(test_list),
-      cmocka_unit_test(test_arena),    cmocka_unit_test(test_halves),
-      cmocka_unit_test(test_dtypes),   cmocka_unit_test(test_unaligned_read),
-      cmocka_unit_test(test_span),     cmocka_unit_test(test_utf8),
+      cmocka_unit_test(test_messages),       cmocka_unit_test(test_warnings),
+      cmocka_unit_test(test_memory),         cmocka_unit_test(test_list),
+      cmocka_unit_test(test_arena),          cmocka_unit_test(test_halves),
+      cmocka_unit_test(test_dtypes),         cmocka_unit_test(test_f8),
+      cmocka_unit_test(test_unaligned_read), cmocka_unit_test(test_span),
+      cmocka_unit_test(test_words),          cmocka_unit_test(test_utf8),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

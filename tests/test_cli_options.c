@@ -136,7 +136,20 @@ static void environment_is_checked(void **state) {
   (void)state;
   assert_exit(run("DITMOE_THREADS=many @sample"), DITMOE_USAGE, "DITMOE_THREADS: \"many\" is not");
   assert_exit(run("DITMOE_THREADS=many @sample -t 1 --dry-run"), DITMOE_OK, "assets/default");
-  assert_exit(run("OMP_NUM_THREADS=4,2 @sample --dry-run"), DITMOE_OK, "assets/default");
+  static const char *const foreign[] = {"0",   "-1",  "all",   "auto", "1.0",
+                                        "4,x", "0,2", "99999", ","};
+  for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+    char warning[64];
+    snprintf(warning, sizeof warning, "warning: OMP_NUM_THREADS=%s is not used", foreign[i]);
+    struct outcome outcome = run("OMP_NUM_THREADS=%s @sample --dry-run", foreign[i]);
+    assert_exit(outcome, DITMOE_OK, "assets/default");
+    assert_non_null(strstr(outcome.err, warning));
+    assert_null(
+        strstr(run("OMP_NUM_THREADS=%s @sample --dry-run -t 1", foreign[i]).err, "warning"));
+  }
+  static const char *const usual[] = {"4,2", "' 3 '", "'2 , 1'", "''"};
+  for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++)
+    assert_null(strstr(run("OMP_NUM_THREADS=%s @sample --dry-run", usual[i]).err, "warning"));
   assert_exit(run("DITMOE_MODEL=a,b @sample"), DITMOE_FORMAT, "a,b");
   assert_exit(run("DITMOE_MODEL=absent @sample -m other"), DITMOE_FORMAT, "other");
 }

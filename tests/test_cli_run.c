@@ -279,12 +279,32 @@ static void ranks_come_from_launchers(void **state) {
       {"RANK=1 WORLD_SIZE=2 LOCAL_WORLD_SIZE=1000", 0, "1 threads: "},
       {"RANK=1 WORLD_SIZE=2 SLURM_STEP_TASKS_PER_NODE='900(x2)'", 0, "1 threads: "},
       {"RANK=0 WORLD_SIZE=1", 0, "ranks: 1 (environment)"},
-      {"RANK=1", DITMOE_USAGE, "RANK is set, but WORLD_SIZE is not"},
+      {"RANK=1", DITMOE_USAGE, "RANK is set, but WORLD_SIZE is not: --ranks 1"},
+      {"SLURM_PROCID=3 SLURM_JOB_ID=1", DITMOE_USAGE, "SLURM_PROCID is set, but SLURM_NTASKS"},
+      {"SLURM_PROCID=3 RANK=1 WORLD_SIZE=6", 0, "ranks: 6 (environment)"},
+      {"SLURM_JOB_ID=1 SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_STEP_ID=0", 0, "ranks: 4 (environ"},
       {"RANK=2 WORLD_SIZE=2", DITMOE_USAGE, "rank 2: of 2 ranks the last is 1"},
       {"RANK=-1 WORLD_SIZE=2", DITMOE_USAGE, "RANK: \"-1\" is not"},
       {"RANK=0 WORLD_SIZE=two", DITMOE_USAGE, "WORLD_SIZE: \"two\" is not"},
       {"RANK=0 WORLD_SIZE=0", DITMOE_USAGE, "WORLD_SIZE: \"0\" is not"},
   };
+  static const char *const alone[] = {
+      "SLURM_JOB_ID=1 SLURM_PROCID=0 SLURM_NNODES=1",
+      "SLURM_JOB_ID=1 SLURM_PROCID=0 SLURM_NTASKS=4",
+      "SLURM_JOB_ID=1 SLURM_PROCID=0 SLURM_NTASKS=0",
+      "PMI_RANK=0",
+      "OMPI_COMM_WORLD_RANK=0",
+      "RANK=0",
+      "RANK=A",
+      "PMI_SIZE=2 WORLD_SIZE=x SLURM_NTASKS_PER_NODE=x",
+  };
+  for (size_t i = 0; i < sizeof alone / sizeof alone[0]; i++) {
+    struct outcome outcome = run("%s @sample -v -m @fixtures/dit_moe/b_mixed/bare.safetensors "
+                                 "--vae none --heads 6 --top-k 1 --objective ddpm --dry-run",
+                                 alone[i]);
+    assert_exit(outcome, 0, "");
+    assert_null(strstr(outcome.err, "rank"));
+  }
   for (size_t i = 0; i < sizeof launchers / sizeof launchers[0]; i++)
     assert_exit(run("%s @sample -v -m @fixtures/dit_moe/b_mixed/bare.safetensors --vae none "
                     "--heads 6 --top-k 1 --objective ddpm --dry-run",

@@ -158,7 +158,7 @@ static const struct option_case {
     {"respacing", FLOW, "--respacing 2", REFUSED, DITMOE_USAGE, "alternatives"},
     {"cfg-scale", BASE, "--cfg-scale 1.5", IMAGE, 0, NULL},
     {"cfg-interval", BASE, "--cfg-interval 0:0.5", IMAGE, 0, NULL},
-    {"cfg-channels", BASE, "--cfg-channels all", IMAGE, 0, NULL},
+    {"cfg-channels", FREE " -n 2 --steps 9", "--cfg-channels all", IMAGE, 0, NULL},
     {"eta", BASE " --sampler ddim", "--eta 0.5", IMAGE, 0, NULL},
     {"eta", BASE, "--eta 0", REFUSED, DITMOE_USAGE, "--eta has no effect"},
     {"cfg-times", FLOW, "--cfg-times 0:0.7", IMAGE, 0, NULL},

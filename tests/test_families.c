@@ -161,7 +161,10 @@ static void test_table(void **state) {
     if (!family->record) continue;
     assert_ok(test_ctx(), json_parse(test_ctx(), family->name, family->record,
                                      strlen(family->record), &object));
-    assert_ok(test_ctx(), record_read_json(test_ctx(), &record, family->name, object, true));
+    assert_ok(test_ctx(),
+              record_read_json(test_ctx(), &record,
+                               &(struct record_origin){.name = family->name, .trust = RECORD_GIVEN},
+                               object));
     cJSON_Delete(object);
     record_free(test_ctx(), &record);
   }

@@ -73,9 +73,52 @@ static void test_resize_same(void **state) {
   free(pixels);
 }
 
+/* SHA-256 of what torch 2.7.1 makes of the same pixels: 2 F.interpolate(x / 255, (299, 299),
+ * mode="bilinear", align_corners=False) - 1, [299, 299, 3] float32. */
+static void test_resize_is_that_of_torch(void **state) {
+  (void)state;
+  enum { SIDE = 299, VALUES = 3 * SIDE * SIDE };
+  static const struct {
+    int height, width;
+    const char *digest;
+  } sizes[] = {
+      {1, 1, "7054b9db22d85f3b4713559cac6d586e52710b4ba6f2d877f946d193bfc05d3d"},
+      {2, 3, "771a20866b818d155a480db6cbf48a1e7996b5b2089c1239bec25541d7d497b6"},
+      {17, 299, "52a7db09d0ffd66e06106d3ac6ebc33de641549b8003d1504a4eca4cdb7a428b"},
+      {32, 32, "3b9f631e98cdabc5dfffb00a034e707fa6fcc45b110a95a7ac740c859153158c"},
+      {64, 64, "64e5ee2728d211e30ba903b3a7364bc8d96f8711227ec9668c204f8ce4988e77"},
+      {120, 410, "b01142441d15e92a848e5162200e6fc77976682dcee08781b16a3a552b7bec33"},
+      {410, 120, "e5a6907ba034566714947ab3d477ed5d82879c8991aae697a667ca90360eb275"},
+      {200, 300, "d7e2214afbf0ae11b4c9d4c5240d5670054df07eb5f23d7910aacc87b2703943"},
+      {256, 256, "609e65728a23c90aee380b5a9e0455db0604cbe866c2ca2ce2ede2f7003a3750"},
+      {300, 298, "a292f7681417c09a2e430345a36f58262aef8ee3d07815635f4a83f455b47c5c"},
+      {512, 512, "03a0b768d58498f5209106eee9ec3a3e17f5e7064fc86c335bf1636d4d60bfff"},
+      {1000, 37, "3dcdd523847aed9af48487c87f4bccbf35e1a16eb5bbe7192f009d3038b973dd"},
+  };
+  uint8_t *pixels = malloc(3 * 512 * 512);
+  float *out = malloc(VALUES * sizeof *out);
+  assert_true(pixels && out);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    const int height = sizes[i].height, width = sizes[i].width;
+    char digest[65];
+    fill(pixels, 3 * (size_t)height * (size_t)width,
+         12345 + 1000 * (uint32_t)height + (uint32_t)width);
+    resize_image(out, pixels, height, width, SIDE, RESIZE_PYTORCH_FID);
+    assert_ok(test_ctx(),
+              ditmoe_file_write(test_ctx(), temporary_path("resized"), out, VALUES * sizeof *out));
+    assert_ok(test_ctx(), ditmoe_file_sha256(test_ctx(), temporary_path("resized"), digest));
+    if (strcmp(digest, sizes[i].digest) != 0)
+      fail_msg("%d x %d: not the pixels of torch", height, width);
+  }
+  free(out);
+  free(pixels);
+}
+
 /* Pixel i of the output lies at this place of an axis of n, in pixels. */
 static double place(enum resize_rule rule, int i, int n, int side) {
-  const double at = rule == RESIZE_ADM ? i * (double)n / side : fmax((i + 0.5) * n / side - 0.5, 0);
+  const float step = (float)n / (float)side; /* torch's places are float32 */
+  const double at = rule == RESIZE_ADM ? i * (double)n / side
+                                       : fmax((double)fmaf(step, (float)i + 0.5F, -0.5F), 0);
   return fmin(at, n - 1);
 }
 
@@ -410,21 +453,14 @@ static void test_failing_allocations(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_resize_up),
-      cmocka_unit_test(test_resize_down),
-      cmocka_unit_test(test_resize_same),
-      cmocka_unit_test(test_resize_sizes),
-      cmocka_unit_test(test_batches),
-      cmocka_unit_test(test_some),
-      cmocka_unit_test(test_describe),
-      cmocka_unit_test(test_wrong_use),
-      cmocka_unit_test(test_arena),
-      cmocka_unit_test(test_conversion),
-      cmocka_unit_test(test_other_files),
-      cmocka_unit_test(test_differences),
-      cmocka_unit_test(test_planted),
-      cmocka_unit_test(test_overflow),
-      cmocka_unit_test(test_failing_allocations),
+      cmocka_unit_test(test_resize_up),    cmocka_unit_test(test_resize_down),
+      cmocka_unit_test(test_resize_same),  cmocka_unit_test(test_resize_is_that_of_torch),
+      cmocka_unit_test(test_resize_sizes), cmocka_unit_test(test_batches),
+      cmocka_unit_test(test_some),         cmocka_unit_test(test_describe),
+      cmocka_unit_test(test_wrong_use),    cmocka_unit_test(test_arena),
+      cmocka_unit_test(test_conversion),   cmocka_unit_test(test_other_files),
+      cmocka_unit_test(test_differences),  cmocka_unit_test(test_planted),
+      cmocka_unit_test(test_overflow),     cmocka_unit_test(test_failing_allocations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -393,6 +393,83 @@ static void setup_experts(struct problem *p) {
   add_block(p, "fc2 bias", true, D);
 }
 
+/* Images. */
+
+enum { SIDE = 5, WIDE = 6, CHANNELS_IN = 4, CHANNELS_OUT = 3, GROUPS = 2 };
+
+/* As an AutoencoderKL has them: 3 x 3, its shortcuts and the quantiser's 1 x 1, and the encoder's
+ * step down, padded below and to the right. */
+struct convolution {
+  int kernel;
+  struct conv_window window;
+};
+static const struct convolution conv_3x3 = {3, {1, {1, 1}, {1, 1}}};
+static const struct convolution conv_1x1 = {1, {1, {0, 0}, {0, 0}}};
+static const struct convolution conv_down = {3, {2, {0, 0}, {1, 1}}};
+
+static float *conv_pass(struct problem *p, const float *dy) {
+  const struct convolution *c = p->user;
+  struct block *x = &p->block[0], *w = &p->block[1];
+  const struct tensor weight = {
+      "weight", DT_F32, 4, {CHANNELS_OUT, CHANNELS_IN, c->kernel, c->kernel}, w[0].n, w[0].value};
+  const struct tensor bias = {"bias", DT_F32, 1, {CHANNELS_OUT}, CHANNELS_OUT, w[1].value};
+  const struct linear_grad grad = grad_of(w);
+  struct conv *conv;
+  assert_ok(p->ex->ctx, p->ex->device->ops->conv_create(p->ex, &weight, &bias, &c->window, &conv));
+  float *y = be_floats(p->ex, p->outputs);
+  be_conv2d(p->ex, y, act_f32(x->x), conv, B, SIDE, WIDE);
+  if (dy) be_conv2d_bwd_input(p->ex, x->dx, dy, conv, B, SIDE, WIDE);
+  if (dy) be_conv2d_bwd_weight(p->ex, &grad, dy, act_f32(x->x), conv, B, SIDE, WIDE);
+  p->ex->device->ops->conv_destroy(p->ex, conv);
+  return y;
+}
+
+static void setup_conv(struct problem *p) {
+  const struct convolution *c = p->user;
+  const struct conv_window *w = &c->window;
+  const int rows = (SIDE + w->before[0] + w->after[0] - c->kernel) / w->stride + 1;
+  const int columns = (WIDE + w->before[1] + w->after[1] - c->kernel) / w->stride + 1;
+  p->pass = conv_pass;
+  p->outputs = (int64_t)B * rows * columns * CHANNELS_OUT;
+  add_block(p, "x", false, B * SIDE * WIDE * CHANNELS_IN);
+  add_block(p, "weight", true, (int64_t)CHANNELS_OUT * CHANNELS_IN * c->kernel * c->kernel);
+  add_block(p, "bias", true, CHANNELS_OUT);
+}
+
+static float *group_norm_pass(struct problem *p, const float *dy) {
+  const bool *silu = p->user;
+  struct block *x = &p->block[0], *w = &p->block[1];
+  const struct linear_grad grad = grad_of(w);
+  float *y = be_floats(p->ex, x->n);
+  be_group_norm(p->ex, act_f32(y), x->x, w[0].x, w[1].x, B, SIDE * WIDE, CHANNELS_IN, GROUPS, eps,
+                *silu);
+  if (dy)
+    be_group_norm_bwd(p->ex, x->dx, &grad, dy, x->x, w[0].x, w[1].x, B, SIDE * WIDE, CHANNELS_IN,
+                      GROUPS, eps, *silu);
+  return y;
+}
+
+static void setup_group_norm(struct problem *p) {
+  p->pass = group_norm_pass;
+  p->outputs = B * SIDE * WIDE * CHANNELS_IN;
+  add_block(p, "x", false, p->outputs);
+  add_block(p, "weight", true, CHANNELS_IN);
+  add_block(p, "bias", true, CHANNELS_IN);
+}
+
+static float *upsample_pass(struct problem *p, const float *dy) {
+  float *y = be_floats(p->ex, p->outputs);
+  be_upsample2x(p->ex, act_f32(y), p->block[0].x, B, SIDE, WIDE, CHANNELS_IN);
+  if (dy) be_upsample2x_bwd(p->ex, p->block[0].dx, dy, B, SIDE, WIDE, CHANNELS_IN);
+  return y;
+}
+
+static void setup_upsample(struct problem *p) {
+  p->pass = upsample_pass;
+  p->outputs = 4 * B * SIDE * WIDE * CHANNELS_IN;
+  add_block(p, "x", false, B * SIDE * WIDE * CHANNELS_IN);
+}
+
 /* What a backend lacks is an error that names it. */
 static void test_unsupported(void **state) {
   (void)state;
@@ -432,21 +509,45 @@ GRADIENT_TEST(normalize, setup_normalize, NULL)
 GRADIENT_TEST(softmax_rows, setup_softmax_rows, NULL)
 GRADIENT_TEST(softmax_tokens, setup_softmax_tokens, NULL)
 GRADIENT_TEST(experts, setup_experts, NULL)
+GRADIENT_TEST(conv_3x3, setup_conv, &conv_3x3)
+GRADIENT_TEST(conv_1x1, setup_conv, &conv_1x1)
+GRADIENT_TEST(conv_down, setup_conv, &conv_down)
+GRADIENT_TEST(group_norm, setup_group_norm, &(const bool){false})
+GRADIENT_TEST(group_norm_silu, setup_group_norm, &(const bool){true})
+GRADIENT_TEST(upsample, setup_upsample, NULL)
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_linear),         cmocka_unit_test(test_gelu),
-      cmocka_unit_test(test_swiglu),         cmocka_unit_test(test_relu),
-      cmocka_unit_test(test_silu),           cmocka_unit_test(test_sigmoid),
-      cmocka_unit_test(test_add_rows),       cmocka_unit_test(test_norm),
-      cmocka_unit_test(test_gated),          cmocka_unit_test(test_qk_norm),
-      cmocka_unit_test(test_attention),      cmocka_unit_test(test_patchify),
-      cmocka_unit_test(test_unpatchify),     cmocka_unit_test(test_gather),
-      cmocka_unit_test(test_normalize),      cmocka_unit_test(test_softmax_rows),
-      cmocka_unit_test(test_softmax_tokens), cmocka_unit_test(test_experts),
-      cmocka_unit_test(test_rms_norm),       cmocka_unit_test(test_qk_rms),
-      cmocka_unit_test(test_rotate_halves),  cmocka_unit_test(test_rotate_adjacent),
-      cmocka_unit_test(test_silu_layer),     cmocka_unit_test(test_unsupported),
+      cmocka_unit_test(test_linear),
+      cmocka_unit_test(test_gelu),
+      cmocka_unit_test(test_swiglu),
+      cmocka_unit_test(test_relu),
+      cmocka_unit_test(test_silu),
+      cmocka_unit_test(test_sigmoid),
+      cmocka_unit_test(test_add_rows),
+      cmocka_unit_test(test_norm),
+      cmocka_unit_test(test_gated),
+      cmocka_unit_test(test_qk_norm),
+      cmocka_unit_test(test_attention),
+      cmocka_unit_test(test_patchify),
+      cmocka_unit_test(test_unpatchify),
+      cmocka_unit_test(test_gather),
+      cmocka_unit_test(test_normalize),
+      cmocka_unit_test(test_softmax_rows),
+      cmocka_unit_test(test_softmax_tokens),
+      cmocka_unit_test(test_experts),
+      cmocka_unit_test(test_conv_3x3),
+      cmocka_unit_test(test_conv_1x1),
+      cmocka_unit_test(test_conv_down),
+      cmocka_unit_test(test_group_norm),
+      cmocka_unit_test(test_group_norm_silu),
+      cmocka_unit_test(test_upsample),
+      cmocka_unit_test(test_rms_norm),
+      cmocka_unit_test(test_qk_rms),
+      cmocka_unit_test(test_rotate_halves),
+      cmocka_unit_test(test_rotate_adjacent),
+      cmocka_unit_test(test_silu_layer),
+      cmocka_unit_test(test_unsupported),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

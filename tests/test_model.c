@@ -418,10 +418,10 @@ static void test_unknown_prefix(void **state) {
   synthetic_write(&gated, temporary_path("synthetic.safetensors"));
   struct ditmoe_checkpoint *checkpoint = checkpoint_of(temporary_path("synthetic.safetensors"));
   struct tensor tensor = *checkpoint_find(checkpoint, "blocks.0.attn.qkv.weight");
-  tensor.name = "net.blocks.0.attn.qkv.weight";
+  tensor.name = "mine.blocks.0.attn.qkv.weight";
   assert_ok(test_ctx(), safetensors_write(test_ctx(), temporary_path("prefixed.safetensors"),
                                           &tensor, 1, DT_COUNT, NULL, 0));
-  assert_fails(test_ctx(), DITMOE_MISMATCH, "the nearest is net.blocks.0.attn.qkv.weight",
+  assert_fails(test_ctx(), DITMOE_MISMATCH, "the nearest is mine.blocks.0.attn.qkv.weight",
                ditmoe_model_open(test_ctx(), temporary_path("prefixed.safetensors"), NULL, &model));
   ditmoe_checkpoint_close(checkpoint);
 }

@@ -325,10 +325,11 @@ static enum ditmoe_status keep_output(void *user, struct sampler_run *run,
   return DITMOE_OK;
 }
 
-/* e = u + s (c - u) on the guided channels alone; an Euler step of length 1 makes x - e. */
+/* e = u + s (c - u) on the guided channels alone, of the latents at most; an Euler step of length 1
+ * makes x - e. */
 static void test_guidance_formula(void **state) {
   static const int channels[] = {0, 2, CHANNELS, 2 * CHANNELS, 99};
-  static const int guided_channels[] = {6, 2, 3, 6, 6};
+  static const int guided_channels[] = {CHANNELS, 2, CHANNELS, CHANNELS, CHANNELS};
   (void)state;
   for (size_t k = 0; k < sizeof channels / sizeof *channels; k++) {
     struct toy toy;

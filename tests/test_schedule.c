@@ -96,7 +96,7 @@ static void test_leading(void **state) {
   struct schedule schedule;
   double beta[1000], abar = 1;
   (void)state;
-  schedule_betas(beta, BETA_LINEAR, 1000, true);
+  schedule_betas(beta, &request, true);
   assert_ok(ctx, schedule_ddpm(ctx, &request, &schedule));
   for (int t = 0; t < 1000; t++) {
     assert_true(beta[t] == (double)(float)beta[t]);
@@ -144,7 +144,12 @@ static void test_requests_refused(void **state) {
       {schedule_ddpm, {.steps = 5, .train_steps = 0}, "0 training timesteps"},
       {schedule_ddpm, {.steps = 5, .train_steps = 20}, "a beta reaches 1"},
       {schedule_ddpm, {.steps = 5, .train_steps = 12}, "a beta reaches 1"},
-      {schedule_ddpm, {.steps = 5, .train_steps = 1000, .spacing = SPACING_TRAILING}, "dpmpp-2m"},
+      {schedule_ddim,
+       {.steps = 1000, .train_steps = 1000, .spacing = SPACING_LEADING, .steps_offset = 1},
+       "with steps_offset 1 the first timestep is 1000 of 1000"},
+      {schedule_ddim,
+       {.steps = 5, .train_steps = 1000, .spacing = SPACING_TRAILING, .zero_snr = true},
+       "prediction_type must be another than epsilon"},
       {schedule_ddpm, {.steps = 1001, .train_steps = 1000, .spacing = SPACING_LEADING}, "1001"},
       {schedule_dpmpp, {.steps = 1000, .train_steps = 1000, .spacing = SPACING_LINSPACE}, "999"},
       {schedule_dpmpp, {.steps = 1000, .train_steps = 1000, .spacing = SPACING_LEADING}, "999"},
@@ -182,7 +187,7 @@ static void test_out_of_memory(void **state) {
                                struct schedule *);
     struct schedule_request request;
   } plans[] = {{schedule_ddpm, {.steps = 5, .train_steps = 1000}},
-               {schedule_ddpm, {.steps = 5, .train_steps = 1000, .spacing = SPACING_LEADING}},
+               {schedule_ddim, {.steps = 5, .train_steps = 1000, .spacing = SPACING_LEADING}},
                {schedule_dpmpp, {.steps = 5, .train_steps = 1000}},
                {schedule_flow, {.steps = 5, .shift = 1}}};
   (void)state;

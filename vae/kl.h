@@ -34,7 +34,7 @@ struct kl {
 
 /* The names of a family of files. Patterns of levels and blocks take a number. */
 struct kl_dialect {
-  const char *name;
+  const char *name;   /* whose they are */
   const char *prefix; /* of all names that count; where it is not NULL, others are passed over */
   const char *down, *up, *block, *attention; /* of levels, and inside one */
   bool up_from_finest;                       /* numbers of `up`: 0 is the last one that runs */

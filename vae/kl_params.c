@@ -13,7 +13,7 @@
   .shortcut = "nin_shortcut", .attentions = ATTENTION_COMPVIS
 
 static const struct kl_dialect diffusers = {
-    .name = "autoencoder-kl (by its config.json)",
+    .name = "diffusers",
     .down = "down_blocks",
     .up = "up_blocks",
     .block = "resnets",
@@ -25,10 +25,9 @@ static const struct kl_dialect diffusers = {
     .mid_attention = "mid_block.attentions.0.",
     .shortcut = "conv_shortcut",
     .attentions = ATTENTION_DIFFUSERS};
-static const struct kl_dialect compvis = {
-    .name = "autoencoder-kl (CompVis names)", .prefix = "", COMPVIS_NAMES};
+static const struct kl_dialect compvis = {.name = "CompVis", .prefix = "", COMPVIS_NAMES};
 static const struct kl_dialect compvis_whole = {
-    .name = "autoencoder-kl (CompVis names)", .prefix = "first_stage_model.", COMPVIS_NAMES};
+    .name = "CompVis, in a whole model", .prefix = "first_stage_model.", COMPVIS_NAMES};
 
 static const char *prefix_of(const struct kl_dialect *dialect) {
   return dialect->prefix ? dialect->prefix : "";

@@ -62,10 +62,14 @@ static enum ditmoe_status open_kl_folder(struct exec *ex, struct vae *vae, const
   return status;
 }
 
+/* Folders of TAESD as published have the weights of its author beside those of diffusers. */
 static enum ditmoe_status open_folder(struct exec *ex, struct vae *vae, const char *folder) {
   char config[PATH_SIZE], inner[PATH_SIZE];
-  if (find_file(config, folder, "config.json")) return open_kl_folder(ex, vae, folder, config);
-  if (!find_file(config, folder, "vae/config.json")) return open_taesd_folder(ex, vae, folder);
+  const bool described = find_file(config, folder, "config.json");
+  const bool tiny = find_taesd(inner, folder, "taesd_decoder");
+  if (described && !tiny) return open_kl_folder(ex, vae, folder, config);
+  if (described || !find_file(config, folder, "vae/config.json"))
+    return open_taesd_folder(ex, vae, folder);
   snprintf(inner, sizeof inner, "%.*s", (int)(strrchr(config, '/') - config), config);
   return open_kl_folder(ex, vae, inner, config);
 }

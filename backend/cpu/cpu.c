@@ -20,6 +20,7 @@ static void make_operations(void) {
   operations.bwd.linear_bwd_input = NULL; /* those that read the reference backend's weights */
   operations.bwd.hidden_bwd = NULL;
   operations.bwd.experts_bwd = NULL;
+  operations.bwd.conv2d_bwd_input = NULL;
 }
 
 const struct backend_ops backend_cpu = {.name = "cpu", .init = cpu_init};

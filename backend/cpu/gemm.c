@@ -60,21 +60,10 @@ static int64_t tasks_in(const struct cpu_kernels *cpu, const struct gemm_list *l
   return tasks;
 }
 
-static bool any_widened(const struct gemm_list *list) {
-  bool any = false;
-  for (int i = 0; i < list->count; i++) {
-    struct gemm g = list->at(list->source, i);
-    any = any || (g.rows > 0 && linear_is_widened(g.w));
-  }
-  return any;
-}
-
-/* The largest blocks that still keep all threads busy. Every block of rows widens its panels anew:
- * then it has more rows, and fewer columns. */
+/* The largest blocks that still keep all threads busy. */
 static struct cut choose_cut(const struct cpu_kernels *cpu, const struct gemm_list *list,
                              int threads) {
   struct cut cut = {CPU_ROW_BLOCK, CPU_COLUMN_BLOCK, list->count == 1 ? threads : 1};
-  if (any_widened(list)) cut.rows *= 2, cut.columns /= 2;
   int64_t enough = threads > 1 ? 4 * (int64_t)threads : 1;
   while (cut.rows > CPU_TILE_ROWS_MAX && tasks_in(cpu, list, cut) < enough) cut.rows /= 2;
   while (cut.columns > CPU_COLUMN_LEAST && tasks_in(cpu, list, cut) < enough) cut.columns /= 2;
@@ -130,7 +119,9 @@ struct share {
   const float *bias; /* of its first panel */
   int64_t first;
   int panels;
-  void (*widen)(float *panel, const void *kept, int n); /* NULL: panels are as they are kept */
+  /* As in struct gemm_kernels; NULL: panels are as they are kept. */
+  void (*widen)(float *c, const void *strip, const void *kept, float *panel, int m, int k,
+                bool add);
 };
 
 /* A task under way. */
@@ -138,7 +129,6 @@ struct work {
   const struct gemm *g;
   const struct row_source *source;
   const struct gemm_kernels *k;
-  const struct pack_kernels *pack;
   const struct task *t;
   struct gemm_scratch *s;
   struct share share[GEMM_BESIDE]; /* the products beside g included */
@@ -181,7 +171,7 @@ static void find_shares(struct work *w) {
                          .bias = linear_bias(g->w, w->k) + (first - begin) * w->k->columns,
                          .first = first - begin,
                          .panels = (int)(last - first),
-                         .widen = linear_is_widened(g->w) ? w->pack->widen[g->w->format] : NULL};
+                         .widen = linear_is_widened(g->w) ? w->k->tile_widen[g->w->format] : NULL};
     begin += panels;
   }
 }
@@ -216,7 +206,7 @@ static void prefetch_strip(const struct work *w, const struct strip *strip, int 
 
 /* Sums of one strip and panel. */
 struct made {
-  const float *tile;
+  float *tile;
   const struct share *share; /* NULL: none yet */
   int panel;                 /* of the share */
 };
@@ -264,24 +254,23 @@ static void make_ready(struct ready *ready, const struct work *w, const struct b
   pad_strip(w->s->strip, w->k, rows, inputs.count, ready->padded);
 }
 
-/* A kept panel, widened. The one behind it is needed soon. */
-static void widen_panel(const struct share *share, float *panel, const char *kept, int values) {
-  enum { LINE = 64 };
-  const int64_t bytes = values * linear_element(share->g->w);
-  share->widen(panel, kept, values);
-  for (int64_t at = bytes; at < 2 * bytes; at += LINE) __builtin_prefetch(kept + at, 0, 2);
-}
-
-/* Panel p of a share, number `at` of the task, for a product. Of 16 bits it is widened when its
- * first strip comes, and stays in the second-level cache for the others. */
-static const char *panel_for(const struct work *w, const struct block *b, int i, int p, int at,
-                             bool first) {
-  const struct share *share = &w->share[i];
-  const char *kept = b->panels[i] + (int64_t)p * b->panel * linear_element(share->g->w);
-  if (!share->widen) return kept;
-  float *panel = w->s->panels + (int64_t)at * b->panel;
-  if (first) widen_panel(share, panel, kept, b->panel);
-  return (const char *)panel;
+/* tile = strip panel, for a panel that is number `at` of the task. One of 16 bits is widened by its
+ * first strip, and stays in the second-level cache for the others. */
+static void multiply(const struct work *w, const struct block *b, const struct strip *strip,
+                     const struct ready *ready, const struct made *made, int at) {
+  const struct share *share = made->share;
+  const char *kept = b->panels[share - w->share] +
+                     (int64_t)made->panel * b->panel * linear_element(share->g->w) + ready->skip;
+  float *wide = w->t->rows <= w->step ? NULL : w->s->panels + (int64_t)at * b->panel;
+  const bool add = b->inputs.begin > 0;
+  if (ready->in_place)
+    w->k->tile_segments(made->tile, &ready->segments, kept, strip->rows, add);
+  else if (!share->widen)
+    w->k->tile(made->tile, w->s->strip, kept, strip->rows, ready->padded, add);
+  else if (strip->row == 0)
+    share->widen(made->tile, w->s->strip, kept, wide, strip->rows, ready->padded, add);
+  else
+    w->k->tile(made->tile, w->s->strip, wide, strip->rows, ready->padded, add);
 }
 
 /* Takes a strip through the panels of its inputs. After the last inputs a tile is finished while
@@ -291,33 +280,29 @@ static void run_strip(const struct work *w, const struct block *b, const struct 
                       const struct strip *next) {
   const struct gemm *g = w->g;
   const struct gemm_kernels *k = w->k;
-  const int r = strip->row, rows = strip->rows;
-  const bool add = b->inputs.begin > 0, last = b->inputs.begin + b->inputs.count == g->w->in;
+  const int r = strip->row;
+  const bool last = b->inputs.begin + b->inputs.count == g->w->in;
   const bool kept = b->inputs.count < g->w->in;
   struct ready ready;
   struct made previous = {0};
   make_ready(&ready, w, b, strip);
   for (int i = 0, at = 0; i < w->shares; i++)
     for (int p = 0; p < w->share[i].panels; p++, at++) {
-      const char *panel = panel_for(w, b, i, p, at, r == 0) + ready.skip;
       float *tile = w->s->tiles + (kept ? at * w->t->rows + r : at % 2 * k->rows) * k->columns;
+      const struct made made = {tile, &w->share[i], p};
       prefetch_strip(w, next, at, w->t->panels);
-      if (ready.in_place)
-        k->tile_segments(tile, &ready.segments, panel, rows, add);
-      else
-        k->tile(tile, w->s->strip, panel, rows, ready.padded, add);
+      multiply(w, b, strip, &ready, &made, at);
       if (last) finish_tile(w, strip, &previous);
-      previous = (struct made){tile, &w->share[i], p};
+      previous = made;
     }
   if (last) finish_tile(w, strip, &previous);
 }
 
 static void run_task(struct gemm_scratch *s, const struct gemm *g, const struct gemm_kernels *k,
-                     const struct pack_kernels *pack, const struct task *t) {
+                     const struct task *t) {
   struct work w = {.g = g,
                    .source = source_of(g),
                    .k = k,
-                   .pack = pack,
                    .t = t,
                    .s = s,
                    .element = (int64_t)dtype_size(g->w->input),
@@ -356,7 +341,7 @@ static void run_share(const struct exec *ex, const struct gemm_list *list, struc
     int64_t end = begin + tasks_of(&g, k, cut);
     for (; index < end; index = take(next)) {
       struct task t = task_at(&g, k, cut, index - begin);
-      run_task(scratch, &g, k, cpu_kernels(ex)->pack, &t);
+      run_task(scratch, &g, k, &t);
     }
     begin = end;
   }

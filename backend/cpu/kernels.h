@@ -77,6 +77,10 @@ struct gemm_kernels {
   void (*load)(void *strip, const void *x, int n);
   /* c [m, columns] = strip panel, or c += strip panel; 1 <= m <= rows. */
   void (*tile)(float *c, const void *strip, const void *panel, int m, int k, bool add);
+  /* The same of a panel that is kept in the format F16 or BF16 of enum dtype; its values, widened
+   * exactly, go to `panel`, for the tiles that follow, or NULL. */
+  void (*tile_widen[3])(float *c, const void *strip, const void *kept, float *panel, int m, int k,
+                        bool add);
   /* The same without a strip, to the same bits; segments are multiples of `group`, and all of k, of
    * `unit`. NULL: there is none. */
   void (*tile_segments)(float *c, const struct cpu_segments *x, const void *panel, int m, bool add);
@@ -175,9 +179,8 @@ struct pack_kernels {
    * a multiple of `lanes`. A word is an input of f32 or a pair of bf16. */
   void (*transpose)(uint32_t *panel, const uint32_t *words, int stride, int count);
   /* y = n values of x, n a multiple of `lanes`, from f32 to the storage formats F16 and BF16 of
-   * enum dtype, to nearest even, and exactly from there. */
+   * enum dtype, to nearest even. */
   void (*narrow[3])(void *y, const float *x, int n);
-  void (*widen[3])(float *y, const void *x, int n);
 };
 
 struct cpu_kernels {

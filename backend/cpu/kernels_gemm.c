@@ -2,6 +2,7 @@
  * holds pairs of inputs, which become two rows of a panel of f32. The first of a pair is the upper
  * half of a 32-bit word after a shift, the second one is there already. */
 #include "backend/cpu/finish.h"
+#include "backend/cpu/formats.h"
 #include "backend/cpu/tile.h"
 #include "backend/cpu/winograd_tile.h"
 
@@ -15,6 +16,27 @@ VEC_INLINE void product_bf16(float *c, const float *a, const uint32_t *panel, in
     memcpy(&b1, panel + VEC_LANES, sizeof b1);
     add_input(&acc, a, CPU_STRIP_STRIDE, (vec)(b0 << 16), (vec)(b1 << 16), rows);
     add_input(&acc, a + 1, CPU_STRIP_STRIDE, (vec)(b0 & 0xffff0000), (vec)(b1 & 0xffff0000), rows);
+  }
+  put_tile(c, &acc, rows, add);
+}
+
+typedef vec load_kept(const uint8_t *p);
+
+/* As `product`, of a panel of 16 bits: conversions, and stores for the next strips, run beside the
+ * multiplications. The memory, which such panels come from, is asked AHEAD bytes before. */
+VEC_INLINE void product_widen(float *c, const float *a, const uint8_t *kept, load_kept *load,
+                              float *panel, int k, int rows, bool add) {
+  enum { LINE = 64, AHEAD = 64 * LINE };
+  struct accumulators acc;
+  clear(&acc, rows);
+  for (int p = 0; p < k; p++, kept += 2 * COLUMNS, a++) {
+    const vec b0 = load(kept), b1 = load(kept + 2 * VEC_LANES);
+    __builtin_prefetch(kept + AHEAD);
+    if (panel) {
+      vec_store(panel + (int64_t)p * COLUMNS, b0);
+      vec_store(panel + (int64_t)p * COLUMNS + VEC_LANES, b1);
+    }
+    add_input(&acc, a, CPU_STRIP_STRIDE, b0, b1, rows);
   }
   put_tile(c, &acc, rows, add);
 }
@@ -41,6 +63,20 @@ VEC_INLINE void product_segments(float *c, const struct cpu_segments *x, const f
   case n:                                                                                          \
     product(c, strip, CPU_STRIP_STRIDE, 1, panel, k, n, add);                                      \
     break;
+#define CASE_WIDEN_F16(n)                                                                          \
+  case n:                                                                                          \
+    if (panel)                                                                                     \
+      product_widen(c, strip, kept, load_f16, panel, k, n, add);                                   \
+    else                                                                                           \
+      product_widen(c, strip, kept, load_f16, NULL, k, n, add);                                    \
+    break;
+#define CASE_WIDEN_BF16(n)                                                                         \
+  case n:                                                                                          \
+    if (panel)                                                                                     \
+      product_widen(c, strip, kept, load_bf16, panel, k, n, add);                                  \
+    else                                                                                           \
+      product_widen(c, strip, kept, load_bf16, NULL, k, n, add);                                   \
+    break;
 #define CASE_SEGMENTS(n)                                                                           \
   case n:                                                                                          \
     product_segments(c, x, panel, n, add);                                                         \
@@ -54,6 +90,16 @@ static void tile_f32(float *c, const void *strip, const void *panel, int m, int 
   switch (m) { TILE_FOR_ROWS(CASE_F32) }
 }
 
+static void tile_widen_f16(float *c, const void *strip, const void *kept, float *panel, int m,
+                           int k, bool add) {
+  switch (m) { TILE_FOR_ROWS(CASE_WIDEN_F16) }
+}
+
+static void tile_widen_bf16(float *c, const void *strip, const void *kept, float *panel, int m,
+                            int k, bool add) {
+  switch (m) { TILE_FOR_ROWS(CASE_WIDEN_BF16) }
+}
+
 static void tile_segments_f32(float *c, const struct cpu_segments *x, const void *panel, int m,
                               bool add) {
   switch (m) { TILE_FOR_ROWS(CASE_SEGMENTS) }
@@ -63,11 +109,11 @@ static void tile_bf16(float *c, const void *strip, const void *panel, int m, int
   switch (m) { TILE_FOR_ROWS(CASE_BF16) }
 }
 
-static void load_f32(void *strip, const void *x, int n) {
+static void strip_of_f32(void *strip, const void *x, int n) {
   memcpy(strip, x, (size_t)n * sizeof(float));
 }
 
-static void load_bf16(void *strip, const void *x, int n) {
+static void strip_of_bf16(void *strip, const void *x, int n) {
   const uint16_t *half = x;
   float *wide = strip;
   int i = 0;
@@ -91,8 +137,9 @@ const struct gemm_kernels CPU_TIERED(gemm_f32) = {
     .unit = 1,
     .element = sizeof(float),
     .stride = CPU_STRIP_STRIDE * (int)sizeof(float),
-    .load = load_f32,
+    .load = strip_of_f32,
     .tile = tile_f32,
+    .tile_widen = {[DT_F16] = tile_widen_f16, [DT_BF16] = tile_widen_bf16},
     .tile_segments = tile_segments_f32,
     .finish = {finish_plain, finish_gelu_f32, finish_swiglu_f32, finish_relu_f32, finish_silu_f32},
     .winograd_load = winograd_load_f32,
@@ -109,7 +156,7 @@ const struct gemm_kernels CPU_TIERED(gemm_bf16) = {
     .unit = 2,
     .element = sizeof(float),
     .stride = CPU_STRIP_STRIDE * (int)sizeof(float),
-    .load = load_bf16,
+    .load = strip_of_bf16,
     .tile = tile_bf16,
     .finish = {finish_plain, finish_gelu_bf16, finish_swiglu_bf16, finish_relu_bf16,
                finish_silu_bf16},

@@ -9,12 +9,14 @@ struct head {
   double scale;
 };
 
+/* Head h of image b in qkv [B, T, 3, H, d]: rows of 3 D values, D = H d. */
 static struct head head_of(const float *qkv, int64_t b, int64_t h, int T, int H, int d) {
   int64_t D = (int64_t)H * d;
   const float *q = qkv + b * T * 3 * D + h * d;
   return (struct head){q, q + D, q + 2 * D, 3 * D, T, d, 1 / sqrt(d)};
 }
 
+/* s_ij = q_i . k_j / sqrt(d) */
 static double logit(const struct head *a, int64_t i, int64_t j) {
   return dot(a->q + i * a->stride, a->k + j * a->stride, a->d) * a->scale;
 }
@@ -25,7 +27,10 @@ static double largest_logit(const struct head *a, int64_t i) {
   return max;
 }
 
-/* o[at ...] = the output of query i; the logarithm of its sum of exponentials. */
+/* o[at ...] = the output of query i, and as the result its lse:
+ *
+ *   m = max over j of s_ij, p_j = e^(s_ij - m), Z = sum of p_j
+ *   o_i = sum over j of p_j v_j / Z, lse_i = m + ln(Z) */
 static double attend(struct act o, int64_t at, const struct head *a, int64_t i) {
   double max = largest_logit(a, i), lse = max;
   for (int64_t c0 = 0; c0 < a->d; c0 += REF_CHUNK) {
@@ -55,7 +60,10 @@ void ref_attention(struct exec *ex, struct act o, float *lse, const float *qkv, 
 }
 
 /* Query i with the gradient d_o of its output: adds its shares to dk and dv, and writes dq. along =
- * d_o . o, which is the mean of d_o . v_j under its probabilities. */
+ * d_o . o, which is the mean of d_o . v_j under its probabilities (Dao et al. 2022):
+ *
+ *   p_ij = e^(s_ij - lse_i), ds_ij = p_ij (d_o_i . v_j - along) / sqrt(d)
+ *   dq_i = sum over j of ds_ij k_j, dk_j += ds_ij q_i, dv_j += p_ij d_o_i */
 static void attend_bwd(float *dq, float *dk, float *dv, const float *d_o, double along, double lse,
                        const struct head *a, int64_t i) {
   const float *q = a->q + i * a->stride;

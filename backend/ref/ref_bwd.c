@@ -28,6 +28,7 @@ struct unit {
   double d_sum[2];
 };
 
+/* dh[o], of what becomes of unit o in a row: dy[o], or sum over c of dy[c] W_out[c, o]. */
 static double unit_gradient(const struct layer *l, int64_t row, int64_t o) {
   const float *dy = l->dy + row * l->width;
   double sum = 0;
@@ -36,6 +37,9 @@ static double unit_gradient(const struct layer *l, int64_t row, int64_t o) {
   return sum;
 }
 
+/* da[o] of dh[o] through the activation, a = x W^T + b:
+ *   GELU da = dh gelu'(a), ReLU da = dh where a > 0,
+ *   SwiGLU d gate = dh up silu'(gate), d up = dh silu(gate) */
 static struct unit unit_at(const struct layer *l, int64_t row, int64_t o) {
   const int64_t x = row_of(l, row);
   const double dy = unit_gradient(l, row, o);
@@ -56,7 +60,7 @@ static struct unit unit_at(const struct layer *l, int64_t row, int64_t o) {
   return (struct unit){{a > 0 ? dy : 0, 0}};
 }
 
-/* dx [count, in] = the gradients of the sums times the weights. */
+/* dx[r, c] = sum over o of da[r, o] W[o, c]; dx [count, in]. */
 static void input_bwd(float *dx, const struct layer *l) {
   const int64_t in = l->w->in;
   for (int64_t r = 0; r < l->count; r++)
@@ -74,7 +78,7 @@ static void input_bwd(float *dx, const struct layer *l) {
     }
 }
 
-/* dw [in] += gradients of the sums `half` of unit o times the inputs. */
+/* dw[c] += sum over r of da[r] x[r, c], da of the sums `half` of unit o; dw [in]. */
 static void weight_row_bwd(float *dw, const struct layer *l, int64_t o, int half) {
   for (int64_t c0 = 0; c0 < l->w->in; c0 += REF_CHUNK) {
     double acc[REF_CHUNK] = {0};
@@ -87,6 +91,7 @@ static void weight_row_bwd(float *dw, const struct layer *l, int64_t o, int half
   }
 }
 
+/* dW[o, c] += sum over r of da[r, o] x[r, c], db[o] += sum over r of da[r, o] */
 static void weight_bwd(const struct linear_grad *grad, const struct layer *l) {
   for (int half = 0; half <= is_paired(l); half++)
     for (int64_t o = 0; o < units(l); o++) {
@@ -110,6 +115,7 @@ void ref_linear_bwd_weight(struct exec *ex, const struct linear_grad *grad, cons
                  .w = w, .x = x, .ldx = w->in, .dy = dy, .count = rows, .width = linear_total(w)});
 }
 
+/* dsums [rows, total]: da[r, f], paired [gate F, up F]. */
 void ref_hidden_bwd(struct exec *ex, float *dsums, const float *dh, struct act x,
                     const struct expert *expert, int64_t rows) {
   const struct layer l = {.w = expert->in,
@@ -125,7 +131,8 @@ void ref_hidden_bwd(struct exec *ex, float *dsums, const float *dh, struct act x
         dsums[r * linear_total(l.w) + half * units(&l) + f] = (float)unit_at(&l, r, f).d_sum[half];
 }
 
-/* Rows first .. first + count - 1, those of one expert; h in rows of F. */
+/* Rows first .. first + count - 1, those of one expert, y = h W_out^T + b_out with h [count, F]:
+ * dW_out of dy and h, then dW_in and dx of dh = dy W_out. */
 static void expert_bwd(float *dx, const struct expert_grad *grad, const struct expert *expert,
                        struct act h, int64_t F, const struct layer *given) {
   struct layer in = *given;

@@ -3,14 +3,17 @@
 
 static float *offset_by(float *p, int64_t n) { return p ? p + n : NULL; }
 
+/* dx = dy silu'(x), silu'(x) = s (1 + x (1 - s)), s = sigmoid(x) */
 void ref_silu_bwd(struct exec *ex, float *dx, const float *dy, const float *x, int64_t n) {
   for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * silu_slope(x[i]));
 }
 
+/* dx = dy y (1 - y), by the result y = sigmoid(x) */
 void ref_sigmoid_bwd(struct exec *ex, float *dx, const float *dy, const float *y, int64_t n) {
   for (int64_t i = 0; i < n; i++) dx[i] = (float)(dy[i] * (double)y[i] * (1 - (double)y[i]));
 }
 
+/* drow[i] += sum over r of dx[r, i] */
 void ref_add_rows_bwd(struct exec *ex, float *drow, const float *dx, int64_t rows, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     double sum = 0;
@@ -19,6 +22,7 @@ void ref_add_rows_bwd(struct exec *ex, float *drow, const float *dx, int64_t row
   }
 }
 
+/* Of out = x + gate y: dgate[b, i] = sum over t of dout[b, t, i] y[b, t, i], dy = gate dout. */
 void ref_gated_add_bwd(struct exec *ex, float *dgate, float *dy, const float *dout,
                        const float *gate, int64_t stride, const float *y, int B, int T, int D) {
   for (int64_t b = 0; b < B; b++)
@@ -59,7 +63,8 @@ static void norm_row_bwd(float *dx, const float *dy, const float *x, const struc
   }
 }
 
-/* Shift, scale and weight of one image, `scale` its row; grad is where its gradients go. */
+/* Of y = n (1 + scale) + shift in one image, `scale` its row: dshift[c] = sum over t of dy[t, c],
+ * dscale[c] = sum over t of dy[t, c] n[t, c]; with a weight its share too. */
 static void modulation_bwd(const struct modulation_grad *grad, const float *dy, const float *x,
                            const float *scale, int T, int D, const struct row_norm *norm) {
   for (int64_t c0 = 0; c0 < D; c0 += REF_CHUNK) {
@@ -96,7 +101,8 @@ void ref_norm_modulate_bwd(struct exec *ex, float *dx, const struct modulation_g
   }
 }
 
-/* One head of q or k, normalised with weight and bias [d]; rms: without a bias. */
+/* One head of q or k, y = n weight + bias, [d]: dweight += dy n, dbias += dy, and dx with g = dy
+ * weight; rms: without a bias. */
 static void head_bwd(float *dx, float *dweight, float *dbias, const float *dy, const float *x,
                      const float *weight, bool rms, int d, double eps) {
   struct moments m = ref_row_moments(x, d, rms, eps);
@@ -121,6 +127,7 @@ void ref_qk_norm_bwd(struct exec *ex, float *dqkv, const struct qk_norm_grad *gr
   }
 }
 
+/* Of y = x / |x|: dx = (dy - y (y . dy)) / |x|. */
 void ref_normalize_rows_bwd(struct exec *ex, float *dx, const float *dy, const float *x,
                             int64_t rows, int D) {
   for (int64_t r = 0; r < rows; r++, dx += D, dy += D, x += D) {
@@ -131,7 +138,7 @@ void ref_normalize_rows_bwd(struct exec *ex, float *dx, const float *dy, const f
   }
 }
 
-/* n values that are `stride` apart. */
+/* dx_i = y_i (dy_i - sum over j of dy_j y_j), y = softmax(x); n values that are `stride` apart. */
 static void softmax_bwd(float *dx, const float *dy, const float *y, int64_t n, int64_t stride) {
   double along = 0;
   for (int64_t i = 0; i < n * stride; i += stride) along += (double)dy[i] * y[i];

@@ -26,8 +26,12 @@ enum ditmoe_status ref_conv_create(struct exec *ex, const struct tensor *weight,
 
 void ref_conv_destroy(struct exec *ex, struct conv *conv) { mem_free(ex->ctx, conv); }
 
-/* Output o of pixel `pixel` of all images: the window's sum, in which what lies outside of its
- * image is 0, and the bias. size: height and width of x. */
+/* Output o of pixel (r, s) of an image, `pixel` of all images, size: height and width of x:
+ *
+ *   b[o] + sum over i, j, c of W[o, c, i, j] x[r stride + i - before[0], s stride + j - before[1],
+ * c]
+ *
+ * in which x is 0 outside of the image. */
 static double output_at(const struct conv *w, struct act x, const int size[2], int64_t pixel,
                         int64_t o) {
   const int64_t area = (int64_t)w->kernel[0] * w->kernel[1];
@@ -67,6 +71,7 @@ void ref_conv2d(struct exec *ex, float *y, struct act x, const struct conv *w, i
   branch(&(struct conv_branch){.w = w, .sum = y}, x, B, height, width);
 }
 
+/* y[b, i, j, c] = x[b, i / 2, j / 2, c], i < 2 height, j < 2 width */
 void ref_upsample2x(struct exec *ex, struct act y, const float *x, int B, int height, int width,
                     int C) {
   int64_t at = 0;
@@ -75,12 +80,14 @@ void ref_upsample2x(struct exec *ex, struct act y, const float *x, int B, int he
       for (int64_t c = 0; c < C; c++) act_set(y, at++, x[(row / 2 * width + j / 2) * C + c]);
 }
 
+/* y[b, p, c] = x[b, c, p] */
 void ref_channels_last(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels) {
   for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
     for (int64_t c = 0; c < C; c++)
       for (int64_t p = 0; p < pixels; p++) y[p * C + c] = x[c * pixels + p];
 }
 
+/* y[b, c, p] = x[b, p, c] */
 void ref_channels_first(struct exec *ex, float *y, const float *x, int B, int C, int64_t pixels) {
   for (int64_t b = 0; b < B; b++, x += C * pixels, y += C * pixels)
     for (int64_t c = 0; c < C; c++)
@@ -101,6 +108,8 @@ static struct patch_place patch_place_of(int64_t i, int C, int height, int width
                               .channel = plane % C};
 }
 
+/* rows[patch, c, inside] = x[b, c, row, column]: what a linear layer makes tokens of (Dosovitskiy
+ * et al. 2021). */
 void ref_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int height, int width,
                   int patch) {
   (void)ex;
@@ -110,6 +119,7 @@ void ref_patchify(struct exec *ex, float *rows, const float *x, int B, int C, in
   }
 }
 
+/* x[b, c, row, column] = rows[patch, inside, c]: channels are the fastest here. */
 void ref_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, int height,
                     int width, int patch) {
   (void)ex;

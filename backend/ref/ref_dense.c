@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+/* data: weight [total, in], then bias [total], in f32; total = out or, paired, 2 out: the rows of
+ * gate, then those of up. */
 enum ditmoe_status ref_linear_create(struct exec *ex, const struct linear_source *source,
                                      struct linear **out) {
   struct linear shape, *w;
@@ -43,6 +45,7 @@ double ref_linear_at(const struct linear *w, int64_t o, struct act x, int64_t fi
   return dot_at(x, first, linear_row(w, o), w->in) + bias[o];
 }
 
+/* y[r, o] = b[o] + sum over c of x[r, c] W[o, c] */
 void ref_linear(struct exec *ex, float *y, struct act x, const struct linear *w, int64_t rows) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t o = 0; o < w->out; o++)
@@ -57,6 +60,8 @@ void ref_widen(struct exec *ex, float *y, struct act x, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = act_at(x, i);
 }
 
+/* y[i] = f(x[i]): silu x / (1 + e^-x) (Elfwing et al. 2018), sigmoid 1 / (1 + e^-x), relu
+ * max(x, 0). */
 #define REF_MAP(op, expression)                                                                    \
   void ref_##op(struct exec *ex, float *y, const float *x, int64_t n) {                            \
     (void)ex;                                                                                      \
@@ -66,6 +71,7 @@ REF_MAP(silu, silu_of(x[i]))
 REF_MAP(sigmoid, sigmoid_of(x[i]))
 REF_MAP(relu, x[i] < 0 ? 0 : x[i]) /* a NaN stays one */
 
+/* y = limit tanh(x / limit), |y| <= limit */
 void ref_tanh_clamp(struct exec *ex, float *y, const float *x, float limit, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = (float)(limit * tanh((double)x[i] / limit));
 }
@@ -74,11 +80,14 @@ void ref_add(struct exec *ex, float *y, const float *a, const float *b, int64_t 
   for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
 
+/* x[r, i] += row[i] */
 void ref_add_rows(struct exec *ex, float *x, const float *row, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, x += n)
     for (int64_t i = 0; i < n; i++) x[i] += row[i];
 }
 
+/* out[b, t, i] = x[b, t, i] + gate[b, i] y[b, t, i], row b of the gates at b stride (adaLN-Zero,
+ * Peebles & Xie 2023) */
 void ref_gated_add(struct exec *ex, float *out, const float *x, const float *gate, int64_t stride,
                    const float *y, int B, int T, int D) {
   for (int64_t b = 0; b < B; b++, gate += stride)
@@ -86,6 +95,12 @@ void ref_gated_add(struct exec *ex, float *out, const float *x, const float *gat
       for (int64_t i = 0; i < D; i++) out[i] = (float)(x[i] + (double)gate[i] * y[i]);
 }
 
+/* Sinusoids of the time (Vaswani et al. 2017, Ho et al. 2020), i < n / 2:
+ *
+ *   features[b, i] = cos(time[b] f_i), features[b, n / 2 + i] = sin(time[b] f_i)
+ *   f_i = e^(-ln(10000) i / (n / 2 - shift))
+ *
+ * Each step is rounded to f32. */
 void ref_time_features(struct exec *ex, float *features, const float *time, int B, int n,
                        float shift) {
   const int half = n / 2;

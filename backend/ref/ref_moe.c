@@ -55,6 +55,13 @@ static void sort_by_weight(int32_t *row, int64_t n, const float *weight) {
   }
 }
 
+/* Assignments a = (expert, source, gate) to rows. Two experts, three tokens, token 1 chose both:
+ *
+ *   expert  1  0  1  0        offset  0  2  4         rows of expert e: offset[e] ..
+ *   source  0  1  1  2        token   1  2  0  1      of a row
+ *   gate    a  b  c  d        weight  b  d  a  c
+ *                             first   0  1  3  4      rows of token t: row[first[t]] ..
+ *                             row     2  0  3  1      if b >= c, else 2  3  0  1 */
 void ref_dispatch_order(struct exec *ex, struct dispatch *d) {
   sort_by_token(d, d->row); /* row is free until its own turn */
   sort_by_expert(d, d->row);
@@ -64,6 +71,8 @@ void ref_dispatch_order(struct exec *ex, struct dispatch *d) {
     sort_by_weight(d->row + d->first[t], d->first[t + 1] - d->first[t], d->weight);
 }
 
+/* h[f] of an expert for x [D], a = x W_in^T + b_in:
+ *   GELU (Hendrycks & Gimpel 2016) gelu(a[f]), SwiGLU (Shazeer 2020) silu(a[f]) a[F + f], ReLU */
 static double hidden_at(const struct expert *expert, int64_t f, struct act x, int64_t first) {
   const struct linear *w = expert->in;
   double value = ref_linear_at(w, f, x, first);
@@ -87,6 +96,7 @@ void ref_hidden(struct exec *ex, struct act h, struct act x, const struct expert
       act_set(h, r * expert->hidden + f, hidden_at(expert, f, x, r * expert->in->in));
 }
 
+/* h[r, f] for row r of expert e by its own W_in, from token[r] of x [tokens, D]; h [R, F]. */
 void ref_experts_in(struct exec *ex, struct act h, struct act x, const struct dispatch *d,
                     const struct expert_wave *wave) {
   const struct expert_bank *bank = wave->bank;
@@ -100,6 +110,7 @@ void ref_experts_in(struct exec *ex, struct act h, struct act x, const struct di
   }
 }
 
+/* Column c of a row: W_out h + b_out; the token itself or 0 (MoE++, Jin et al. 2024). */
 static double row_at(const struct expert *expert, int64_t c, struct act h, int64_t hidden,
                      struct act x, int64_t token) {
   switch (expert->kind->rows) {
@@ -126,6 +137,7 @@ void ref_experts_out(struct exec *ex, float *rows, struct act h, struct act x,
   }
 }
 
+/* y[t] = add[t] + sum of weight[r] rows[r] over the rows r of token t (Shazeer et al. 2017), [D] */
 void ref_combine_rows(struct exec *ex, float *y, const float *rows, const struct dispatch *d,
                       const float *add, int D) {
   for (int64_t t = 0; t < d->tokens; t++)

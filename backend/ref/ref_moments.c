@@ -2,6 +2,8 @@
  * applied. */
 #include "backend/ref/ref_ops.h"
 
+/* moments[g] += (sum of x, sum of x^2) / (pixels n) over the window and the n channels of group g:
+ * over all windows of an image, E[x] and E[x^2]. */
 void ref_group_moments(struct exec *ex, double *moments, const float *x, int width,
                        const int window[4], int C, int groups, int64_t pixels) {
   int n = C / groups;
@@ -18,6 +20,7 @@ void ref_group_moments(struct exec *ex, double *moments, const float *x, int wid
   }
 }
 
+/* y[p, c] = f((x[p, c] - E[x]) / sqrt(E[x^2] - E[x]^2 + eps) weight[c] + bias[c]) */
 void ref_group_norm_given(struct exec *ex, struct act y, const float *x, const double *moments,
                           const float *weight, const float *bias, int64_t pixels, int C, int groups,
                           float eps, bool silu) {

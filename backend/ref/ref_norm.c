@@ -17,6 +17,11 @@ struct moments ref_moments(const float *x, int64_t rows, int64_t stride, int64_t
   return (struct moments){mean, 1 / sqrt(squares / count + eps)};
 }
 
+/* LayerNorm (Ba et al. 2016) without weights, modulated by rows [D] of each image:
+ *
+ *   y[b, t] = n (1 + scale[b]) + shift[b], n = (x[b, t] - mean) / sqrt(var + eps)
+ *
+ * with mean and biased variance over the D values of a token. */
 void ref_norm_modulate(struct exec *ex, struct act y, const float *x, const float *shift,
                        const float *scale, int64_t stride, int B, int T, int D,
                        const struct row_norm *norm) {
@@ -31,6 +36,8 @@ void ref_norm_modulate(struct exec *ex, struct act y, const float *x, const floa
     }
 }
 
+/* One head of q or of k, [d]: y = (x - mean) / sqrt(var + eps) weight + bias (Dehghani et
+ * al. 2023) */
 static void norm_head(float *y, const float *x, const float *weight, const float *bias, int d,
                       float eps) {
   struct moments m = ref_row_moments(x, d, !bias, eps);
@@ -59,6 +66,7 @@ void ref_qk_rotate(struct exec *ex, float *qkv, const struct rope *rope, float d
   }
 }
 
+/* A row of qkv is [3, H, d]: q from 0, k from D, v from 2 D on. v stays as it is. */
 void ref_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_norm *norm,
                  int64_t rows, int H, int d) {
   int64_t D = (int64_t)H * d;
@@ -71,6 +79,7 @@ void ref_qk_norm(struct exec *ex, float *y, const float *qkv, const struct qk_no
   }
 }
 
+/* q and k, the first 2 D values of a row of qkv [rows, 3, D] */
 void ref_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t i = 0; i < 2 * (int64_t)D; i++) {
@@ -79,6 +88,12 @@ void ref_qk_round_f16(struct exec *ex, float *qkv, int64_t rows, int D) {
     }
 }
 
+/* GroupNorm (Wu & He 2018) of x [B, pixels, C], n = C / groups channels to a group g:
+ *
+ *   y[b, p, c] = f((x[b, p, c] - mean[b, g]) / sqrt(var[b, g] + eps) weight[c] + bias[c])
+ *
+ * with mean and biased variance over all pixels and the channels of the group; f is silu or
+ * nothing. */
 void ref_group_norm(struct exec *ex, struct act y, const float *x, const float *weight,
                     const float *bias, int B, int64_t pixels, int C, int groups, float eps,
                     bool silu) {
@@ -94,6 +109,7 @@ void ref_group_norm(struct exec *ex, struct act y, const float *x, const float *
     }
 }
 
+/* y[r] = x[r] / max(|x[r]|, 1e-12): products of such rows are cosines. */
 void ref_normalize_rows(struct exec *ex, float *y, const float *x, int64_t rows, int D) {
   for (int64_t r = 0; r < rows; r++, x += D, y += D) {
     double length = fmax(sqrt(dot(x, x, D)), 1e-12);
@@ -122,6 +138,7 @@ static double descending_sum(const float *x, int n, double *max) {
   return sum;
 }
 
+/* y[r, i] = e^(x[r, i] - max) / sum over j of e^(x[r, j] - max) */
 void ref_softmax_rows(struct exec *ex, float *y, const float *x, int64_t rows, int n) {
   for (int64_t r = 0; r < rows; r++, x += n, y += n) {
     double max = 0, sum = descending_sum(x, n, &max);
@@ -129,6 +146,8 @@ void ref_softmax_rows(struct exec *ex, float *y, const float *x, int64_t rows, i
   }
 }
 
+/* y[b, t, e] = e^(x[b, t, e] - max) / sum over t of it, max over t: each expert weighs the tokens
+ * of an image. */
 void ref_softmax_tokens(struct exec *ex, float *y, const float *x, int B, int T, int E) {
   for (int64_t b = 0; b < B; b++, x += (int64_t)T * E, y += (int64_t)T * E)
     for (int64_t e = 0; e < E; e++) {

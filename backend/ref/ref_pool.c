@@ -35,6 +35,8 @@ static float largest(struct act x, const struct pool *v, int C, int c) {
   return max;
 }
 
+/* y[b, i, j, c] = max of x[b, i stride - pad + (0..2), j stride - pad + (0..2), c] in the image;
+ * pixel p goes to y[p ldy + at + c]. */
 void ref_max_pool(struct exec *ex, struct act y, int64_t ldy, int64_t at, struct act x, int B,
                   int height, int width, int C, int stride, int pad) {
   for (int b = 0; b < B; b++)
@@ -45,6 +47,7 @@ void ref_max_pool(struct exec *ex, struct act y, int64_t ldy, int64_t at, struct
       }
 }
 
+/* y[b, i, j, c] = relu(mean of x[b, i - 1 .. i + 1, j - 1 .. j + 1, c] in the image) */
 void ref_avg_pool_relu(struct exec *ex, struct act y, int64_t ldy, int64_t at, const float *x,
                        int B, int height, int width, int C) {
   for (int b = 0; b < B; b++)
@@ -58,6 +61,7 @@ void ref_avg_pool_relu(struct exec *ex, struct act y, int64_t ldy, int64_t at, c
         }
 }
 
+/* y[b, c] = sum over p of x[b, p, c] / pixels */
 void ref_mean_pixels(struct exec *ex, float *y, struct act x, int B, int64_t pixels, int C) {
   for (int64_t b = 0; b < B; b++)
     for (int64_t c = 0; c < C; c++) {

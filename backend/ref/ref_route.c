@@ -14,6 +14,7 @@ static void set(struct dispatch *d, int64_t at, int32_t expert, int32_t token, f
   d->gate[at] = gate;
 }
 
+/* dst[i] = src[index[i]], rows of D */
 void ref_gather_rows(struct exec *ex, float *dst, const float *src, const int32_t *index, int64_t n,
                      int D) {
   for (int64_t i = 0; i < n; i++)
@@ -31,6 +32,8 @@ static int next_best(const float *scores, int E, int last) {
   return best;
 }
 
+/* Token choice (Shazeer et al. 2017): assignment r K + j is token r with the expert of rank skip +
+ * j by its scores [E]. */
 void ref_assign_topk(struct exec *ex, struct dispatch *d, const float *scores, int64_t rows, int E,
                      int K, int skip) {
   for (int64_t r = 0; r < rows; r++, scores += E) {
@@ -142,6 +145,8 @@ static void take_tokens(struct dispatch *d, int64_t at, int64_t slots, const str
   for (; taken < slots; taken++) set(d, at + taken, -1, 0, 0);
 }
 
+/* Expert choice (Zhou et al. 2022): in each image an expert takes the K tokens t with the largest
+ * scores[b, t, e]. */
 void ref_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores, int B, int T,
                        int E, int K, int64_t stride) {
   for (int b = 0; b < B; b++) {
@@ -154,6 +159,8 @@ void ref_assign_tokens(struct exec *ex, struct dispatch *d, const float *scores,
   }
 }
 
+/* DiffMoE (Shi et al. 2025) among all S tokens of a batch: expert e takes k[e] = the number of t
+ * with capacity[t, e] > threshold[e], those with the largest scores[t, e]. */
 void ref_assign_counted(struct exec *ex, struct dispatch *d, const float *scores,
                         const float *capacity, const float *threshold, int64_t S, int E) {
   for (int e = 0; e < E; e++) {
@@ -164,6 +171,8 @@ void ref_assign_counted(struct exec *ex, struct dispatch *d, const float *scores
   }
 }
 
+/* Assignments b each .. (b + 1) each - 1 are those of image b. If its label is the null label, all
+ * of its T tokens go to the one expert, with weight 1. */
 void ref_assign_label(struct exec *ex, struct dispatch *d, const int32_t *labels, int32_t label,
                       int32_t expert, int B, int T) {
   const int64_t each = d->capacity / B;

@@ -1,12 +1,12 @@
 /* ditmoe-convert: any checkpoint to safetensors, with its record inside. */
 #include "cli/json.h"
 #include "cli/options.h"
+#include "cli/outputs.h"
 #include "cli/report.h"
 #include "cli/text.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 struct settings {
@@ -44,7 +44,8 @@ static const struct option table[] = {
      .kind = OPTION_TEXT,
      AT(key),
      .argument = "NAME",
-     .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+     .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
+             "with; EMA weights are preferred (docs/FILES.md)."},
     {.name = "record",
      .kind = OPTION_TEXT,
      AT(record),
@@ -68,19 +69,15 @@ static const struct program program = {
     .settings_size = sizeof(struct settings),
 };
 
-static enum ditmoe_status check(const struct settings *settings) {
-  struct stat info;
-  const char *output = settings->output;
+static enum ditmoe_status check(const char *path, const struct settings *settings) {
+  const struct output_file output = {"output", settings->output};
+  const struct input_file inputs[] = {{path, true}, {settings->record, false}};
   if (settings->tier && !settings->pack)
     return report_error(DITMOE_USAGE, "--tier has no effect without --pack");
   if (settings->pack && settings->dtype && strcmp(settings->dtype, "f16") == 0)
     return report_error(DITMOE_USAGE, "--dtype f16: --pack is for f32 or bf16");
-  if (!output) return report_error(DITMOE_USAGE, "--output is missing; see --help");
-  if (lstat(output, &info) != 0) return DITMOE_OK;
-  if (S_ISDIR(info.st_mode)) return report_error(DITMOE_OUTPUT, "%s: is a folder", output);
-  if (!settings->force)
-    return report_error(DITMOE_OUTPUT, "%s: exists; --force replaces it", output);
-  return DITMOE_OK;
+  if (!output.path) return report_error(DITMOE_USAGE, "--output is missing; see --help");
+  return outputs_check(&output, 1, inputs, sizeof inputs / sizeof *inputs, settings->force);
 }
 
 /* Opening a model holds its weights as f32; that is tried only if they take less than half of the
@@ -173,7 +170,7 @@ static enum ditmoe_status report_output(struct ditmoe_ctx *ctx, const struct set
 static enum ditmoe_status run(struct ditmoe_ctx *ctx, const char *path,
                               const struct settings *settings) {
   struct ditmoe_checkpoint *checkpoint = NULL;
-  TRY(check(settings));
+  TRY(check(path, settings));
   if (settings->pack) {
     TRY(pack(ctx, path, settings));
   } else {

@@ -40,7 +40,7 @@ struct eval_settings {
 struct eval_side {
   const char *role; /* "reference" or "samples"   */
   const char *path;
-  bool folder;
+  bool folder, archive;       /* neither: one image */
   bool images, pool, spatial; /* what the operand holds: images, mu, mu_s */
   int64_t count;              /* images that it holds */
   struct ditmoe_set *set;

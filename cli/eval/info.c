@@ -94,7 +94,7 @@ enum ditmoe_status eval_info(struct eval *eval) {
   struct eval_side *side = &eval->samples;
   TRY(eval_refuse_needless(eval, false));
   cJSON *arrays = cJSON_CreateArray(), *object = NULL;
-  enum ditmoe_status status = side->folder ? DITMOE_OK : list_arrays(eval, arrays);
+  enum ditmoe_status status = side->archive ? list_arrays(eval, arrays) : DITMOE_OK;
   if (status == DITMOE_OK) status = eval_open_set(eval, side, 0);
   if (status == DITMOE_OK) object = info_json(side);
   if (eval->settings.common.json && object) {

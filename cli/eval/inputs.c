@@ -1,6 +1,7 @@
 /* What the operands are, and which measures they allow. */
 #include "cli/eval/eval.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -32,12 +33,23 @@ static enum ditmoe_status inspect_images(const struct eval *eval, struct eval_si
   return DITMOE_OK;
 }
 
+/* By its first bytes, as the library does. */
+static bool is_image(const char *path) {
+  char first[4] = {0};
+  struct stat info;
+  FILE *file = stat(path, &info) == 0 && S_ISREG(info.st_mode) ? fopen(path, "rbe") : NULL;
+  const bool read = file && fread(first, 1, sizeof first, file) == sizeof first;
+  if (file) fclose(file);
+  return read && (memcmp(first, "\x89PNG", 4) == 0 || memcmp(first, "\xff\xd8\xff", 3) == 0);
+}
+
 /* Headers alone; all else is checked when the set is opened. */
 static enum ditmoe_status inspect_side(struct eval *eval, struct eval_side *side) {
   struct stat info;
   side->folder = stat(side->path, &info) == 0 && S_ISDIR(info.st_mode);
-  side->images = side->folder;
-  if (!side->folder) TRY(inspect_arrays(eval, side));
+  side->archive = !side->folder && !is_image(side->path);
+  side->images = !side->archive;
+  if (side->archive) TRY(inspect_arrays(eval, side));
   return side->images ? inspect_images(eval, side) : DITMOE_OK;
 }
 

@@ -76,8 +76,9 @@ const struct program eval_program = {
 };
 
 enum ditmoe_status eval_read_environment(struct eval *eval) {
-  const struct option_variable variables[] = {{"DITMOE_INCEPTION", &eval->settings.inception, NULL},
-                                              {"DITMOE_THREADS", &eval->settings.threads, NULL}};
+  const struct option_variable variables[] = {
+      {"DITMOE_INCEPTION", &eval->settings.inception, false},
+      {"DITMOE_THREADS", &eval->settings.threads, false}};
   return options_read_environment(&eval->options, variables, sizeof variables / sizeof *variables);
 }
 
@@ -87,7 +88,8 @@ static enum ditmoe_status check_outputs(const struct eval *eval) {
                                         {"make-ref", s->make_ref},
                                         {"features", s->features},
                                         {"report", s->report}};
-  const char *const inputs[] = {eval->reference.path, eval->samples.path};
+  const struct input_file inputs[] = {
+      {eval->reference.path, true}, {eval->samples.path, true}, {s->inception, false}};
   return outputs_check(outputs, sizeof outputs / sizeof *outputs, inputs,
                        sizeof inputs / sizeof *inputs, s->force);
 }

@@ -9,19 +9,6 @@
 
 enum { CLASS_FILE_LIMIT = 4 << 20, TITLE_LENGTH = 60 };
 
-/* Bytes of the UTF-8 character at c and its code; 0 if it is not well formed. */
-static size_t decode(const unsigned char *c, uint32_t *code) {
-  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-  const size_t size = c[0] < 0x80 ? 1 : c[0] < 0xE0 ? 2 : c[0] < 0xF0 ? 3 : 4;
-  if ((c[0] >= 0x80 && c[0] < 0xC0) || c[0] >= 0xF8) return 0;
-  *code = size == 1 ? c[0] : c[0] & (0x7Fu >> size);
-  for (size_t i = 1; i < size; i++) {
-    if ((c[i] & 0xC0) != 0x80) return 0;
-    *code = *code << 6 | (c[i] & 0x3Fu);
-  }
-  return *code < least[size] || *code > 0x10FFFF || *code >> 11 == 0x1B ? 0 : size;
-}
-
 /* Controls, and marks that turn the direction of the text around them. */
 static bool drives(uint32_t code) {
   return code < 0x20 || (code >= 0x7F && code < 0xA0) || (code >= 0x200E && code <= 0x200F) ||
@@ -29,10 +16,10 @@ static bool drives(uint32_t code) {
 }
 
 char *heatmap_clean(char *text) {
-  unsigned char *from = (unsigned char *)text, *to = from;
+  char *from = text, *to = from;
   while (*from) {
     uint32_t code = 0;
-    const size_t size = decode(from, &code);
+    const size_t size = text_character(from, &code);
     if (size && !drives(code)) {
       memmove(to, from, size);
       to += size;
@@ -84,7 +71,7 @@ static enum ditmoe_status name_of_line(struct heatmap *heatmap, const char *path
                         "--class-file %s: line %lld: class %lld, but the run has 0 "
                         "to %d",
                         path, number, label, heatmap->run.info.labels - 1);
-  set_name(heatmap, (int)label, tab ? last + 1 : line);
+  set_name(heatmap, (int)label, text_trim(tab ? last + 1 : line));
   return DITMOE_OK;
 }
 
@@ -95,9 +82,8 @@ static enum ditmoe_status names_of_file(struct heatmap *heatmap, const char *pat
   TRY(text_file_read("--class-file", path, CLASS_FILE_LIMIT, &text));
   rest = text;
   while (status == DITMOE_OK && (line = strsep(&rest, "\n"))) {
-    line[strcspn(line, "\r")] = 0;
     number++;
-    if (*line) status = name_of_line(heatmap, path, line, number);
+    if (line[strspn(line, " \t\r")]) status = name_of_line(heatmap, path, line, number);
   }
   free(text);
   return status;

@@ -97,13 +97,17 @@ static enum ditmoe_status check_outputs(const struct heatmap *heatmap) {
                                         {"npz", s->npz}};
   enum { OTHERS = 6 };
   size_t count = OTHERS;
-  char *list = text_copy(s->add ? s->add : ""), *rest = list;
-  const char **inputs = memory_get(OTHERS + strlen(list) + 1, sizeof *inputs);
+  char *list = text_copy(s->add ? s->add : ""), *rest = s->add ? list : NULL;
+  struct input_file *inputs = memory_get(OTHERS + strlen(list) + 1, sizeof *inputs);
   memcpy(inputs,
-         (const char *const[OTHERS]){heatmap->options.operand, s->diff, s->model, s->record,
-                                     s->overlay, s->class_file},
+         (const struct input_file[OTHERS]){{heatmap->options.operand, false},
+                                           {s->diff, false},
+                                           {s->model, true},
+                                           {s->record, false},
+                                           {s->overlay, false},
+                                           {s->class_file, false}},
          OTHERS * sizeof *inputs);
-  while (rest) inputs[count++] = strsep(&rest, ",");
+  while (rest) inputs[count++].path = strsep(&rest, ",");
   const enum ditmoe_status status =
       outputs_check(outputs, sizeof outputs / sizeof *outputs, inputs, count, s->force);
   free(inputs);

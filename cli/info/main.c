@@ -20,7 +20,8 @@ static const struct option table[] = {
      AT(key),
      .argument = "NAME",
      .group = "Checkpoint",
-     .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+     .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
+             "with; EMA weights are preferred (docs/FILES.md)."},
     {.name = "tensors",
      .kind = OPTION_FLAG,
      AT(tensors),
@@ -28,7 +29,8 @@ static const struct option table[] = {
     {.name = "model",
      .kind = OPTION_FLAG,
      AT(model),
-     .help = "Open it as a model: architecture, sizes, checkpoint record."},
+     .help = "Open it as a model: architecture, sizes, checkpoint record; with -v also where each "
+             "value of the record is from."},
     {.name = "vae",
      .kind = OPTION_FLAG,
      AT(vae),
@@ -81,7 +83,7 @@ static uint64_t listed_values(const char *list) {
 static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *checkpoint,
                               bool with_tensors) {
   cJSON *object = cJSON_CreateObject(), *tensors = cJSON_CreateArray();
-  const char *key = ditmoe_checkpoint_key(checkpoint);
+  const char *key = ditmoe_checkpoint_key(checkpoint), *left = ditmoe_checkpoint_left(checkpoint);
   const char *record = ditmoe_checkpoint_metadata(checkpoint, "ditmoe");
   const char *layout = ditmoe_checkpoint_metadata(checkpoint, "ditmoe.packed");
   const char *tier = ditmoe_checkpoint_metadata(checkpoint, "ditmoe.tier");
@@ -99,6 +101,7 @@ static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *
   cJSON_AddStringToObject(object, "file", path);
   cJSON_AddStringToObject(object, "format", ditmoe_checkpoint_format(checkpoint));
   if (key) cJSON_AddStringToObject(object, "key", key);
+  if (left) cJSON_AddStringToObject(object, "not_taken", left);
   json_add_whole(object, "tensors", ditmoe_checkpoint_count(checkpoint));
   if (layout) elements = list ? listed_values(list) : 0;
   json_add_whole(object, "parameters", elements);
@@ -113,7 +116,7 @@ static cJSON *checkpoint_json(const char *path, const struct ditmoe_checkpoint *
   return object;
 }
 
-static cJSON *model_json(const struct ditmoe_model *model) {
+static cJSON *model_json(const struct ditmoe_model *model, bool with_sources) {
   struct ditmoe_model_info info;
   ditmoe_model_info(model, &info);
   const struct {
@@ -143,6 +146,9 @@ static cJSON *model_json(const struct ditmoe_model *model) {
   cJSON_AddBoolToObject(object, "batch_coupled", info.batch_coupled);
   json_add_whole(object, "weight_bytes", info.weight_bytes);
   cJSON_AddItemToObject(object, "record", cJSON_Parse(ditmoe_model_record(model)));
+  if (with_sources)
+    cJSON_AddItemToObject(object, "record_sources",
+                          cJSON_Parse(ditmoe_model_record_sources(model)));
   return object;
 }
 
@@ -154,7 +160,8 @@ static enum ditmoe_status add_model(struct ditmoe_ctx *ctx, cJSON *object, const
   const struct ditmoe_model_options options = {
       .key = settings->key, .record = record, .plan_only = 1};
   enum ditmoe_status status = report_call(ctx, ditmoe_model_open(ctx, path, &options, &model));
-  if (status == DITMOE_OK) cJSON_AddItemToObject(object, "model", model_json(model));
+  if (status == DITMOE_OK)
+    cJSON_AddItemToObject(object, "model", model_json(model, settings->common.verbose));
   ditmoe_model_close(model);
   free(record);
   return status;

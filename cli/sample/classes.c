@@ -55,7 +55,7 @@ struct classes classes_of(const struct ditmoe_model *model, bool allow_null) {
 }
 
 const char *class_names(const struct classes *classes, int label) {
-  if (label < 0 || label >= classes->used) return NULL;
+  if (label < 0 || label >= classes->used || label == classes->null_label) return NULL;
   return classes->imagenet ? imagenet()[label].names
                            : ditmoe_model_class_name(classes->model, label);
 }
@@ -178,9 +178,9 @@ static enum ditmoe_status check_id(const struct classes *classes, const char *wh
                                    const char *text, int32_t *label) {
   long long id = strtoll(text, NULL, 10); /* saturates */
   *label = (int32_t)id;
-  if (id >= 0 && id < classes->used) return DITMOE_OK;
-  if (id == classes->null_label && classes->allow_null) return DITMOE_OK;
-  if (id == classes->null_label)
+  const bool null = id >= 0 && id == classes->null_label;
+  if (null ? classes->allow_null : id >= 0 && id < classes->used) return DITMOE_OK;
+  if (null)
     return report_error(DITMOE_USAGE, "%s: %s is the empty class; --allow-null permits it", what,
                         text);
   return report_error(DITMOE_USAGE, "%s: %s is not a class the model was trained on: 0 to %d", what,
@@ -237,7 +237,7 @@ enum ditmoe_status classes_print(const struct classes *classes, const char *rege
     const char *names = class_names(classes, label), *wnid = class_wnid(classes, label);
     char *line =
         text_format("%d  %s%s%s", label, wnid ? wnid : "", wnid ? "  " : "", names ? names : "");
-    if (regexec(&pattern, line, 0, NULL, 0) == 0) {
+    if (label != classes->null_label && regexec(&pattern, line, 0, NULL, 0) == 0) {
       if (json)
         add_class(list, classes, label);
       else

@@ -9,8 +9,8 @@
 
 struct classes {
   const struct ditmoe_model *model; /* NULL: no names from a record         */
-  int used;                         /* labels 0 .. used-1 have been trained */
-  int null_label;
+  int used;                         /* labels 0 .. used-1 but null_label have been trained */
+  int null_label;                   /* -1: there is none */
   bool allow_null;
   bool imagenet; /* names are those of ImageNet          */
 };

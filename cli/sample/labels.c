@@ -23,19 +23,25 @@ static enum ditmoe_status choose_list(struct sample *run) {
   char *list = text_copy(run->settings.classes), *rest = list, *item;
   enum ditmoe_status status = DITMOE_OK;
   while (status == DITMOE_OK && (item = strsep(&rest, ",")))
-    status = choose(run, "--class", item + strspn(item, " "));
+    status = choose(run, "--class", text_trim(item));
   free(list);
   return status;
 }
 
-/* A line may hold a name with commas. */
+/* A line may hold a name with commas, and end as on any system. */
 static enum ditmoe_status choose_file(struct sample *run) {
   const char *path = run->settings.class_file;
   char *text, *line;
   TRY(text_file_read("--class-file", path, MAX_FILE_BYTES, &text));
   enum ditmoe_status status = DITMOE_OK;
-  for (char *rest = text; status == DITMOE_OK && (line = strsep(&rest, "\r\n"));)
-    if (*line) status = choose(run, path, line);
+  const char *end = strchr(text, '\n') ? "\n" : "\r";
+  char *rest = text;
+  for (int number = 1; status == DITMOE_OK && (line = strsep(&rest, end)); number++) {
+    char *what = text_format("--class-file %s: line %d", path, number);
+    line = text_trim(line);
+    if (*line) status = choose(run, what, line);
+    free(what);
+  }
   free(text);
   if (status == DITMOE_OK && run->labels.class_count == 0)
     status = report_error(DITMOE_FORMAT, "--class-file %s: no class in it", path);
@@ -49,9 +55,11 @@ static void choose_default(struct sample *run) {
   enum { SHOWN = sizeof shown / sizeof shown[0] };
   struct sample_labels *labels = &run->labels;
   bool few = run->classes.used == 1000 && !run->settings.num_samples;
-  labels->class_count = few ? SHOWN : run->classes.used;
-  labels->classes = memory_get((size_t)labels->class_count, sizeof *labels->classes);
-  for (int32_t i = 0; i < labels->class_count; i++) labels->classes[i] = few ? shown[i] : i;
+  const int32_t count = few ? SHOWN : run->classes.used;
+  labels->classes = memory_get((size_t)count, sizeof *labels->classes);
+  for (int32_t i = 0; i < count; i++)
+    if (few || i != run->classes.null_label)
+      labels->classes[labels->class_count++] = few ? shown[i] : i;
 }
 
 static enum ditmoe_status choose_classes(struct sample *run) {

@@ -113,11 +113,13 @@ static char *image_parameters(const struct sample *run, int64_t index) {
       first, run->plan.steps, run->plan.sampler, scale, strpbrk(scale, ".e") ? "" : ".0",
       (unsigned long long)run->settings.seed, run->width, run->height, text_sanitize(stem),
       run->model_sha256, run->settings.rng, DITMOE_VERSION);
+  char *utf8 = text_utf8(text);
   free(title);
   free(stem);
   free(first);
   free(scale);
-  return text;
+  free(text);
+  return utf8;
 }
 
 void sample_metadata(const struct sample *run, int64_t index, char **parameters, char **json) {

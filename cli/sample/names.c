@@ -3,7 +3,6 @@
 #include "cli/sample/work.h"
 #include "cli/text.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -154,63 +153,6 @@ static enum ditmoe_status check_ending(const char *option, const char *path) {
                       path);
 }
 
-/* A folder that is missing or read-only is found before the work is done. The one that --output
- * names may be missing itself. */
-static enum ditmoe_status check_folder(const char *path, const struct sample *run) {
-  char *folder = path_folder(path);
-  size_t length = strlen(run->settings.output);
-  bool new = strcmp(folder, run->names.folder) == 0 && run->settings.output[length - 1] == '/' &&
-             !file_exists(folder);
-  if (new) {
-    char *parent = text_copy_part(folder, strlen(folder) - 1);
-    free(folder);
-    folder = path_folder(parent);
-    free(parent);
-  }
-  enum ditmoe_status status = DITMOE_OK;
-  if (access(*folder ? folder : ".", W_OK | X_OK) != 0)
-    status = report_error(DITMOE_OUTPUT, "%s: %s%s", *folder ? folder : ".", strerror(errno),
-                          errno == ENOENT ? "; make the folder first" : "");
-  free(folder);
-  return status;
-}
-
-/* A grid is made again by --resume, and by rank 0 alone. */
-static enum ditmoe_status check_free(const struct sample *run, const char *path) {
-  if (folder_exists(path)) return report_error(DITMOE_OUTPUT, "%s: is a folder", path);
-  if (!file_exists(path) || run->settings.force || run->settings.resume) return DITMOE_OK;
-  return report_error(DITMOE_OUTPUT, "%s: exists; --force replaces it", path);
-}
-
-static bool is_image(const struct sample *run, const char *path) {
-  const struct sample_labels *labels = &run->labels;
-  int64_t index = sample_file_index(&run->names, path);
-  if (!run->names.numbered) return strcmp(path, run->names.before) == 0;
-  return index >= labels->first && index < labels->first + labels->count;
-}
-
-/* No two outputs have the same name. The files of images are looked for when the run starts. */
-static enum ditmoe_status check_files(const struct sample *run) {
-  const struct sample_names *names = &run->names;
-  const char *const others[] = {run->settings.grid,
-                                run->settings.latents,
-                                run->settings.routing_dump,
-                                run->settings.routing_trace,
-                                names->journals ? NULL : names->before,
-                                names->journals ? NULL : names->manifest};
-  for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-    const char *path = others[i];
-    if (!path) continue;
-    bool taken = (path != names->before && is_image(run, path)) ||
-                 (path != names->manifest && strcmp(path, names->manifest) == 0);
-    for (size_t j = 0; j < i; j++) taken = taken || (others[j] && strcmp(others[j], path) == 0);
-    if (taken) return report_error(DITMOE_USAGE, "%s: two outputs of this name", path);
-    TRY(check_folder(path, run));
-    if (run->settings.rank == 0) TRY(check_free(run, path));
-  }
-  return DITMOE_OK;
-}
-
 enum ditmoe_status sample_name_outputs(struct sample *run) {
   const struct sample_settings *s = &run->settings;
   struct sample_names *names = &run->names;
@@ -218,12 +160,9 @@ enum ditmoe_status sample_name_outputs(struct sample *run) {
   char *first = sample_file_name(names, run->labels.first);
   enum ditmoe_status status = names->npz ? DITMOE_OK : check_ending("output", first);
   bool png = (!names->npz && sample_is_png(first)) || (s->grid && sample_is_png(s->grid));
-  if (status == DITMOE_OK) {
-    name_others(run);
-    status = check_folder(first, run);
-  }
   free(first);
   TRY(status);
+  name_others(run);
   if (s->grid) TRY(check_ending("grid", s->grid));
   if (s->disable_image_metadata && !png)
     return report_error(DITMOE_USAGE,
@@ -231,5 +170,5 @@ enum ditmoe_status sample_name_outputs(struct sample *run) {
   if (s->show && !isatty(STDERR_FILENO) && strcmp(s->common.color, "always") != 0)
     return report_error(DITMOE_USAGE,
                         "--show: standard error is not a terminal; --color always draws anyway");
-  return check_files(run);
+  return sample_check_names(run);
 }

@@ -59,6 +59,46 @@ static enum ditmoe_status make_record(struct sample *run) {
   return DITMOE_OK;
 }
 
+/* What a source is in words of the user; free(). */
+static char *source_name(const struct sample *run, const char *member, const char *source) {
+  static const char given[] = "record:";
+  if (strncmp(source, given, strlen(given)) != 0) return text_copy(source);
+  char *name = text_copy(member);
+  for (char *c = name; *c; c++)
+    if (*c == '_') *c = '-';
+  const struct option *option = option_find(&sample_program, name, strlen(name));
+  const bool alone = option && option->traits & OPTION_IN_RECORD &&
+                     option_source(&run->options, option) >= FROM_ENVIRONMENT;
+  char *text = alone ? text_format("--%s", name)
+               : run->settings.record
+                   ? text_format("%s:%s", run->settings.record, source + strlen(given))
+                   : text_copy("the image");
+  free(name);
+  return text;
+}
+
+/* With -v every member of the record and its source; the objective's in any case, unless the user
+ * named it. */
+static void show_record(const struct sample *run) {
+  cJSON *record = cJSON_Parse(ditmoe_model_record(run->model));
+  cJSON *sources = cJSON_Parse(ditmoe_model_record_sources(run->model));
+  const cJSON *item;
+  cJSON_ArrayForEach(item, record) {
+    const cJSON *source = cJSON_GetObjectItemCaseSensitive(sources, item->string);
+    char *value = json_value_text(item);
+    char *name = source_name(run, item->string, source->valuestring);
+    const bool told = strncmp(source->valuestring, "record:", strlen("record:")) == 0;
+    if (strcmp(item->string, "objective") == 0 && !told)
+      report_note("objective %s, by %s", value, name);
+    else
+      report_detail("record: %s %.160s (%s)", item->string, value, name);
+    free(name);
+    free(value);
+  }
+  cJSON_Delete(sources);
+  cJSON_Delete(record);
+}
+
 /* The decoder. */
 
 static bool exists(const char *path) {
@@ -175,6 +215,7 @@ static enum ditmoe_status open_model(struct sample *run,
     report_detail("%d tensors that only training needs are passed over", info->ignored_tensors);
   report_detail("arithmetic: %s, backend %s, instructions %s", info->dtype, info->backend,
                 info->tier);
+  show_record(run);
   sample_check_preset(run);
   TRY(expect("num-classes", run->settings.num_classes, info->num_classes));
   if (option_given(&run->options, &run->settings.num_experts) &&

@@ -16,7 +16,8 @@ static const struct option table[] = {
    .help = "Checkpoint: a PyTorch or safetensors file, an index.json of shards, or a folder. "
            "Else $DITMOE_MODEL, else the one that comes with the programs."},
   {.name = "key", AT(key), TEXT("NAME"), .traits = OPTION_DECIDES,
-   .help = "Entry of a training checkpoint, such as ema or model; EMA weights are preferred."},
+   .help = "Entry of a training checkpoint, such as ema or model, or what names of tensors begin "
+           "with; EMA weights are preferred (docs/FILES.md)."},
   {.name = "vae", .aliases = "vae-path", AT(vae), TEXT("PATH|none"),
    .help = "Decoder: a folder or file; none for latents as they are, and for models of images. "
            "Else $DITMOE_VAE, vae or sd-vae-ft-mse beside the model, or what its record names."},
@@ -59,7 +60,7 @@ static const struct option table[] = {
   {.name = "uncond-label", AT(uncond_label), INTEGER(0, MAX_LABEL), .traits = OPTION_IN_RECORD,
    .help = "ProMoE: label of the unconditional expert."},
   {.name = "null-label", AT(null_label), INTEGER(0, MAX_LABEL), .traits = OPTION_IN_RECORD,
-   .help = "Label of the empty class."},
+   .help = "Row of the class table that is the empty class."},
   {.name = "router-weight-mode", AT(router_weight_mode), CHOICE("identity|sigmoid|softmax"),
    .traits = OPTION_IN_RECORD, .help = "ProMoE: scores to weights."},
   {.name = "capacity", AT(capacity), NUMBER(0, 4096), .traits = OPTION_IN_RECORD,
@@ -96,7 +97,8 @@ static const struct option table[] = {
    CHOICE("ddpm|ddim|dpmpp-2m|euler|heun|midpoint|sde|sde-heun"),
    .synonyms = "rf=euler rf-euler=euler flow-euler=euler rf-heun=heun dpm++2m=dpmpp-2m "
                "euler-maruyama=sde sde-euler-maruyama=sde",
-   .traits = OPTION_DECIDES, .help = "Default: what the model was trained for."},
+   .traits = OPTION_DECIDES,
+   .help = "Default: that of its scheduler file, or what the model was trained for."},
   {.name = "steps", .aliases = "num-sampling-steps", AT(steps), INTEGER(1, 1000),
    .traits = OPTION_DECIDES,
    .help = "Default: the family's, else 250 for ddpm and sde, 50 for the others. SiT counts the "
@@ -104,7 +106,8 @@ static const struct option table[] = {
   {.name = "respacing", AT(respacing), TEXT("LIST"), .traits = OPTION_DECIDES,
    .help = "ddpm and ddim, in place of --steps: ddim25, or steps of each section (10,15,20)."},
   {.name = "cfg-scale", .aliases = "guidance", .letter = 'g', AT(cfg_scale), NUMBER(0, 1000),
-   .preset = "4", .traits = OPTION_DECIDES, .help = "Classifier-free guidance; 1 or less: none."},
+   .preset = "4", .traits = OPTION_DECIDES,
+   .help = "s of u + s (c - u), classifier-free guidance; 1: none, 0: the empty class."},
   {.name = "cfg-interval", AT(cfg_interval), .kind = OPTION_INTERVAL, .argument = "A:B", .low = 0,
    .high = 1, .traits = OPTION_DECIDES,
    .help = "Guidance only while the progress of the run, 0 to 1, is in [A, B)."},

@@ -8,7 +8,7 @@
  *   hash.c       their SHA-256
  *   labels.c     classes and the label of every index
  *   plan.c       the request, memory needed, --dry-run
- *   names.c      names of the outputs
+ *   names.c      names of the outputs; names_check.c: that each is one of its own
  *   start.c      a new run, or one that goes on; refusing both
  *   resume.c     what is there: identity, journals, checked files
  *   batch.c      batch after batch: sampled, counted, written
@@ -50,8 +50,8 @@ struct sample_settings {
   bool allow_null;
   /* sampling */
   uint64_t seed;
-  int64_t steps, index_block;
-  const char *preset, *sampler, *respacing, *cfg_channels, *rng;
+  int64_t steps, index_block, width, height;
+  const char *preset, *size, *sampler, *respacing, *cfg_channels, *rng;
   bool list_presets;
   double eta, shift, cfg_scale;
   const char *diffusion_form, *last_step;
@@ -242,6 +242,9 @@ enum ditmoe_status sample_name_outputs(struct sample *run);
 char *sample_file_name(const struct sample_names *names, int64_t index);
 /* The index of a file name, -1 if it is not of that form. */
 int64_t sample_file_index(const struct sample_names *names, const char *path);
+/* names_check.c: DITMOE_USAGE for an output that is an input or another output, DITMOE_OUTPUT for
+ * one that cannot be written or is there already. */
+enum ditmoe_status sample_check_names(const struct sample *run);
 char *sample_journal_name(const struct sample_names *names, int64_t rank);
 bool sample_is_png(const char *path);
 /* The file of a piece; free(). */

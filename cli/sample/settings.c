@@ -11,17 +11,16 @@
 
 static enum ditmoe_status read_environment(struct sample *run) {
   const struct sample_settings *s = &run->settings;
-  const struct option_variable variables[] = {
-      {"DITMOE_MODEL", &s->model, NULL},
-      {"DITMOE_VAE", &s->vae, NULL},
-      {"DITMOE_THREADS", &s->threads, NULL},
-      {"OMP_NUM_THREADS", &s->threads, ","}}; /* a list, of which the first counts */
+  const struct option_variable variables[] = {{"DITMOE_MODEL", &s->model, false},
+                                              {"DITMOE_VAE", &s->vae, false},
+                                              {"DITMOE_THREADS", &s->threads, false},
+                                              {"OMP_NUM_THREADS", &s->threads, true}};
   return options_read_environment(&run->options, variables, sizeof variables / sizeof *variables);
 }
 
 /* Which rank of how many this is. */
 
-static const struct launcher { /* the first whose rank is set counts */
+static const struct launcher { /* the first that says both counts */
   const char *rank, *ranks;
 } launchers[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
                  {"PMI_RANK", "PMI_SIZE"},
@@ -38,15 +37,35 @@ static enum ditmoe_status set(struct sample *run, const void *field, const char 
   return option_set(&run->options, option_of(&run->options, field), value, what, source);
 }
 
+/* A rank other than 0 is one of several; 0 alone may be a script that started nothing yet. */
+static bool is_one_of_several(const char *rank) {
+  return rank && rank[strspn(rank, "0123456789")] == 0 && strtol(rank, NULL, 10) > 0;
+}
+
+/* SLURM numbers the batch script, too, and says the tasks that it asked for; only what srun starts
+ * is in a step. */
+static bool is_batch_script(const struct launcher *l) {
+  return strcmp(l->rank, "SLURM_PROCID") == 0 && environment("SLURM_JOB_ID") &&
+         !environment("SLURM_STEP_ID") && !is_one_of_several(environment(l->rank));
+}
+
 static enum ditmoe_status read_launcher(struct sample *run) {
+  const struct launcher *lone = NULL;
   for (size_t i = 0; i < sizeof launchers / sizeof launchers[0]; i++) {
     const struct launcher *l = &launchers[i];
     const char *rank = environment(l->rank), *ranks = environment(l->ranks);
-    if (!rank) continue;
-    if (!ranks) return report_error(DITMOE_USAGE, "%s is set, but %s is not", l->rank, l->ranks);
-    TRY(set(run, &run->settings.ranks, ranks, l->ranks, FROM_ENVIRONMENT));
-    return set(run, &run->settings.rank, rank, l->rank, FROM_ENVIRONMENT);
+    if (!rank || is_batch_script(l)) continue;
+    if (ranks) {
+      TRY(set(run, &run->settings.ranks, ranks, l->ranks, FROM_ENVIRONMENT));
+      return set(run, &run->settings.rank, rank, l->rank, FROM_ENVIRONMENT);
+    }
+    if (!lone && is_one_of_several(rank)) lone = l;
   }
+  if (lone)
+    return report_error(DITMOE_USAGE,
+                        "%s is set, but %s is not: --ranks 1 makes the whole run, --rank and "
+                        "--ranks a part of it",
+                        lone->rank, lone->ranks);
   TRY(set(run, &run->settings.ranks, "1", "ranks", FROM_PRESET));
   return set(run, &run->settings.rank, "0", "rank", FROM_PRESET);
 }
@@ -137,7 +156,7 @@ static enum ditmoe_status check_run(const struct sample_settings *s) {
 
 static enum ditmoe_status refuse_needless(const struct sample *run) {
   const struct sample_settings *s = &run->settings;
-  const bool guided = s->cfg_scale > 1, counted = s->routing_dump || s->routing_trace;
+  const bool guided = s->cfg_scale != 1, counted = s->routing_dump || s->routing_trace;
   static const char no_guidance[] = "without guidance (--cfg-scale)",
                     no_dump[] = "without --routing-dump";
   const struct option_use uses[] = {

@@ -5,10 +5,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static enum ditmoe_status zeros(struct source *source, void *archive, struct text tensor,
-                                struct text key, uint64_t bytes, const uint8_t **data) {
+                                struct text key, uint64_t bytes, struct span *content) {
   static const uint8_t nothing[4096];
   (void)archive, (void)tensor, (void)key;
-  *data = nothing;
+  *content = span_of(nothing, (size_t)bytes);
   return bytes <= sizeof nothing ? DITMOE_OK : fail(source->ctx, DITMOE_FORMAT, "too large");
 }
 
@@ -23,7 +23,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       DITMOE_OK) {
     source.checkpoint->ctx = ctx;
     if (pickle_run(&pickle, &in, &root) == DITMOE_OK)
-      (void)torch_state_read(&source, &pickle, root, zeros, NULL);
+      if (torch_state_read(&source, &pickle, root, zeros, NULL) == DITMOE_OK &&
+          source_sort(&source) == DITMOE_OK)
+        (void)source_unwrap(&source);
   }
   pickle_fini(&pickle);
   ditmoe_checkpoint_close(source.checkpoint);

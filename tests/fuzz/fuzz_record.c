@@ -1,5 +1,6 @@
-/* A checkpoint record: read as ours and as somebody else's configuration, written, read again. */
-#include "dit/record.h"
+/* A checkpoint record: read as ours and as somebody else's configuration, written, read again; its
+ * scheduler followed by every sampler. */
+#include "api/scheduler.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -14,12 +15,29 @@ static const struct router router = {.name = "fuzz", .keys = keys, .key_count = 
 static const struct mixture mixture = {.kind = "promoe-tc", .alias = "fuzz", .router = &router};
 MIXTURE_ENTRY(mixture);
 
-static void read_record(struct ditmoe_ctx *ctx, const cJSON *tree, bool strict) {
+static void follow(struct ditmoe_ctx *ctx, const struct dit_record *record) {
+  const struct sampler *sampler;
+  double *betas = NULL;
+  if (scheduler_open(ctx, record, &betas) != DITMOE_OK) return;
+  for (int i = 0; (sampler = sampler_at(i)); i++) {
+    struct schedule_request request = {.train_steps = 1000};
+    struct schedule schedule;
+    if (scheduler_follow(ctx, record, betas, sampler, &request) != DITMOE_OK) continue;
+    request.steps = 4, request.shift = 1;
+    if (sampler->plan(ctx, &request, &schedule) == DITMOE_OK) schedule_free(ctx, &schedule);
+  }
+  mem_free(ctx, betas);
+}
+
+static void read_record(struct ditmoe_ctx *ctx, const cJSON *tree, enum record_trust trust) {
+  const struct record_origin origin = {"fuzz", trust, NULL};
   struct dit_record record = {0};
   char *text = NULL;
-  if (record_read_json(ctx, &record, "fuzz", tree, strict) == DITMOE_OK &&
-      record_write_json(ctx, &record, &text) == DITMOE_OK)
+  if (record_read_json(ctx, &record, &origin, tree) == DITMOE_OK &&
+      record_write_json(ctx, &record, &text) == DITMOE_OK) {
     mem_free(ctx, text);
+    follow(ctx, &record);
+  }
   record_free(ctx, &record);
 }
 
@@ -27,8 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct ditmoe_ctx *ctx = ditmoe_ctx_create(NULL);
   cJSON *tree = NULL;
   if (json_parse(ctx, "fuzz", (const char *)data, size, &tree) == DITMOE_OK) {
-    read_record(ctx, tree, true);
-    read_record(ctx, tree, false);
+    for (enum record_trust trust = RECORD_GIVEN; trust <= RECORD_FOREIGN; trust++)
+      read_record(ctx, tree, trust);
     cJSON_Delete(tree);
   }
   ditmoe_ctx_destroy(ctx);

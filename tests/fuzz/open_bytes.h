@@ -10,7 +10,7 @@ static inline int read_data(const struct ditmoe_checkpoint *checkpoint) {
   int sum = 0;
   for (size_t i = 0; i < checkpoint->count; i++) {
     const struct tensor *tensor = &checkpoint->tensors[i];
-    size_t bytes = (size_t)tensor->elements * dtype_size(tensor->dtype);
+    size_t bytes = tensor_bytes(tensor);
     for (size_t j = 0; tensor->data && j < bytes; j++) sum ^= ((const uint8_t *)tensor->data)[j];
   }
   return sum;
