@@ -34,8 +34,9 @@ struct resolved {
   bool batched; /* both from one batch of 2 B                    */
   bool torch;   /* random numbers of torch's CPU generator       */
   bool heun_ends_euler;
-  int batch; /* B                                             */
-  int block; /* > 0: images are made in fixed blocks of this many */
+  bool two_rows; /* torch draws a step's noise for both halves of guidance */
+  int batch;     /* B                                             */
+  int block;     /* > 0: images are made in fixed blocks of this many */
 };
 
 struct ditmoe_session {

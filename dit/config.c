@@ -262,8 +262,8 @@ static enum ditmoe_status apply_defaults(struct ditmoe_ctx *ctx, struct dit_conf
   DEFAULT(REC_CFG_CHANNELS, cfg_channels, flow || diffusers || config->channels < 3 ? 0 : 3);
   label_defaults(config);
   DEFAULT(REC_SHIFT, shift, 1);
-  if (flow) DEFAULT(REC_PREDICTION, prediction, PREDICTS_VELOCITY);
-  if (flow && r->prediction == PREDICTS_CLEAN) DEFAULT(REC_T_EPS, t_eps, 0.05);
+  if (flow) DEFAULT(REC_PREDICTION, prediction, FLOW_PREDICTS_VELOCITY);
+  if (flow && r->prediction == FLOW_PREDICTS_CLEAN) DEFAULT(REC_T_EPS, t_eps, 0.05);
   if (flow) DEFAULT(REC_NOISE_SCALE, noise_scale, 1);
   if (!diffusers || flow || record_has(r, REC_SCHEDULER)) return DITMOE_OK;
   return default_scheduler(ctx, r);

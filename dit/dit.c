@@ -42,7 +42,7 @@ static enum ditmoe_status load(struct exec *ex, struct dit *model,
                                const struct packed *packed, const char *record) {
   TRY(dit_params(ex, model, checkpoint, packed, record));
   TRY(params_make(&model->params, ex));
-  TRY(dit_grid_own(ex, model));
+  TRY(dit_grid_own(ex, model, checkpoint));
   find_embedders(ex, model);
   return DITMOE_OK;
 }

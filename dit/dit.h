@@ -87,6 +87,7 @@ struct dit {
   const struct linear *patch_embed;     /* C p p or reduced -> D                            */
   const float *prefix_positions;        /* device [prefix, D] of in-context tokens, or NULL */
   struct dit_grid grid;                 /* as trained                                       */
+  bool sincos; /* its positions are the formula's, which gives those of other grids */
   struct dit_block *blocks;
   struct row_norm final_norm;
   const struct linear *final_modulation, *final_linear; /* D -> 2 D, D -> p p Cout */
@@ -192,8 +193,9 @@ size_t dit_predict_bytes(const struct exec *ex, const struct dit *model,
 enum ditmoe_status dit_grid_make(struct exec *ex, const struct dit *model, int height, int width,
                                  struct dit_grid *out);
 void dit_grid_free(struct exec *ex, const struct dit *model, struct dit_grid *grid);
-/* Completes the grid of a model whose parameters are made. */
-enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model);
+/* Completes the grid of a model whose parameters are made from the checkpoint. */
+enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model,
+                                const struct ditmoe_checkpoint *checkpoint);
 
 /* The forward pass, device arrays; its parts are in dit/acts.h. */
 void dit_forward(struct exec *ex, const struct dit *model, float *out, const struct dit_input *in);

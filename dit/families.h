@@ -24,6 +24,7 @@ struct family {
   int steps;           /* 0: what the sampler has      */
   bool counts_points;  /* solvers of a flow: N steps mean the N points of the grid, N - 1 steps */
   bool heun_ends_euler;
+  bool single_rows; /* guided runs draw noise for the images only, not for both halves */
   /* Guidance in an interval of times: those of each evaluation, not of the step's start; without
    * its ends. */
   bool guided_by_evaluation, guided_inside;

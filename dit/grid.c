@@ -59,31 +59,30 @@ static enum ditmoe_status make_rope(struct exec *ex, const struct dit *model,
 
 /* Whether the stored table is the formula's, as far as the coarsest type of files tells (bfloat16).
  */
-static bool is_sincos(const float *stored, const float *made, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    if (!(fabsf(stored[i] - made[i]) <= 0x1p-8F)) return false;
+static bool is_sincos(const struct tensor *stored, const float *made) {
+  enum { CHUNK = 256 };
+  float chunk[CHUNK];
+  for (int64_t at = 0; at < stored->elements; at += CHUNK) {
+    const int64_t left = stored->elements - at, n = left < CHUNK ? left : CHUNK;
+    tensor_read_f32(chunk, stored, at, n);
+    for (int64_t i = 0; i < n; i++)
+      if (!(fabsf(chunk[i] - made[at + i]) <= 0x1p-8F)) return false;
+  }
   return true;
 }
 
-static enum ditmoe_status check_formula(struct exec *ex, const struct dit *model) {
+enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model,
+                                const struct ditmoe_checkpoint *checkpoint) {
   const struct dit_config *c = &model->config;
-  const int64_t n = (int64_t)c->tokens * c->width;
-  float *made = NULL, *stored = NULL;
-  enum ditmoe_status status = make_table(ex, model, model->grid.rows, model->grid.cols, &made);
-  if (status == DITMOE_OK)
-    status = mem_alloc(ex->ctx, (size_t)n, sizeof *stored, "positions", &stored);
-  if (status == DITMOE_OK) {
-    be_download(ex, stored, model->grid.pos_embed, (size_t)n * sizeof *stored);
-    status = ex->status;
+  float *made = NULL;
+  model->sincos = true;
+  if (c->positions == POSITIONS_MADE) TRY(make_positions(ex, model, &model->grid));
+  if (c->positions == POSITIONS_STORED) {
+    TRY(make_table(ex, model, model->grid.rows, model->grid.cols, &made));
+    model->sincos = is_sincos(checkpoint_find(checkpoint, c->dialect->pos_embed), made);
+    mem_free(ex->ctx, made);
   }
-  if (status == DITMOE_OK && !is_sincos(stored, made, n))
-    status = fail(ex->ctx, DITMOE_MISMATCH,
-                  "the positions of this model (%s) are a stored table for latents of %dx%d that "
-                  "follows no formula: no other size can be made",
-                  c->dialect->pos_embed, c->size, c->size);
-  mem_free(ex->ctx, stored);
-  mem_free(ex->ctx, made);
-  return status;
+  return make_rope(ex, model, &model->grid);
 }
 
 enum ditmoe_status dit_grid_make(struct exec *ex, const struct dit *model, int height, int width,
@@ -100,7 +99,11 @@ enum ditmoe_status dit_grid_make(struct exec *ex, const struct dit *model, int h
     *out = model->grid;
     return DITMOE_OK;
   }
-  if (c->positions == POSITIONS_STORED) TRY(check_formula(ex, model));
+  if (!model->sincos)
+    return fail(ex->ctx, DITMOE_MISMATCH,
+                "the positions of this model (%s) are a stored table for latents of %dx%d that "
+                "follows no formula: no other size can be made",
+                c->dialect->pos_embed, c->size, c->size);
   enum ditmoe_status status =
       c->positions == POSITIONS_NONE ? DITMOE_OK : make_positions(ex, model, &grid);
   if (status == DITMOE_OK) status = make_rope(ex, model, &grid);
@@ -117,9 +120,4 @@ void dit_grid_free(struct exec *ex, const struct dit *model, struct dit_grid *gr
     ops->release(ex, (float *)(uintptr_t)grid->pos_embed);
   if (grid->rope != model->grid.rope) ops->release(ex, (float *)(uintptr_t)grid->rope);
   *grid = (struct dit_grid){0};
-}
-
-enum ditmoe_status dit_grid_own(struct exec *ex, struct dit *model) {
-  if (model->config.positions == POSITIONS_MADE) TRY(make_positions(ex, model, &model->grid));
-  return make_rope(ex, model, &model->grid);
 }

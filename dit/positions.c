@@ -12,12 +12,15 @@ void sincos_positions(float *table, int rows, int cols, int base, int width) {
   for (int m = 0; m < quarter; m++) {
     const double omega = pow(10000.0, -(double)m / quarter);
     for (int n = 0; n < rows * cols; n++) {
-      const double c = place_of(n % cols, cols, base), r = place_of(n / cols, rows, base);
-      float *row = table + (int64_t)n * width + m;
-      row[0] = (float)sin(c * omega);
-      row[quarter] = (float)cos(c * omega);
-      row[2 * quarter] = (float)sin(r * omega);
-      row[3 * quarter] = (float)cos(r * omega);
+      float *own = table + (int64_t)n * width + m;
+      const float *same_column = table + (int64_t)(n % cols) * width + m;
+      const float *same_row = table + (int64_t)(n - n % cols) * width + m;
+      const double column = place_of(n, cols, base) * omega;
+      const double row = place_of(n / cols, rows, base) * omega;
+      own[0] = n < cols ? (float)sin(column) : same_column[0];
+      own[quarter] = n < cols ? (float)cos(column) : same_column[quarter];
+      own[2 * quarter] = n % cols ? same_row[2 * quarter] : (float)sin(row);
+      own[3 * quarter] = n % cols ? same_row[3 * quarter] : (float)cos(row);
     }
   }
 }

@@ -11,7 +11,7 @@ static const struct record_choice objectives[] = {
 static const struct record_choice directions[] = {
     {"1to0", NOISE_AT_1}, {"0to1", NOISE_AT_0}, {NULL, 0}};
 static const struct record_choice predictions[] = {
-    {"velocity", PREDICTS_VELOCITY}, {"x", PREDICTS_CLEAN}, {NULL, 0}};
+    {"velocity", FLOW_PREDICTS_VELOCITY}, {"x", FLOW_PREDICTS_CLEAN}, {NULL, 0}};
 static const struct record_choice channels[] = {{"all", 0}, {NULL, 0}};
 static const struct record_choice booleans[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
 

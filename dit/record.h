@@ -8,7 +8,7 @@
 #include "router/router.h"
 
 enum dit_objective { OBJECTIVE_DDPM, OBJECTIVE_RF };
-enum flow_prediction { PREDICTS_VELOCITY, PREDICTS_CLEAN };
+enum flow_prediction { FLOW_PREDICTS_VELOCITY, FLOW_PREDICTS_CLEAN };
 enum time_direction { NOISE_AT_1, NOISE_AT_0 }; /* which time of a flow is noise */
 
 /* Per-layer integers: one value for all layers, or one for each. */

@@ -161,7 +161,7 @@ static void test_told(void **state) {
   open_file(&o, fixture_path(JITMOE), CONTEXT);
   assert_int_equal(o.model->config.prefix, 3);
   assert_int_equal(o.model->config.reduced, 16);
-  assert_int_equal(o.model->config.record.prediction, PREDICTS_CLEAN);
+  assert_int_equal(o.model->config.record.prediction, FLOW_PREDICTS_CLEAN);
   assert_true(o.model->config.record.pixels && !o.model->config.qk_bias);
   close_file(&o);
 }

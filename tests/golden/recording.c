@@ -54,7 +54,7 @@ static enum ditmoe_status keep_values(struct recording *r, struct exec *ex,
   TRY(mem_room(r->ctx, r->count, sizeof item, "recording", &r->items));
   TRY(copy(ex, r->ctx, &item.values, data->data, item.count));
   r->items[r->count++] = item;
-  return keep_summands(r, ex, data, &item);
+  return DITMOE_OK;
 }
 
 static enum ditmoe_status keep_plan(struct recording *r, struct exec *ex,

@@ -301,7 +301,8 @@ static struct sampler_run make_run(struct sampling *s, int rows) {
       .denoiser = {.user = s, .predict = predict},
       .guidance = read_guidance(s),
       .heun_ends_euler = !strcmp(case_string(s->run, "heun_last_step"), "euler"),
-      .clean_eps = c->record.prediction == PREDICTS_CLEAN ? case_number(s->run, "t_eps", NAN) : 0,
+      .clean_eps =
+          c->record.prediction == FLOW_PREDICTS_CLEAN ? case_number(s->run, "t_eps", NAN) : 0,
       .schedule = s->schedule,
       .eta = case_number(s->run, "eta", 0),
       .noise_user = s,
