@@ -14,10 +14,10 @@ static enum ditmoe_status write_images(struct ditmoe_ctx *ctx, const struct ditm
   struct ditmoe_model_info info;
   ditmoe_model_info(model, &info);
   const size_t image = (size_t)size * (size_t)size * 3;
-  int32_t labels[BATCH];
+  int32_t labels[BATCH] = {0};
   struct ditmoe_request request = ditmoe_request_default();
   request.labels = labels;
-  request.batch = BATCH;
+  request.count = request.batch = BATCH;
   request.steps = 4;
   struct ditmoe_session *session = NULL;
   enum ditmoe_status status = ditmoe_session_create(ctx, model, decoder, &request, &session);
@@ -58,7 +58,8 @@ static enum ditmoe_status run(struct ditmoe_ctx *ctx, const struct ditmoe_model 
 }
 
 int main(int argc, char **argv) {
-  if (argc != 5) {
+  const long long count = argc == 5 ? strtoll(argv[3], NULL, 10) : 0;
+  if (count < 1) {
     fprintf(stderr, "usage: batch MODEL DECODER COUNT RUN.npz\n");
     return DITMOE_USAGE;
   }
@@ -68,8 +69,10 @@ int main(int argc, char **argv) {
   struct ditmoe_decoder *decoder = NULL;
   enum ditmoe_status status = ditmoe_model_open(ctx, argv[1], NULL, &model);
   if (status == DITMOE_OK) status = ditmoe_decoder_open(ctx, argv[2], NULL, 0, &decoder);
-  if (status == DITMOE_OK) status = run(ctx, model, decoder, strtoll(argv[3], NULL, 10), argv[4]);
-  if (status != DITMOE_OK) fprintf(stderr, "batch: %s\n", ditmoe_errmsg(ctx));
+  if (status == DITMOE_OK) status = run(ctx, model, decoder, count, argv[4]);
+  if (status != DITMOE_OK)
+    fprintf(stderr, "batch: %s\n",
+            status == DITMOE_NOMEM ? "not enough memory" : ditmoe_errmsg(ctx));
   ditmoe_decoder_close(decoder);
   ditmoe_model_close(model);
   ditmoe_ctx_destroy(ctx);

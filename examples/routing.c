@@ -47,7 +47,11 @@ int main(int argc, char **argv) {
   }
   struct ditmoe_ctx *ctx = ditmoe_ctx_create(NULL);
   int32_t *labels = calloc((size_t)images, sizeof *labels);
-  if (!ctx || !labels) return DITMOE_NOMEM;
+  if (!ctx || !labels) {
+    ditmoe_ctx_destroy(ctx);
+    free(labels);
+    return DITMOE_NOMEM;
+  }
   struct ditmoe_model *model = NULL;
   struct ditmoe_routing *routing = NULL;
   struct ditmoe_request request = ditmoe_request_default();

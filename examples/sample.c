@@ -29,7 +29,9 @@ static enum ditmoe_status draw(struct ditmoe_ctx *ctx, const struct ditmoe_model
 }
 
 int main(int argc, char **argv) {
-  if (argc != 5) {
+  char *end = NULL;
+  const long label = argc == 5 ? strtol(argv[3], &end, 10) : -1;
+  if (label < 0 || label > INT32_MAX || *end) {
     fprintf(stderr, "usage: sample MODEL DECODER LABEL IMAGE.png\n");
     return DITMOE_USAGE;
   }
@@ -41,10 +43,11 @@ int main(int argc, char **argv) {
   int size = 0;
   enum ditmoe_status status = ditmoe_model_open(ctx, argv[1], NULL, &model);
   if (status == DITMOE_OK) status = ditmoe_decoder_open(ctx, argv[2], NULL, 0, &decoder);
-  if (status == DITMOE_OK)
-    status = draw(ctx, model, decoder, (int32_t)strtol(argv[3], NULL, 10), &pixels, &size);
+  if (status == DITMOE_OK) status = draw(ctx, model, decoder, (int32_t)label, &pixels, &size);
   if (status == DITMOE_OK) status = ditmoe_image_write(ctx, argv[4], pixels, size, size, NULL);
-  if (status != DITMOE_OK) fprintf(stderr, "sample: %s\n", ditmoe_errmsg(ctx));
+  if (status != DITMOE_OK)
+    fprintf(stderr, "sample: %s\n",
+            status == DITMOE_NOMEM ? "not enough memory" : ditmoe_errmsg(ctx));
   free(pixels);
   ditmoe_decoder_close(decoder);
   ditmoe_model_close(model);

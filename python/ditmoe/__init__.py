@@ -121,7 +121,24 @@ def _set_members(structure, options):
         if name not in names:
             raise TypeError(f"no option {name!r}; there are {', '.join(sorted(names))}")
         setattr(structure, name, value.encode() if isinstance(value, str) else value)
+        if isinstance(value, int) and getattr(structure, name) != value:  # ctypes only cuts it
+            raise OverflowError(f"{name} cannot be {value}")
     return structure
+
+
+def _request(options):
+    if "count" in options:
+        raise TypeError("count is the number of labels, no option")
+    return _set_members(_library.ditmoe_request_default(), options)
+
+
+def _labels(values):
+    labels = np.ascontiguousarray(values, np.int32)
+    if labels.ndim != 1:
+        raise ValueError(f"labels have {labels.ndim} dimensions, not 1")
+    if (labels != np.asarray(values)).any():
+        raise ValueError("labels are no whole numbers of 32 bits")
+    return labels
 
 
 def _namespace(structure):
@@ -173,7 +190,7 @@ class Model(_Owned):
 
     def routing(self, bins=0, mass=False, unconditional=False, **options):
         """Empty tables for `sample` with the same options."""
-        request = _set_members(_library.ditmoe_request_default(), options)
+        request = _request(options)
         counted = _c.routing_options(bins=bins, mass=mass, unconditional=unconditional)
         return Routing.__new__(Routing)._own("routing_create", "routing_destroy", self._get(),
                                              request, counted)
@@ -183,10 +200,7 @@ class Model(_Owned):
         that count what the routers choose. observe(step, steps, first, latents) is called after
         every step of a batch; what it raises ends the run. options: seed, steps, sampler, cfg_scale
         and the other members of struct ditmoe_request."""
-        request = _set_members(_library.ditmoe_request_default(), options)
-        labels = np.ascontiguousarray(labels, np.int32)
-        if labels.ndim != 1:
-            raise ValueError(f"labels have {labels.ndim} dimensions, not 1")
+        request, labels = _request(options), _labels(labels)
         info = self.info
         shape = (len(labels), info.channels, request.height or info.size,
                  request.width or info.size)

@@ -180,6 +180,17 @@ class Errors(unittest.TestCase):
                 model.sample([0], step=3)
             with self.assertRaisesRegex(ValueError, "2 dimensions"):
                 model.sample([[0]])
+            with self.assertRaisesRegex(ValueError, "whole numbers"):
+                model.sample([0.5])
+            with self.assertRaisesRegex(ValueError, "whole numbers"):
+                model.sample(np.array([2**32]))
+            with self.assertRaisesRegex(OverflowError, "steps cannot be 4294967297"):
+                model.sample([0], steps=2**32 + 1)
+            with self.assertRaisesRegex(OverflowError, "seed cannot be -1"):
+                model.sample([0], seed=-1)
+            with self.assertRaisesRegex(TypeError, "number of labels"):
+                model.sample([0], count=2)
+            self.check(ditmoe.Code.USAGE, "number of samples 0", model.sample, [])
         with self.assertRaisesRegex(ValueError, "closed"):
             model.sample([0])
         model.close()
