@@ -51,7 +51,7 @@ class Sampling(unittest.TestCase):
         self.assertEqual(self.model.class_name(9), "ankle boot")
         self.assertIsNone(self.model.class_name(-1))
         self.assertEqual(self.decoder.info.latent_channels, 4)
-        self.assertEqual(ditmoe.version(), "0.1.0")
+        self.assertEqual(ditmoe.version(), ditmoe._c.VERSION)
 
     def test_noise(self):
         noise = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)

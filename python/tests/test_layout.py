@@ -1,17 +1,29 @@
 """ctypes follows the headers: sizes, places and number of all members as the compiler has them,
-codes and version. $DITMOE_SOURCE is the tree."""
+arguments, codes and version. $DITMOE_SOURCE is the tree."""
 
 import os
 import re
 import subprocess
 import tempfile
 import unittest
-from ctypes import Array, sizeof
+from ctypes import Array, _Pointer, c_char_p, c_void_p, sizeof
 
 import ditmoe
 from ditmoe import _c
 
 INCLUDE = os.path.join(os.environ["DITMOE_SOURCE"], "include")
+
+
+def headers():
+    text = ""
+    for name in ("ditmoe.h", "ditmoe_eval.h", "ditmoe_routing.h"):
+        with open(os.path.join(INCLUDE, name)) as file:
+            text += file.read()
+    return re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+
+
+def is_pointer(kind):
+    return kind in (c_void_p, c_char_p) or issubclass(kind, _Pointer)
 
 
 def program():
@@ -48,11 +60,17 @@ class Layout(unittest.TestCase):
                      for name, _ in structure._fields_]
         self.assertEqual(ours, compile_and_run(program()).splitlines())
 
+    def test_functions(self):
+        text = headers()
+        for name, (_, *arguments) in _c.FUNCTIONS.items():
+            found = re.search(rf"\bditmoe_{name}\(([^;]*)\);", text)
+            self.assertIsNotNone(found, name)
+            declared = found.group(1).split(",") if found.group(1) != "void" else []
+            self.assertEqual([is_pointer(kind) for kind in arguments],
+                             ["*" in argument for argument in declared], name)
+
     def test_constants(self):
-        text = ""
-        for name in ("ditmoe.h", "ditmoe_eval.h"):
-            with open(os.path.join(INCLUDE, name)) as file:
-                text += file.read()
+        text = headers()
         for values in (ditmoe.Code, ditmoe.Measure):
             for value in values:
                 self.assertRegex(text, rf"DITMOE_{value.name} = {value.value}\b")
