@@ -51,7 +51,7 @@ install:
 	cmake --install build/release --prefix $(PREFIX)
 
 format:
-	find include base io trace backend params router dit sampler vae eval api cli plot bench tests \
+	find include base io trace backend params router dit sampler vae eval api cli plot bench examples tests \
 	  \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' \) -print0 | \
 	  xargs -0 clang-format -i
 

@@ -16,6 +16,8 @@ static void default_release(void *user, void *memory) {
   free(memory);
 }
 
+const char *ditmoe_version(void) { return DITMOE_VERSION; }
+
 struct ditmoe_ctx *ditmoe_ctx_create(const struct ditmoe_hooks *hooks) {
   struct ditmoe_hooks used = {0};
   if (hooks) used = *hooks;

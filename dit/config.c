@@ -140,8 +140,10 @@ static enum ditmoe_status infer_sizes(struct ditmoe_ctx *ctx, struct dit_config 
 static int fit(const struct dit_config *config, const struct ditmoe_checkpoint *checkpoint,
                const struct mixture *mixture) {
   if (!mixture->router) return 1;
+  if (mixture->told_by && !checkpoint_find(checkpoint, mixture->told_by)) return 0;
   for (int layer = 0; layer < config->depth; layer++)
-    if (mixture_gate(checkpoint, mixture, layer)) return mixture->second ? 3 : 2;
+    if (mixture_gate(checkpoint, mixture, layer))
+      return mixture->told_by ? 4 : mixture->second ? 3 : 2;
   return 0;
 }
 

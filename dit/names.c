@@ -1,20 +1,19 @@
 #include "dit/names.h"
 
-/* The original programs name all but the attention alike; JiT's has everything under "net.". */
-#define ORIGINAL_NAMES(net)                                                                        \
-  .pos_embed = net "pos_embed", .time_in = net "t_embedder.mlp.0",                                 \
-  .time_out = net "t_embedder.mlp.2", .labels = net "y_embedder.embedding_table.weight",           \
-  .modulation = net "blocks.%d.adaLN_modulation.1", .q_norm = net "blocks.%d.attn.q_norm",         \
-  .k_norm = net "blocks.%d.attn.k_norm", .block = net "blocks.%d.", .mlp = net "blocks.%d.mlp.",   \
-  .final_modulation = net "final_layer.adaLN_modulation.1",                                        \
-  .final_linear = net "final_layer.linear", .norm1 = net "blocks.%d.norm1",                        \
-  .norm2 = net "blocks.%d.norm2", .final_norm = net "final_layer.norm_final"
+/* The original programs name all but the attention alike. */
+#define ORIGINAL_NAMES                                                                             \
+  .pos_embed = "pos_embed", .time_in = "t_embedder.mlp.0", .time_out = "t_embedder.mlp.2",         \
+  .labels = "y_embedder.embedding_table.weight", .modulation = "blocks.%d.adaLN_modulation.1",     \
+  .q_norm = "blocks.%d.attn.q_norm", .k_norm = "blocks.%d.attn.k_norm", .block = "blocks.%d.",     \
+  .mlp = "blocks.%d.mlp.", .final_modulation = "final_layer.adaLN_modulation.1",                   \
+  .final_linear = "final_layer.linear", .norm1 = "blocks.%d.norm1", .norm2 = "blocks.%d.norm2",    \
+  .final_norm = "final_layer.norm_final"
 
 const struct dialect dialects[DIALECTS] = {
-    [DIALECT_DIT] = {ORIGINAL_NAMES(""), .patch_embed = "x_embedder.proj",
+    [DIALECT_DIT] = {ORIGINAL_NAMES, .patch_embed = "x_embedder.proj",
                      .qkv = {"blocks.%d.attn.qkv"}, .proj = "blocks.%d.attn.proj",
                      .rope_cos = "feat_rope.freqs_cos", .rope_sin = "feat_rope.freqs_sin"},
-    [DIALECT_FLASH] = {ORIGINAL_NAMES(""), .patch_embed = "x_embedder.proj",
+    [DIALECT_FLASH] = {ORIGINAL_NAMES, .patch_embed = "x_embedder.proj",
                        .qkv = {"blocks.%d.attn.Wqkv"}, .proj = "blocks.%d.attn.out_proj"},
     [DIALECT_DIFFUSERS] =
         {.patch_embed = "pos_embed.proj",
@@ -29,9 +28,9 @@ const struct dialect dialects[DIALECTS] = {
          .mlp = "transformer_blocks.%d.ff.",
          .final_modulation = "proj_out_1",
          .final_linear = "proj_out_2"},
-    [DIALECT_JIT] = {ORIGINAL_NAMES("net."), .patch_reduce = "net.x_embedder.proj1",
-                     .patch_embed = "net.x_embedder.proj2", .qkv = {"net.blocks.%d.attn.qkv"},
-                     .proj = "net.blocks.%d.attn.proj", .prefix_positions = "net.in_context_posemb",
+    [DIALECT_JIT] = {ORIGINAL_NAMES, .patch_reduce = "x_embedder.proj1",
+                     .patch_embed = "x_embedder.proj2", .qkv = {"blocks.%d.attn.qkv"},
+                     .proj = "blocks.%d.attn.proj", .prefix_positions = "in_context_posemb",
                      .rotary = true},
 };
 

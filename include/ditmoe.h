@@ -33,6 +33,9 @@ extern "C" {
 
 #define DITMOE_VERSION "0.1.0"
 
+/* DITMOE_VERSION of the library that is loaded; that of the headers may be another. */
+const char *ditmoe_version(void);
+
 /* The values are the exit codes of the programs. */
 enum ditmoe_status {
   DITMOE_OK = 0,

@@ -79,9 +79,10 @@ MIXTURE_ENTRY(dsmoe);
 
 static const struct mixture jitmoe = {.kind = "jitmoe",
                                       .router = &sigmoid_bias,
-                                      .prefix = "net.blocks.%d.mlp.",
+                                      .prefix = "blocks.%d.mlp.",
                                       .gate = "gate.weight",
                                       .second = "gate.e_score_correction_bias",
+                                      .told_by = "x_embedder.proj1.weight",
                                       .experts = "experts.blocks.",
                                       .shared = "shared_experts.",
                                       .adds_input = true};

@@ -85,13 +85,14 @@ struct router {
 };
 
 /* A kind of model by the mixtures of its blocks: their router and what their tensors are called.
- * Of several that fit a file, one with a second tensor comes first. */
+ * Of several that fit a file, the one with more tensors to be there comes first. */
 struct mixture {
   const char *kind, *alias;      /* as the record has them; alias: another spelling, or NULL */
   const struct router *router;   /* NULL: no mixtures, a dense model */
   const char *prefix;            /* "blocks.%d.moe." */
   const char *gate;              /* under the prefix: a tensor [E, ...], by which it is known */
   const char *second;            /* another tensor that must be there, or NULL */
+  const char *told_by;           /* a tensor of the whole model that must be there, or NULL */
   const char *experts;           /* prefix of the routed experts' numbers; NULL: "experts." */
   const char *shared;            /* prefix of the shared expert, under the prefix */
   const struct expert_kind *mlp; /* of dense blocks with one matrix before the activation, if that

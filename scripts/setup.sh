@@ -7,7 +7,7 @@ set -euo pipefail
 declare -A packages=(
   [build]="gcc libc6-dev make cmake libcjson-dev libpng-dev zlib1g-dev libstb-dev libssl-dev
     libjpeg62-turbo-dev libopenblas-openmp-dev liblapacke-dev"
-  [test]="libcmocka-dev g++ pkg-config"
+  [test]="libcmocka-dev g++ pkg-config python3-numpy python3-venv"
   [fuzz]="clang"
 )
 missing=()

@@ -184,9 +184,9 @@ static void test_dense_blocks(void **state) {
   variant_begin(&v, JITMOE);
   for (int layer = 1; layer < 4; layer += 2) {
     char prefix[32];
-    snprintf(prefix, sizeof prefix, "net.blocks.%d.mlp.", layer);
+    snprintf(prefix, sizeof prefix, "blocks.%d.mlp.", layer);
     variant_drop(&v, prefix);
-    variant_copy(&v, "net.blocks.0.mlp.", prefix);
+    variant_copy(&v, "blocks.0.mlp.", prefix);
   }
   open_file(&o, variant_end(&v), "\"in_context_start\":0");
   assert_string_equal(o.model->config.record.kind->kind, "dit");

@@ -52,24 +52,21 @@ struct sample_settings {
   uint64_t seed;
   int64_t steps, index_block, width, height;
   const char *preset, *size, *sampler, *respacing, *cfg_channels, *rng;
-  bool list_presets;
   double eta, shift, cfg_scale;
   const char *diffusion_form, *last_step;
   double diffusion_norm, last_step_size, sample_eps;
   struct interval cfg_interval, cfg_times;
-  bool fixed_variance;
+  bool fixed_variance, list_presets;
   /* execution */
   int64_t batch_size, threads, tile;
   const char *dtype, *device, *backend, *tier;
   /* outputs */
-  const char *output, *format, *grid, *latents, *reproduce;
+  const char *output, *format, *grid, *latents, *reproduce, *progress;
   int64_t grid_columns, grid_samples, zoom;
   const char *routing_dump, *routing_trace;
-  int64_t routing_bins;
   bool routing_mass, routing_uncond, routing_scores;
   bool show, disable_image_metadata, force, dry_run, resume;
-  int64_t rank, ranks, rank_timeout;
-  const char *progress;
+  int64_t routing_bins, rank, ranks, rank_timeout;
 };
 
 enum label_rule { LABELS_LIST, LABELS_EQUAL, LABELS_RANDOM, LABELS_GIVEN };
