@@ -251,7 +251,7 @@ static enum ditmoe_status take_found(struct ditmoe_ctx *ctx, struct dit_config *
   if (choice.count > 1)
     return fail(ctx, DITMOE_USAGE,
                 "%s: the weights do not tell whose model this is, those of %s have the same "
-                "tensors; give --family, --preset or %s",
+                "tensors; give --family, --preset or %s, or a record",
                 checkpoint->path, choice.names,
                 record_has(record, REC_OBJECTIVE) ? "--time-direction" : "--objective");
   config->family = choice.family;
@@ -316,7 +316,8 @@ void family_describe(const struct ditmoe_checkpoint *checkpoint, const struct mi
   else if (choice.told)
     snprintf(text, size, "%s: %s", choice.family->name, why);
   else if (choice.count == 1)
-    snprintf(text, size, "%s: its tensors are of kind %s", choice.family->name, kind->kind);
+    snprintf(text, size, "%s: its tensors are of kind %s", choice.family->name,
+             kind->family ? kind->family : kind->kind);
   else
     snprintf(text, size, "one of %s, whose tensors are the same", choice.names);
 }
