@@ -23,6 +23,7 @@ static const struct model {
      "--top-k 1 --router-weight-mode identity"},
     {"sit", "-m @fixtures/sit/sit_tiny/bare.safetensors --heads 4"},
     {"repa", "-m @fixtures/repa/repa_tiny/last.pt --heads 4"},
+    {"lightningdit", "-m @fixtures/lightningdit/ldit_tiny/bare.safetensors --heads 4"},
 };
 
 static const char *model_of(const char *preset) {
@@ -64,7 +65,8 @@ static void every_preset_plans(void **state) {
     assert_exit(plan, 0, "");
     snprintf(expected, sizeof expected, "\"sampler\": \"%s\"", sampler);
     assert_non_null(strstr(plan.out, expected));
-    const bool points = strstr(settings, "family=sit") && strcmp(sampler, "heun") == 0;
+    const bool points = strstr(settings, "family=lightningdit") ||
+                        (strstr(settings, "family=sit") && strcmp(sampler, "heun") == 0);
     snprintf(expected, sizeof expected, "\"steps\": %d,", atoi(steps) - points);
     assert_non_null(strstr(plan.out, expected));
     assert_non_null(strstr(plan.out, "\"images\": 50000"));

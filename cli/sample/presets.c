@@ -42,8 +42,7 @@ static const struct preset {
      "ProMoE"},
     {"promoe-xl-plain", 1152, 28, EULER PLAIN " steps=250 family=promoe", "FID 9.44, IS 114.94",
      "ProMoE"},
-    {"sit-xl-2-256", 1152, 28, SDE GUIDED " family=sit", "FID 2.06",
-     "arXiv 2401.08740"},
+    {"sit-xl-2-256", 1152, 28, SDE GUIDED " family=sit", "FID 2.06", "arXiv 2401.08740"},
     {"sit-xl-2-256-plain", 1152, 28, SDE PLAIN " family=sit", "FID 8.3", "SiT issue 31"},
     {"sit-xl-2-256-ode-plain", 1152, 28,
      "sampler=heun steps=250 num-samples=50000 " PLAIN " family=sit", "FID 9.5",
@@ -53,6 +52,10 @@ static const struct preset {
      "arXiv 2401.08740, to be confirmed; by dopri5, which 250 points of heun stand in for"},
     {"repa-xl-2-256", 1152, 28, SDE "cfg-scale=1.8 cfg-times=0:0.7 family=repa", "FID 1.42",
      "arXiv 2410.06940"},
+    {"lightningdit-xl-1-256", 1152, 28,
+     "sampler=euler steps=250 num-samples=50000 cfg-scale=6.7 cfg-times=0.125:1 "
+     "family=lightningdit",
+     "FID 1.35", "arXiv 2501.01423"},
 };
 
 enum { PRESETS = sizeof presets / sizeof presets[0] };
