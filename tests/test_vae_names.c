@@ -94,7 +94,7 @@ static void to_diffusers(struct file *f, int levels) {
       {".proj_out.", ".to_out.0."},
   };
   for (size_t i = 0; i < f->count; i++) {
-    char *name = f->names[i], from[16], to[32];
+    char *name = f->names[i], from[24], to[32];
     for (int up = 0; up < levels; up++) {
       snprintf(from, sizeof from, ".up.%d.", up);
       snprintf(to, sizeof to, ".up_blocks.%d.", levels - 1 - up);

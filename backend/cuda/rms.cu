@@ -39,7 +39,7 @@ cudaError_t cuda_rms_modulate(cudaStream_t stream, void *y, enum dtype type, con
 }
 
 struct head_weights {
-  const float *of[2]; /* of q, of k */
+  const float *q, *k;
 };
 
 /* Heads of a row: H of q, H of k, and H of v, which are only copied. */
@@ -50,15 +50,17 @@ static __global__ void qk_rms(float *y, const float *qkv, const head_weights wei
   const int part = static_cast<int>(head / H % 3);
   if (part == 2 && y == qkv) return;
   const float *from = qkv + head * d;
+  const float *own =
+      part == 0 ? weight.q : weight.k; /* an index would put both into local memory */
   const float inverse = part < 2 ? rms_inverse(from, d, eps) : 1;
   for (int i = threadIdx.x % 32; i < d; i += 32)
-    y[head * d + i] = part < 2 ? from[i] * inverse * weight.of[part][i] : from[i];
+    y[head * d + i] = part < 2 ? from[i] * inverse * own[i] : from[i];
 }
 
 cudaError_t cuda_qk_rms(cudaStream_t stream, float *y, const float *qkv,
                         const float *const weight[2], float eps, int64_t rows, int H, int d) {
   const int64_t heads = rows * 3 * H;
-  const head_weights both = {{weight[0], weight[1]}};
+  const head_weights both = {weight[0], weight[1]};
   if (heads > 0)
     LAUNCH(qk_rms, blocks_of(heads, RMS_BLOCK), RMS_THREADS, 0, stream, y, qkv, both, eps, heads, H,
            d);
