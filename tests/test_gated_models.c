@@ -26,7 +26,8 @@ struct variant {
   struct tensor *tensors;
   size_t count;
   float *values[8]; /* of tensors that were made */
-  int made;
+  char *names[64];  /* of tensors that were added */
+  int made, named;
 };
 
 static void variant_begin(struct variant *v, const char *fixture) {
@@ -51,7 +52,7 @@ static void variant_copy(struct variant *v, const char *from, const char *to) {
     char name[128];
     snprintf(name, sizeof name, "%s%s", to, v->tensors[i].name + strlen(from));
     v->tensors[v->count] = v->tensors[i];
-    v->tensors[v->count++].name = strdup(name);
+    v->tensors[v->count++].name = v->names[v->named++] = strdup(name);
   }
 }
 
@@ -61,7 +62,8 @@ static void variant_add(struct variant *v, const char *name, int n) {
   assert_non_null(values);
   for (int i = 0; i < n; i++) values[i] = strstr(name, "bias") ? 0.1F * (float)i : 1;
   v->values[v->made++] = values;
-  v->tensors[v->count++] = (struct tensor){.name = strdup(name),
+  v->names[v->named] = strdup(name);
+  v->tensors[v->count++] = (struct tensor){.name = v->names[v->named++],
                                            .dtype = DT_F32,
                                            .rank = 1,
                                            .shape = {n},
@@ -74,6 +76,7 @@ static const char *variant_end(struct variant *v) {
   assert_ok(test_ctx(),
             safetensors_write(test_ctx(), path, v->tensors, v->count, DT_COUNT, NULL, 0));
   for (int i = 0; i < v->made; i++) free(v->values[i]);
+  for (int i = 0; i < v->named; i++) free(v->names[i]);
   free(v->tensors);
   ditmoe_checkpoint_close(v->original);
   return path;

@@ -46,7 +46,8 @@ static enum ditmoe_status make_record(struct sample *run) {
   cJSON *record = NULL;
   if (run->origin.record) run->record = text_copy(run->origin.record);
   if (run->settings.record) TRY(json_file_read("--record", run->settings.record, &record));
-  if (run->settings.latents_stats) TRY(add_statistics(run, &record));
+  enum ditmoe_status status =
+      run->settings.latents_stats ? add_statistics(run, &record) : DITMOE_OK;
   for (size_t i = 0; (option = option_at(&sample_program, i)); i++) {
     if (!(option->traits & OPTION_IN_RECORD)) continue;
     char *value = option_value(&run->options, option);
@@ -56,7 +57,7 @@ static enum ditmoe_status make_record(struct sample *run) {
   }
   if (record) run->record = json_text(record, false);
   cJSON_Delete(record);
-  return DITMOE_OK;
+  return status;
 }
 
 /* What a source is in words of the user; free(). */
