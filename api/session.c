@@ -27,9 +27,10 @@ static enum ditmoe_status check_decoder(struct ditmoe_ctx *ctx, const struct dit
                 "nor decoder has; give --latents-stats FILE",
                 c->family->name);
   if (c->record.latent_mean.count && info.statistics)
-    return fail(ctx, DITMOE_MISMATCH,
-                "the decoder has means and deviations of its own, besides the latent_mean of the "
-                "record");
+    return fail(
+        ctx, DITMOE_MISMATCH,
+        "the decoder has means and deviations of its own (latents_mean of its config.json), "
+        "and so has the record; leave out --latents-stats");
   if (info.latent_channels != c->channels)
     return fail(ctx, DITMOE_MISMATCH,
                 "the decoder takes latents of %d channels, the model makes %d",

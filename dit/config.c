@@ -363,8 +363,6 @@ static enum ditmoe_status infer_heads(struct ditmoe_ctx *ctx, struct dit_config 
   if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->inner % norm->shape[0] != 0)
     return DITMOE_OK;
   record->heads = (int)(config->inner / norm->shape[0]);
-  mem_free(ctx, record->sources[REC_HEADS]);
-  record->sources[REC_HEADS] = NULL;
   return record_set(ctx, record, REC_HEADS, "weights", NULL);
 }
 
@@ -374,8 +372,6 @@ static enum ditmoe_status count_tokens(struct ditmoe_ctx *ctx, struct dit_config
   struct dit_record *record = &config->record;
   if (config->tokens) {
     record->input_size = config_side(config) * config->patch;
-    mem_free(ctx, record->sources[REC_INPUT_SIZE]);
-    record->sources[REC_INPUT_SIZE] = NULL;
     return record_set(ctx, record, REC_INPUT_SIZE, "weights", NULL);
   }
   if (!record_has(record, REC_INPUT_SIZE))

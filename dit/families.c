@@ -8,8 +8,10 @@
 
 /* Images instead of latents, and predictions of them. */
 #define JIT                                                                                        \
-  "{\"objective\":\"rf\",\"time_direction\":\"0to1\",\"time_scale\":1,\"cfg_channels\":\"all\","   \
-  "\"prediction\":\"x\",\"t_eps\":0.05,\"pixels\":true}"
+  .record = "{\"objective\":\"rf\",\"time_direction\":\"0to1\",\"time_scale\":1,"                  \
+            "\"cfg_channels\":\"all\",\"prediction\":\"x\",\"t_eps\":0.05,\"pixels\":true}",       \
+  .sampler = "heun", .steps = 50, .heun_ends_euler = true, .guided_by_evaluation = true,           \
+  .guided_inside = true
 
 /* Of those that fit a file the first counts, so that special ones come before those that they are
  * made from. */
@@ -54,25 +56,12 @@ static const struct family families[] = {
      .kinds = "dsmoe",
      .record = "{\"objective\":\"rf\",\"time_direction\":\"0to1\",\"time_scale\":1,"
                "\"cfg_channels\":\"all\"}"},
-    {.name = "jitmoe",
-     .title = "JiTMoE",
-     .kinds = "jitmoe",
-     .record = JIT,
-     .sampler = "heun",
-     .steps = 50,
-     .heun_ends_euler = true,
-     .guided_by_evaluation = true,
-     .guided_inside = true},
+    {.name = "jitmoe", .title = "JiTMoE", .kinds = "jitmoe", JIT},
     {.name = "jit",
      .title = "JiT (arXiv 2511.13720)",
      .kinds = "dit",
      .tensor = "x_embedder.proj1.weight",
-     .record = JIT,
-     .sampler = "heun",
-     .steps = 50,
-     .heun_ends_euler = true,
-     .guided_by_evaluation = true,
-     .guided_inside = true},
+     JIT},
     {.name = "lightningdit",
      .title = "LightningDiT (arXiv 2501.01423)",
      .kinds = "dit",

@@ -129,6 +129,8 @@ enum ditmoe_status record_set(struct ditmoe_ctx *ctx, struct dit_record *record,
   char source[SOURCE_LENGTH];
   name_source(source, origin, member);
   record->set |= UINT64_C(1) << field;
+  mem_free(ctx, record->sources[field]);
+  record->sources[field] = NULL;
   return mem_strdup(ctx, source, &record->sources[field]);
 }
 

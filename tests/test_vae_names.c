@@ -229,52 +229,6 @@ static void test_config_beside(void **state) {
                     "[0, 0, 0, 0, 0, 0, 0, 1], \"latents_std\": [1, 1, 1, 1, 0, 1, 1, 1]}"));
 }
 
-static void write_statistics(const char *path, int channels, const float *mean,
-                             const float *deviation) {
-  const struct tensor mean_of = {.name = "mean",
-                                 .dtype = DT_F32,
-                                 .rank = 4,
-                                 .shape = {1, channels, 1, 1},
-                                 .elements = channels,
-                                 .data = mean};
-  struct tensor tensors[2] = {mean_of, mean_of};
-  tensors[1].name = "std", tensors[1].data = deviation;
-  assert_ok(test_ctx(), safetensors_write(test_ctx(), path, tensors, 2, DT_COUNT, NULL, 0));
-}
-
-/* LightningDiT's program keeps mean and deviation in a file beside: undone by hand, the image is
- * the same. */
-static void test_statistics_beside(void **state) {
-  (void)state;
-  enum { C = 8, PLANE = HEIGHT * WIDTH };
-  struct ditmoe_ctx *ctx = test_ctx();
-  float mean[C], deviation[C], z[C * PLANE];
-  char path[1024], beside[1024];
-  struct exec ex;
-  struct vae *vae;
-  snprintf(path, sizeof path, "%s", write_file(file_of(vavae, NULL), NULL));
-  snprintf(beside, sizeof beside, "%.*s/latents_stats.pt", (int)(strrchr(path, '/') - path), path);
-  for (int c = 0; c < C; c++) mean[c] = (float)c / 8 - 0.5F, deviation[c] = 1 + (float)(c % 3) / 2;
-  write_statistics(beside, C, mean, deviation);
-  struct made m = make(path);
-  assert_true(m.info.statistics);
-  start(&ex);
-  assert_ok(ctx, vae_open(&ex, fixture_path(vavae), &vae));
-  for (int i = 0; i < C * PLANE; i++)
-    z[i] = (float)sin(0.7 * i) * deviation[i / PLANE] + mean[i / PLANE];
-  float *image = calloc(m.pixels, sizeof *image);
-  assert_non_null(image);
-  assert_ok(ctx, exec_reserve(&ex, vae_decode_bytes(&ex, vae, HEIGHT, WIDTH, 0)));
-  assert_ok(ctx, vae_decode(&ex, vae, image, z, HEIGHT, WIDTH, 0));
-  assert_memory_equal(image, m.image, m.pixels * sizeof *image);
-  vae_close(&ex, vae);
-  exec_close(&ex);
-  free(image);
-  made_free(&m);
-  write_statistics(beside, C - 1, mean, deviation);
-  refuse(DITMOE_FORMAT, "latents_stats.pt: mean must be 8 numbers", path);
-}
-
 static void test_halves(void **state) {
   (void)state;
   struct made whole = make(fixture_path(vavae));
@@ -386,13 +340,9 @@ static void test_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_whole_model),
-      cmocka_unit_test(test_attention_levels),
-      cmocka_unit_test(test_config_beside),
-      cmocka_unit_test(test_statistics_beside),
-      cmocka_unit_test(test_halves),
-      cmocka_unit_test(test_embedding),
-      cmocka_unit_test(test_attention_at_the_end),
+      cmocka_unit_test(test_whole_model),   cmocka_unit_test(test_attention_levels),
+      cmocka_unit_test(test_config_beside), cmocka_unit_test(test_halves),
+      cmocka_unit_test(test_embedding),     cmocka_unit_test(test_attention_at_the_end),
       cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,8 +4,6 @@
  *   decode: post_quant_conv, conv_in, mid, per level from the deepest (double, blocks), conv_out */
 #include "vae/kl.h"
 
-#include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 
 /* x [height, width, C] in place. */
@@ -184,38 +182,6 @@ static enum ditmoe_status check_groups(struct ditmoe_ctx *ctx, const char *path,
   return DITMOE_OK;
 }
 
-/* `mean` and `std` of each channel, from the file that LightningDiT's program keeps beside. */
-static enum ditmoe_status take_statistic(struct ditmoe_ctx *ctx,
-                                         const struct ditmoe_checkpoint *file, const char *name,
-                                         float low, int channels, float *out) {
-  const struct tensor *t = checkpoint_find(file, name);
-  bool good = t && dtype_is_float(t->dtype) && t->elements == channels;
-  if (good) tensor_read_f32(out, t, 0, channels);
-  for (int c = 0; good && c < channels; c++) good = out[c] >= low && out[c] <= 1e6F;
-  if (good) return DITMOE_OK;
-  return fail(ctx, DITMOE_FORMAT, "%s: %s must be %d numbers from %g to 1e6", file->path, name,
-              channels, (double)low);
-}
-
-static enum ditmoe_status read_statistics(struct ditmoe_ctx *ctx, const char *config_path,
-                                          struct kl_config *config) {
-  char path[4096];
-  struct stat info;
-  struct ditmoe_checkpoint *file;
-  const char *slash = strrchr(config_path, '/');
-  const int folder = slash ? (int)(slash - config_path) + 1 : 0;
-  snprintf(path, sizeof path, "%.*slatents_stats.pt", folder, config_path);
-  if (config->statistics || stat(path, &info) != 0) return DITMOE_OK;
-  TRY(ditmoe_checkpoint_open(ctx, path, NULL, &file));
-  const int channels = config->latent_channels;
-  enum ditmoe_status status = take_statistic(ctx, file, "mean", -1e6F, channels, config->mean);
-  if (status == DITMOE_OK)
-    status = take_statistic(ctx, file, "std", 1e-6F, channels, config->deviation);
-  config->statistics = status == DITMOE_OK;
-  ditmoe_checkpoint_close(file);
-  return status;
-}
-
 static enum ditmoe_status read_config(struct ditmoe_ctx *ctx, const struct kl_dialect *dialect,
                                       const char *path, const struct ditmoe_checkpoint *file,
                                       struct kl_config *out) {
@@ -223,7 +189,6 @@ static enum ditmoe_status read_config(struct ditmoe_ctx *ctx, const struct kl_di
   if (!dialect->prefix) return kl_config_read(ctx, path, out);
   TRY(kl_config_infer(ctx, dialect, file, out));
   if (stat(path, &info) == 0) TRY(kl_config_read_scaling(ctx, path, out));
-  TRY(read_statistics(ctx, path, out));
   return check_groups(ctx, file->path, out);
 }
 
