@@ -130,21 +130,22 @@ VEC_INLINE vec rms_inverse(const float *x, int64_t n, float eps) {
   return vec_set1((float)(1 / sqrt((double)vec_sum(squares) / (double)n + (double)eps)));
 }
 
+VEC_INLINE vec rms_get(const float *x, vec inverse, const float *weight, int64_t i, int64_t n) {
+  return get(x, i, n) * inverse * get(weight, i, n);
+}
+
+VEC_INLINE void rms_modulate_at(void *y, bool to_bf16, const float *x, vec inverse,
+                                const float *weight, const float *shift, const float *scale,
+                                int64_t i, int64_t n) {
+  const vec factor = get(scale, i, n) + vec_set1(1);
+  vec_put(y, to_bf16, i, vec_fma(rms_get(x, inverse, weight, i, n), factor, get(shift, i, n)), n);
+}
+
 /* y = RMSNorm(x) weight (1 + scale) + shift */
 VEC_INLINE void rms_modulate(void *y, bool to_bf16, const float *x, const float *weight,
                              const float *shift, const float *scale, int64_t n, float eps) {
-  const vec inverse = rms_inverse(x, n, eps), one = vec_set1(1);
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES) {
-    vec v = vec_load(x + i) * inverse * vec_load(weight + i);
-    vec_put(y, to_bf16, i, vec_fma(v, vec_load(scale + i) + one, vec_load(shift + i)), VEC_LANES);
-  }
-  int64_t rest = n - i;
-  if (rest > 0) {
-    vec v = vec_load_n(x + i, rest) * inverse * vec_load_n(weight + i, rest);
-    v = vec_fma(v, vec_load_n(scale + i, rest) + one, vec_load_n(shift + i, rest));
-    vec_put(y, to_bf16, i, v, rest);
-  }
+  const vec inverse = rms_inverse(x, n, eps);
+  EACH_VECTOR(n, rms_modulate_at, y, to_bf16, x, inverse, weight, shift, scale);
 }
 
 static void rms_modulate_f32(void *y, const float *x, const float *weight, const float *shift,
@@ -157,6 +158,11 @@ static void rms_modulate_bf16(void *y, const float *x, const float *weight, cons
   rms_modulate(y, true, x, weight, shift, factor, n, eps);
 }
 
+VEC_INLINE void rms_at(float *y, const float *x, vec inverse, const float *weight, int64_t i,
+                       int64_t n) {
+  put(y, rms_get(x, inverse, weight, i, n), i, n);
+}
+
 static void norm_affine(float *y, const float *x, const float *weight, const float *bias, int64_t n,
                         float eps) {
   if (bias) {
@@ -164,11 +170,7 @@ static void norm_affine(float *y, const float *x, const float *weight, const flo
     return;
   }
   const vec inverse = rms_inverse(x, n, eps);
-  int64_t i = 0;
-  for (; i + VEC_LANES <= n; i += VEC_LANES)
-    vec_store(y + i, vec_load(x + i) * inverse * vec_load(weight + i));
-  if (i < n)
-    vec_store_n(y + i, vec_load_n(x + i, n - i) * inverse * vec_load_n(weight + i, n - i), n - i);
+  EACH_VECTOR(n, rms_at, y, x, inverse, weight);
 }
 
 VEC_INLINE void rotate_pair(float *first, float *second, float cosine, float sine) {

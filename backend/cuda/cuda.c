@@ -6,9 +6,13 @@
 #include <string.h>
 
 #define CUDA_ENTRY(op) .op = cuda_op_##op,
+#define BE_OP(op, ...) CUDA_ENTRY(op)
 /* What the module is loaded for. */
 __attribute__((visibility("default")))
-const struct backend_ops ditmoe_backend_cuda = {.name = "cuda", CUDA_OPS(CUDA_ENTRY)};
+const struct backend_ops ditmoe_backend_cuda = {.name = "cuda", CUDA_SLOTS(CUDA_ENTRY)
+#include "backend/operations.h"
+};
+#undef BE_OP
 
 enum ditmoe_status cuda_failure(struct ditmoe_ctx *ctx, cudaError_t error, const char *what) {
   const enum ditmoe_status status =

@@ -51,21 +51,16 @@ void cuda_slab_release(struct exec *ex, struct cuda_slab *slab);
 enum ditmoe_status cuda_failure(struct ditmoe_ctx *ctx, cudaError_t error, const char *what);
 
 /* clang-format off */
-#define CUDA_OPS(X)                                                                                \
+#define CUDA_SLOTS(X)                                                                              \
   X(best_dtype) X(init) X(fini) X(exec_init) X(exec_fini) X(alloc) X(release) X(memory_available)  \
-  X(upload) X(download) X(copy) X(fill) X(sync) X(linear_create) X(linear_destroy) X(conv_create)  \
-  X(conv_destroy) X(linear_update) X(narrow) X(widen) X(linear) X(hidden) X(silu) X(sigmoid)       \
-  X(add) X(add_rows) X(norm_modulate) X(gated_add) X(qk_norm) X(qk_rotate) X(qk_round_f16)         \
-  X(time_features) X(assign_biased) X(attention) X(patchify) X(unpatchify) X(gather_rows)          \
-  X(normalize_rows) X(softmax_rows) X(softmax_tokens) X(assign_topk) X(assign_tokens)              \
-  X(assign_counted) X(assign_label) X(dispatch_order) X(experts_in) X(experts_out)                 \
-  X(combine_rows) X(conv2d) X(conv2d_relu) X(max_pool) X(avg_pool_relu) X(mean_pixels)             \
-  X(take_channels) X(group_norm) X(group_moments) X(group_norm_given) X(relu) X(tanh_clamp)        \
-  X(upsample2x) X(channels_last) X(channels_first)
+  X(sync) X(linear_create) X(linear_destroy) X(conv_create) X(conv_destroy)
 /* clang-format on */
 
 #define CUDA_DECLARE(op) __typeof__(*((struct backend_ops *)0)->op) cuda_op_##op;
-CUDA_OPS(CUDA_DECLARE)
+CUDA_SLOTS(CUDA_DECLARE)
 #undef CUDA_DECLARE
+#define BE_OP(op, parameters, ...) void cuda_op_##op(struct exec *ex, BE_UNPACK parameters);
+#include "backend/operations.h"
+#undef BE_OP
 
 #endif

@@ -232,7 +232,3 @@ cudaError_t cuda_multiply_by(cudaStream_t stream, const struct cuda_product *p,
   if (error == cudaErrorNotSupported) error = product_sm80(stream, p);
   return error == cudaErrorNotSupported ? product_simt(stream, p) : error;
 }
-
-cudaError_t cuda_multiply(cudaStream_t stream, const struct cuda_product *p) {
-  return cuda_multiply_by(stream, p, CUDA_PRODUCT_BEST);
-}

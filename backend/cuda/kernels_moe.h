@@ -49,7 +49,6 @@ enum cuda_product_kernel {
   CUDA_PRODUCT_SM90
 };
 
-cudaError_t cuda_multiply(cudaStream_t stream, const struct cuda_product *product);
 cudaError_t cuda_multiply_by(cudaStream_t stream, const struct cuda_product *product,
                              enum cuda_product_kernel kernel);
 

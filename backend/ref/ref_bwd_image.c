@@ -47,7 +47,6 @@ static double input_gradient(const struct images *m, const float *dy, int64_t q,
 
 void ref_conv2d_bwd_input(struct exec *ex, float *dx, const float *dy, const struct conv *w, int B,
                           int height, int width) {
-  (void)ex;
   const struct images m = images_of(w, B, height, width);
   for (int64_t q = 0; q < m.pixels; q++)
     for (int c = 0; c < w->in; c++) dx[q * w->in + c] = (float)input_gradient(&m, dy, q, c);
@@ -67,7 +66,6 @@ static double weight_gradient(const struct images *m, const float *dy, struct ac
 
 void ref_conv2d_bwd_weight(struct exec *ex, const struct linear_grad *grad, const float *dy,
                            struct act x, const struct conv *w, int B, int height, int width) {
-  (void)ex;
   const struct images m = images_of(w, B, height, width);
   const int area = w->kernel[0] * w->kernel[1];
   float *dw = grad->weight;
@@ -127,7 +125,6 @@ static void group_bwd(float *dx, const struct linear_grad *grad, const struct gr
 void ref_group_norm_bwd(struct exec *ex, float *dx, const struct linear_grad *grad, const float *dy,
                         const float *x, const float *weight, const float *bias, int B,
                         int64_t pixels, int C, int groups, float eps, bool silu) {
-  (void)ex;
   const int n = C / groups;
   for (int64_t at = 0; at < B * pixels * C; at += pixels * C)
     for (int c = 0; c < C; c += n) {
@@ -139,7 +136,6 @@ void ref_group_norm_bwd(struct exec *ex, float *dx, const struct linear_grad *gr
 
 void ref_upsample2x_bwd(struct exec *ex, float *dx, const float *dy, int B, int height, int width,
                         int C) {
-  (void)ex;
   const int64_t line = 2 * (int64_t)width * C; /* of y */
   for (int64_t row = 0; row < (int64_t)B * height; row++)
     for (int64_t j = 0; j < width; j++, dx += C) {

@@ -18,7 +18,7 @@ enum ditmoe_status ref_conv_create(struct exec *ex, const struct tensor *weight,
     tensor_read_f32(&packed[(o * area + at) * in + channel], weight, i, 1);
   }
   if (!ex->dry) ref_round(packed, shape.input, n);
-  if (bias) tensor_read_f32(packed + n, bias, 0, shape.out);
+  if (bias && !ex->dry) tensor_read_f32(packed + n, bias, 0, shape.out);
   *w = shape;
   *out = w;
   return DITMOE_OK;
@@ -28,8 +28,8 @@ void ref_conv_destroy(struct exec *ex, struct conv *conv) { mem_free(ex->ctx, co
 
 /* Output o of pixel (r, s) of an image, `pixel` of all images, size: height and width of x:
  *
- *   b[o] + sum over i, j, c of W[o, c, i, j] x[r stride + i - before[0], s stride + j - before[1],
- * c]
+ *   b[o] + sum over i, j, c of
+ *     W[o, c, i, j] x[r stride + i - before[0], s stride + j - before[1], c]
  *
  * in which x is 0 outside of the image. */
 static double output_at(const struct conv *w, struct act x, const int size[2], int64_t pixel,
@@ -112,7 +112,6 @@ static struct patch_place patch_place_of(int64_t i, int C, int height, int width
  * et al. 2021). */
 void ref_patchify(struct exec *ex, float *rows, const float *x, int B, int C, int height, int width,
                   int patch) {
-  (void)ex;
   for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
     struct patch_place s = patch_place_of(i, C, height, width, patch);
     rows[(s.patch * C + s.channel) * patch * patch + s.inside] = x[i];
@@ -122,7 +121,6 @@ void ref_patchify(struct exec *ex, float *rows, const float *x, int B, int C, in
 /* x[b, c, row, column] = rows[patch, inside, c]: channels are the fastest here. */
 void ref_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, int height,
                     int width, int patch) {
-  (void)ex;
   for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
     struct patch_place s = patch_place_of(i, C, height, width, patch);
     x[i] = rows[(s.patch * patch * patch + s.inside) * C + s.channel];
@@ -131,7 +129,6 @@ void ref_unpatchify(struct exec *ex, float *x, const float *rows, int B, int C, 
 
 void ref_patchify_bwd(struct exec *ex, float *dx, const float *drows, int B, int C, int height,
                       int width, int patch) {
-  (void)ex;
   for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
     struct patch_place s = patch_place_of(i, C, height, width, patch);
     dx[i] = drows[(s.patch * C + s.channel) * patch * patch + s.inside];
@@ -140,7 +137,6 @@ void ref_patchify_bwd(struct exec *ex, float *dx, const float *drows, int B, int
 
 void ref_unpatchify_bwd(struct exec *ex, float *drows, const float *dx, int B, int C, int height,
                         int width, int patch) {
-  (void)ex;
   for (int64_t i = 0; i < (int64_t)B * C * height * width; i++) {
     struct patch_place s = patch_place_of(i, C, height, width, patch);
     drows[(s.patch * patch * patch + s.inside) * C + s.channel] = dx[i];

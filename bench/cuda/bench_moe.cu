@@ -296,13 +296,15 @@ static void run_dense(const struct shape &s) {
   p.x = u.data;
   p.weight = gate.data;
   p.y = scores.data;
-  print_bytes(s, "router f32", time_of([&] { return cuda_multiply(nullptr, &p); }),
+  print_bytes(s, "router f32",
+              time_of([&] { return cuda_multiply_by(nullptr, &p, CUDA_PRODUCT_BEST); }),
               4.0 * s.tokens * (s.D + s.E));
   struct cuda_product m = dense_product(DT_F32, DT_F32, s.D, 6 * s.D, 64);
   m.x = u.data;
   m.weight = modulation.data;
   m.y = c.data;
-  print_bytes(s, "modulation f32", time_of([&] { return cuda_multiply(nullptr, &m); }),
+  print_bytes(s, "modulation f32",
+              time_of([&] { return cuda_multiply_by(nullptr, &m, CUDA_PRODUCT_BEST); }),
               24.0 * s.D * s.D);
 }
 
