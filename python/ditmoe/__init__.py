@@ -165,7 +165,7 @@ def version():
 
 class Samples(NamedTuple):
     latents: np.ndarray  # float32 [N, C, H, W]
-    pixels: Optional[np.ndarray]  # uint8 [N, h, w, 3]; None without a decoder
+    pixels: Optional[np.ndarray]  # uint8 [N, h, w, 3]; None without a decoder, but for models of images
 
 
 class Model(_Owned):
@@ -211,8 +211,8 @@ class Model(_Owned):
             if noise.shape != shape:
                 raise ValueError(f"noise has the shape {noise.shape}, not {shape}")
         latents, pixels = np.empty(shape, np.float32), None
-        if decoder is not None:
-            factor = decoder.info.factor
+        factor = decoder.info.factor if decoder is not None else info.pixels
+        if factor:
             pixels = np.empty((shape[0], shape[2] * factor, shape[3] * factor, 3), np.uint8)
         request.labels, request.count = _pointer(labels, ctypes.c_int32), len(labels)
         request.noise = _pointer(noise, ctypes.c_float)

@@ -15,7 +15,9 @@ import numpy as np
 
 ASSETS = os.path.join(os.environ["DITMOE_SOURCE"], "assets", "default")
 MODEL, VAE = os.path.join(ASSETS, "model.pth"), os.path.join(ASSETS, "vae")
-INCEPTION = os.path.join(os.environ["DITMOE_FIXTURES"], "inception", "pt_inception_random.pth")
+FIXTURES = os.environ["DITMOE_FIXTURES"]
+INCEPTION = os.path.join(FIXTURES, "inception", "pt_inception_random.pth")
+IMAGES = os.path.join(FIXTURES, "jitmoe", "jitmoe_tiny", "checkpoint-last.pth")
 FEW = {"steps": 3, "cfg_scale": 2, "seed": 5}
 
 
@@ -72,6 +74,13 @@ class Sampling(unittest.TestCase):
                 raise KeyboardInterrupt
         with self.assertRaises(KeyboardInterrupt):
             self.model.sample([1, 2], observe=interrupt, **FEW)
+
+    def test_model_of_images(self):
+        model = ditmoe.Model(IMAGES, record='{"top_k": 2, "routed_scaling_factor": 2.5, '
+                                            '"in_context_start": 2}')
+        samples = model.sample([1, 2], steps=2)
+        levels = np.rint(np.clip(255 * (samples.latents + 1) / 2, 0, 255))
+        np.testing.assert_array_equal(samples.pixels, levels.transpose(0, 2, 3, 1))
 
     def test_threads(self):
         expected = self.model.sample([4], **FEW).latents
