@@ -133,7 +133,8 @@ struct ditmoe_model_options {
 };
 
 struct ditmoe_model_info {
-  const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dit" */
+  const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dsmoe",
+                       "jitmoe", "dit" */
   const char *family,
       *family_why;       /* of docs/MODELS.md and what told it; NULL: none that is known */
   const char *objective; /* "ddpm" or "rf" */
