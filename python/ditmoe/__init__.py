@@ -91,9 +91,12 @@ class _Owned:
 
     def _own(self, opener, closer, *arguments):
         context, handle = _Context(), ctypes.c_void_p()
-        context.call(opener, *arguments, ctypes.byref(handle))
-        self._handle = handle
-        self.close = weakref.finalize(self, _release, closer, handle, context)
+        try:
+            context.call(opener, *arguments, ctypes.byref(handle))
+        finally:  # a warning may have been raised
+            if handle:
+                self._handle = handle
+                self.close = weakref.finalize(self, _release, closer, handle, context)
         return self
 
     def _get(self):
@@ -222,9 +225,9 @@ class Model(_Owned):
             request.observe = _observer(observe, shape[1:], raised)
         context = _Context()
         session = ctypes.c_void_p()
-        context.call("session_create", self._get(), decoder._get() if decoder else None, request,
-                     ctypes.byref(session))
         try:
+            context.call("session_create", self._get(), decoder._get() if decoder else None,
+                         request, ctypes.byref(session))
             context.call("sample", session, request, _pointer(latents, ctypes.c_float),
                          _pointer(pixels, ctypes.c_uint8))
         except Error:

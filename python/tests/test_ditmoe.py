@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 import warnings
 
 import ditmoe
@@ -214,6 +215,16 @@ class Errors(unittest.TestCase):
             if round == 9:
                 before = resident()
         self.assertLess(resident() - before, 10 * 2**20)  # one model alone takes more
+
+    def test_warnings_as_errors(self):
+        record = '{"scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "other": 1}}'
+        with unittest.mock.patch("ditmoe._release", wraps=ditmoe._release) as release:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                with self.assertRaisesRegex(UserWarning, '"other"'):
+                    ditmoe.Model(MODEL, record=record)
+            gc.collect()
+        self.assertEqual([call.args[0] for call in release.call_args_list], ["model_close"])
 
     def test_missing_library(self):
         result = subprocess.run([sys.executable, "-c", "import ditmoe"], capture_output=True,
