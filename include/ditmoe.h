@@ -240,7 +240,8 @@ struct ditmoe_request {
   const char *rng;                /* "philox" (default) or "torch-cpu"                            */
   int fixed_variance;             /* ddpm: ignore a learned variance                              */
   int force;                      /* allow a sampler of the other objective                       */
-  const float *noise;             /* [count, C, H, W] starting noise, or NULL                     */
+  const float *noise;             /* [count, C, H, W] starting noise of deviation 1, which the
+                                     record's noise_scale multiplies, or NULL                     */
   struct ditmoe_routing *routing; /* counts what the routers choose, or NULL               */
   void *user;
   /* Called after every step; a non-zero result ends the run with DITMOE_CANCELLED. May be NULL. */
