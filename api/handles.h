@@ -64,6 +64,11 @@ enum ditmoe_status request_resolve(struct ditmoe_ctx *ctx, const struct ditmoe_m
                                    const struct ditmoe_request *request, struct resolved *out);
 /* The grid of a request's tokens; without positions, to measure memory. */
 struct dit_grid request_grid(const struct ditmoe_model *model, const struct resolved *resolved);
+/* Whether the latents are images, which need no decoder. */
+static inline bool makes_images(const struct ditmoe_model *model) {
+  const struct dit_config *config = &model->dit->config;
+  return config->record.pixels && config->channels == 3;
+}
 /* Values of an image that a decoder of this factor makes. */
 static inline size_t image_values(const struct ditmoe_session *s) {
   return 3 * (size_t)s->height * (size_t)s->width * (size_t)s->factor * (size_t)s->factor;

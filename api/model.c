@@ -13,7 +13,6 @@ static enum ditmoe_status open_file(struct ditmoe_ctx *ctx, struct exec *ex, con
                                     struct ditmoe_checkpoint **out) {
   TRY(backend_open(ex, ctx, options->backend, options->tier, options->threads));
   TRY(backend_compute(ex, options->dtype));
-  ex->dry = options->plan_only;
   TRY(ditmoe_checkpoint_open(ctx, path, options->key, out));
   return options->dtype ? DITMOE_OK : backend_compute(ex, packed_dtype(*out));
 }
@@ -28,6 +27,7 @@ static enum ditmoe_status keep_record(struct ditmoe_ctx *ctx, struct ditmoe_mode
 static enum ditmoe_status load(struct ditmoe_ctx *ctx, struct ditmoe_model *model, const char *path,
                                const struct ditmoe_model_options *options) {
   enum ditmoe_status status = open_file(ctx, &model->ex, path, options, &model->file);
+  model->ex.dry = options->plan_only;
   if (status == DITMOE_OK) status = dit_open(&model->ex, model->file, options->record, &model->dit);
   if (status == DITMOE_OK) status = keep_record(ctx, model);
   if (status == DITMOE_OK && packed_layout(model->file)) {
@@ -105,7 +105,7 @@ void ditmoe_model_info(const struct ditmoe_model *model, struct ditmoe_model_inf
       .null_label = c->record.null_label,
       .learned_variance = c->out_channels > c->channels,
       .qk_norm = c->qk_norm,
-      .pixels = c->record.pixels && c->channels == 3,
+      .pixels = makes_images(model),
       .ignored_tensors = model->dit->ignored,
       .latent_scale = record_has(&c->record, REC_LATENT_SCALE) ? c->record.latent_scale : 0,
       .parameters = model->dit->params.parameters,

@@ -17,10 +17,10 @@ static enum ditmoe_status number_layers(struct recorder *r) {
 /* Most rows of a dispatch, over the layers. */
 static int64_t most_assignments(const struct dit *model, int rows) {
   const struct dit_config *c = &model->config;
+  const struct router_input in = {.B = rows, .T = c->tokens + c->prefix, .D = c->width};
   int64_t most = 0;
   for (int l = 0; l < c->depth; l++) {
     if (!model->blocks[l].moe) continue;
-    const struct router_input in = {.B = rows, .T = c->tokens + c->prefix, .D = c->width};
     const struct router_layer *router = model->blocks[l].moe->router;
     int64_t assignments = router->router->assignments(router, &in);
     if (assignments > most) most = assignments;

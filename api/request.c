@@ -127,15 +127,14 @@ static enum ditmoe_status choose_guidance(struct ditmoe_ctx *ctx, const struct d
       r->cfg_scale, config->label_rows);
 }
 
-/* *out = the number of a word, in the order of its enumeration; stays as it is without one. */
+/* *out = the number of a word in the order of its enumeration, 0 without one. */
 static enum ditmoe_status choose_word(struct ditmoe_ctx *ctx, const char *option, const char *word,
                                       const char *const *words, int *out) {
-  for (int i = 0; word && words[i]; i++)
-    if (strcmp(words[i], word) == 0) {
-      *out = i;
-      return DITMOE_OK;
-    }
-  return word ? fail(ctx, DITMOE_USAGE, "%s: unknown word \"%.40s\"", option, word) : DITMOE_OK;
+  *out = 0;
+  if (!word) return DITMOE_OK;
+  for (; words[*out]; ++*out)
+    if (strcmp(words[*out], word) == 0) return DITMOE_OK;
+  return fail(ctx, DITMOE_USAGE, "%s: unknown word \"%.40s\"", option, word);
 }
 
 static enum ditmoe_status choose_sde(struct ditmoe_ctx *ctx, const struct ditmoe_request *request,
@@ -143,7 +142,7 @@ static enum ditmoe_status choose_sde(struct ditmoe_ctx *ctx, const struct ditmoe
   static const char *const forms[] = {
       "sigma", "constant", "sbdm", "decreasing", "increasing-decreasing", NULL};
   static const char *const lasts[] = {"mean", "tweedie", "euler", "none", NULL};
-  int form = DIFFUSION_SIGMA, last = LAST_MEAN;
+  int form, last;
   TRY(choose_word(ctx, "diffusion-form", request->diffusion_form, forms, &form));
   TRY(choose_word(ctx, "last-step", request->last_step, lasts, &last));
   if (!(request->diffusion_norm >= 0) || !isfinite(request->diffusion_norm))

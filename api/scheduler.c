@@ -183,6 +183,7 @@ enum ditmoe_status scheduler_sampler(struct ditmoe_ctx *ctx, const struct dit_re
 
 /* The text by which a value stands in a list of values. */
 static const char *word_of(const cJSON *value) {
+  static const char digits[][2] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
   if (cJSON_IsString(value)) return value->valuestring;
   if (cJSON_IsBool(value)) return cJSON_IsTrue(value) ? "true" : "false";
   if (cJSON_IsNull(value)) return "null";
@@ -190,7 +191,7 @@ static const char *word_of(const cJSON *value) {
     return value->valuedouble < 0 ? "-Infinity" : "Infinity";
   if (cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble <= 9 &&
       value->valuedouble == floor(value->valuedouble))
-    return &"0\0001\0002\0003\0004\0005\0006\0007\0008\0009"[2 * (int)value->valuedouble];
+    return digits[(int)value->valuedouble];
   return "another value";
 }
 
@@ -261,7 +262,7 @@ static enum ditmoe_status take(const struct following *f, const struct member *m
   return DITMOE_OK;
 }
 
-/* Betas by themselves have as many elements as the chain, and one end is none. */
+/* As many as the chain has steps. */
 static enum ditmoe_status check_betas(const struct following *f,
                                       const struct schedule_request *request) {
   if (request->trained_betas && f->trained_count != request->train_steps)
@@ -282,7 +283,6 @@ enum ditmoe_status scheduler_follow(struct ditmoe_ctx *ctx, const struct dit_rec
   if (!class || !object || !object->child) return DITMOE_OK;
   if (strcmp(class->name, f.class) == 0) *request = class->defaults;
   request->float32_betas = true;
-  request->beta_start = 1e-4, request->beta_end = 0.02;
   for (size_t m = 0; m < MEMBERS; m++) {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, members[m].name);
     if (value && members[m].classes & class->bit) TRY(take(&f, &members[m], value, request));

@@ -69,7 +69,7 @@ static void carve_arrays(struct ditmoe_session *s, const struct resolved *resolv
   if (s->decoder) vae_describe(s->decoder->vae, &info);
   s->capacity = resolved->batch;
   s->height = resolved->height, s->width = resolved->width;
-  s->factor = c->record.pixels && c->channels == 3 ? 1 : info.factor;
+  s->factor = makes_images(s->model) ? 1 : info.factor;
   s->work_floats = sampler_work_size(resolved->sampler, resolved->batch, c->channels,
                                      c->out_channels, (int64_t)plane);
   s->x = arena_alloc(&s->host, latents, sizeof *s->x);

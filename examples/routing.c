@@ -10,16 +10,14 @@ static void print_shares(const struct ditmoe_routing *routing) {
   ditmoe_routing_info(routing, &info);
   ditmoe_routing_tables(routing, DITMOE_CONDITIONAL, &tables);
   for (int l = 0; l < info.layers; l++) {
+    const size_t counts = (size_t)info.labels * (size_t)info.experts;
+    const uint64_t *layer = tables.class_counts + (size_t)l * counts;
     struct ditmoe_routing_load load;
     ditmoe_routing_load(routing, DITMOE_CONDITIONAL, l, -1, &load, NULL);
     printf("block %d, evenness %.3f:", info.layer[l], load.evenness);
     for (int e = 0; e < info.layer_experts[l]; e++) {
       uint64_t chosen = 0;
-      for (int c = 0; c < info.labels; c++)
-        chosen +=
-            tables
-                .class_counts[((size_t)l * (size_t)info.labels + (size_t)c) * (size_t)info.experts +
-                              (size_t)e];
+      for (size_t at = (size_t)e; at < counts; at += (size_t)info.experts) chosen += layer[at];
       printf(" %.3f", load.tokens > 0 ? (double)chosen / load.tokens : 0);
     }
     printf("\n");

@@ -133,7 +133,8 @@ struct ditmoe_model_options {
 };
 
 struct ditmoe_model_info {
-  const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dit" */
+  const char *kind; /* "dit-moe", "promoe-tc", "promoe-ec", "tc-dit", "ec-dit", "diffmoe", "dsmoe",
+                       "jitmoe", "dit" */
   const char *family,
       *family_why;       /* of docs/MODELS.md and what told it; NULL: none that is known */
   const char *objective; /* "ddpm" or "rf" */
@@ -239,7 +240,8 @@ struct ditmoe_request {
   const char *rng;                /* "philox" (default) or "torch-cpu"                            */
   int fixed_variance;             /* ddpm: ignore a learned variance                              */
   int force;                      /* allow a sampler of the other objective                       */
-  const float *noise;             /* [count, C, H, W] starting noise, or NULL                     */
+  const float *noise;             /* [count, C, H, W] starting noise of deviation 1, which the
+                                     record's noise_scale multiplies, or NULL                     */
   struct ditmoe_routing *routing; /* counts what the routers choose, or NULL               */
   void *user;
   /* Called after every step; a non-zero result ends the run with DITMOE_CANCELLED. May be NULL. */

@@ -8,7 +8,7 @@ static const double PI = 3.14159265358979323846;
 
 /* What the papers take where a request names no ends. */
 static double first_beta(const struct schedule_request *request) {
-  return request->beta_end > 0 ? request->beta_start : 1e-4;
+  return request->beta_start > 0 ? request->beta_start : 1e-4;
 }
 
 static double last_beta(const struct schedule_request *request) {

@@ -94,8 +94,8 @@ struct sampler {
   enum ditmoe_status (*run)(struct sampler_run *run);
 };
 
-/* By name or alias (rf, rf-euler, flow-euler, rf-heun, dpm++2m, euler-maruyama); NULL if unknown.
- */
+/* By name or alias (rf, rf-euler, flow-euler, rf-heun, dpm++2m, euler-maruyama,
+ * sde-euler-maruyama); NULL if unknown. */
 const struct sampler *sampler_find(const char *name);
 /* NULL after the last. */
 const struct sampler *sampler_at(int index);

@@ -16,6 +16,7 @@ enum { MAX_TRAIN_STEPS = 1000000, LOWER_ORDER_FINAL = 15 };
 static const double LEAST_VARIANCE = 1e-20;
 /* At the end of a chain with zero signal, which dpmpp-2m cannot divide by. */
 static const double LEAST_ABAR = 0x1p-24;
+
 /* abar of the full chain. torch multiplies single-precision factors in double precision and rounds
  * each product that it stores. */
 static enum ditmoe_status full_abar(struct ditmoe_ctx *ctx, const struct schedule_request *request,

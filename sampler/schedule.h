@@ -42,7 +42,7 @@ struct schedule_request {
   int steps_offset;      /* added to the timesteps of SPACING_LEADING */
   int train_steps;       /* T, 1000 */
   enum beta_kind betas;
-  double beta_start, beta_end; /* of the linear kinds; beta_end 0: 1e-4 and 0.02 */
+  double beta_start, beta_end; /* of the linear kinds; 0: 1e-4 and 0.02 */
   const double *trained_betas; /* [T] in their place, or NULL */
   bool zero_snr;               /* betas rescaled so that nothing but noise is left at T - 1 */
   /* Betas and their cumulative product rounded as diffusers does; dpmpp-2m: always. */

@@ -29,12 +29,15 @@ enum ditmoe_status schedule_flow(struct ditmoe_ctx *ctx, const struct schedule_r
     return fail(ctx, DITMOE_USAGE, "shift %g: expected a positive number; 1 is no shift", a);
   const int steps = request->steps - request->counts_points;
   TRY(begin(ctx, request, steps, out));
-  /* The grid of diffusers has the shifted 1 / T before 0, and is shifted once more. */
+  /* The grid of diffusers is one of noise, whichever way time goes. It has the shifted 1 / T before
+   * 0, and is shifted once more. */
+  const bool rising = request->rising && !request->flow_sigma_min;
   const double last = shifted(1.0 / request->train_steps, a);
   for (int j = 0; j <= steps; j++) {
-    double t = (double)(request->rising ? j : steps - j) / steps;
+    double t = (double)(rising ? j : steps - j) / steps;
     if (request->flow_sigma_min && j > 0 && j < steps) t = 1 + (last - 1) * j / (steps - 1);
-    out->times[j] = shifted(t, a);
+    t = shifted(t, a);
+    out->times[j] = request->rising == rising ? t : 1 - t;
   }
   return DITMOE_OK;
 }

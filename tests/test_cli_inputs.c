@@ -135,6 +135,8 @@ static void outputs_replace_no_input_and_no_output(void **state) {
       T "-m t.soft -o g/ --latents t.st",
       T "-m t.st -o g/ --latents t.json",
       T "-m t.st -o t.npz",
+      "@sample -q -m @fixtures/lightningdit/ldit_tiny/0080000.pt --heads 4 --vae none -n 1 "
+      "--latents-stats t.pt -o g/ --latents t.pt --force",
       "@sample -q -m t.st " RECORD "--vae none --class-file t.txt -o g/ --latents t.txt --force",
       T "-m t.d -o g/ --latents t.d/transformer/config.json",
       "@convert t.st -o t.soft --force",
@@ -154,9 +156,10 @@ static void outputs_replace_no_input_and_no_output(void **state) {
                "cp " CASES "00-tiny/tiny.safetensors t.st; ln -s t.st t.soft; ln t.st t.hard; "
                "cp t.st t.d/transformer/diffusion_pytorch_model.safetensors; echo '{}' > "
                "t.d/transformer/config.json; "
-               "echo '{}' > t.json; printf '1\\n2\\n' > t.txt; "
+               "echo '{}' > t.json; cp @fixtures/lightningdit/ldit_tiny/latents_stats.pt t.pt; "
+               "printf '1\\n2\\n' > t.txt; "
                "cp " CASES "03-png-text-after-pixels/before.png d/a.png; "
-               "sha256sum t.st t.json t.txt t.d/transformer/* d/a.png > sums");
+               "sha256sum t.st t.pt t.json t.txt t.d/transformer/* d/a.png > sums");
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
     struct outcome outcome = run("%s", refused[i]);
     if (outcome.code != DITMOE_USAGE ||

@@ -234,6 +234,8 @@ static void test_sources(void **state) {
   for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
     assert_exit(run(RUN "-v -m q --record r.json --heads 2"), 0, lines[i]);
   assert_null(strstr(run(RUN "-m q --objective ddpm").err, "objective ddpm, by"));
+  assert_exit(run(RUN "-v -m q --preset dit-xl-2-256"), 0,
+              "record: objective ddpm (--preset dit-xl-2-256)");
   struct outcome info = run("@info -v --model --record r.json q");
   assert_int_equal(info.code, 0);
   assert_non_null(strstr(info.out, "model.record_sources.heads: q/config.json:num_heads\n"));

@@ -189,6 +189,22 @@ static void test_points(void **state) {
                schedule_flow(test_ctx(), &request, &s));
 }
 
+/* The grid of a scheduler of flows goes from noise to data in both directions of time. */
+static void test_points_of_noise(void **state) {
+  struct schedule_request request = {
+      .steps = 4, .shift = 3, .train_steps = 1000, .flow_sigma_min = true};
+  struct schedule falling, rising;
+  (void)state;
+  assert_ok(test_ctx(), schedule_flow(test_ctx(), &request, &falling));
+  request.rising = true;
+  assert_ok(test_ctx(), schedule_flow(test_ctx(), &request, &rising));
+  for (int j = 0; j <= 4; j++)
+    assert_within("time", fabs(falling.times[j] + rising.times[j] - 1), 1e-15);
+  assert_true(rising.times[0] == 0 && rising.times[4] == 1);
+  schedule_free(test_ctx(), &falling);
+  schedule_free(test_ctx(), &rising);
+}
+
 static void test_last_heun_step(void **state) {
   const struct schedule_request request = {.steps = 6, .shift = 1};
   struct field *f = field_open("heun", &request);
@@ -258,10 +274,15 @@ static void test_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_marginals),  cmocka_unit_test(test_no_last_step),
-      cmocka_unit_test(test_directions), cmocka_unit_test(test_step),
-      cmocka_unit_test(test_points),     cmocka_unit_test(test_last_heun_step),
-      cmocka_unit_test(test_intervals),  cmocka_unit_test(test_interval_of_evaluations),
+      cmocka_unit_test(test_marginals),
+      cmocka_unit_test(test_no_last_step),
+      cmocka_unit_test(test_directions),
+      cmocka_unit_test(test_step),
+      cmocka_unit_test(test_points),
+      cmocka_unit_test(test_points_of_noise),
+      cmocka_unit_test(test_last_heun_step),
+      cmocka_unit_test(test_intervals),
+      cmocka_unit_test(test_interval_of_evaluations),
       cmocka_unit_test(test_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

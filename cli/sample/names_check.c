@@ -16,9 +16,9 @@
 static enum ditmoe_status check_folder(const char *path, const struct sample *run) {
   char *folder = path_folder(path);
   size_t length = strlen(run->settings.output);
-  bool new = *folder &&same_file(folder, run->names.folder) &&
-             run->settings.output[length - 1] == '/' && !file_exists(folder);
-  if (new) {
+  const bool made = *folder && same_file(folder, run->names.folder) &&
+                    run->settings.output[length - 1] == '/' && !file_exists(folder);
+  if (made) {
     char *parent = text_copy_part(folder, strlen(folder) - 1);
     free(folder);
     folder = path_folder(parent);
@@ -93,11 +93,9 @@ static bool is_part(const char *path, const char *parts) {
 static enum ditmoe_status refuse_inputs(const struct sample *run, const char *const *outputs,
                                         size_t count) {
   const struct sample_settings *s = &run->settings;
-  const struct input_file inputs[] = {{s->model, true},
-                                      {run->vae_path, true},
-                                      {s->record, false},
-                                      {s->class_file, false},
-                                      {s->reproduce, false}};
+  const struct input_file inputs[] = {{s->model, true},       {run->vae_path, true},
+                                      {s->record, false},     {s->latents_stats, false},
+                                      {s->class_file, false}, {s->reproduce, false}};
   for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
     const char *input = inputs[i].path;
     if (input && is_image(run, input))

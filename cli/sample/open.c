@@ -68,9 +68,11 @@ static char *source_name(const struct sample *run, const char *member, const cha
   for (char *c = name; *c; c++)
     if (*c == '_') *c = '-';
   const struct option *option = option_find(&sample_program, name, strlen(name));
-  const bool alone = option && option->traits & OPTION_IN_RECORD &&
-                     option_source(&run->options, option) >= FROM_ENVIRONMENT;
-  char *text = alone ? text_format("--%s", name)
+  const enum option_source from = option && option->traits & OPTION_IN_RECORD
+                                      ? option_source(&run->options, option)
+                                      : FROM_NOWHERE;
+  char *text = from >= FROM_ENVIRONMENT ? text_format("--%s", name)
+               : from == FROM_PROTOCOL  ? text_format("--preset %s", run->settings.preset)
                : run->settings.record
                    ? text_format("%s:%s", run->settings.record, source + strlen(given))
                    : text_copy("the image");

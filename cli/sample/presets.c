@@ -8,6 +8,7 @@
 
 #define DDPM   "sampler=ddpm steps=250 num-samples=50000 "
 #define EULER  "sampler=euler num-samples=50000 "
+#define HEUN   "sampler=heun steps=250 num-samples=50000 "
 #define SDE    "sampler=sde steps=250 num-samples=50000 "
 #define GUIDED "cfg-scale=1.5"
 #define PLAIN  "cfg-scale=1"
@@ -44,18 +45,15 @@ static const struct preset {
      "ProMoE"},
     {"sit-xl-2-256", 1152, 28, SDE GUIDED " family=sit", "FID 2.06", "arXiv 2401.08740"},
     {"sit-xl-2-256-plain", 1152, 28, SDE PLAIN " family=sit", "FID 8.3", "SiT issue 31"},
-    {"sit-xl-2-256-ode-plain", 1152, 28,
-     "sampler=heun steps=250 num-samples=50000 " PLAIN " family=sit", "FID 9.5",
+    {"sit-xl-2-256-ode-plain", 1152, 28, HEUN PLAIN " family=sit", "FID 9.5",
      "SiT issue 31; by dopri5, which 250 points of heun stand in for"},
-    {"sit-xl-2-256-ode", 1152, 28, "sampler=heun steps=250 num-samples=50000 " GUIDED " family=sit",
-     "FID 2.15",
+    {"sit-xl-2-256-ode", 1152, 28, HEUN GUIDED " family=sit", "FID 2.15",
      "arXiv 2401.08740, to be confirmed; by dopri5, which 250 points of heun stand in for"},
     {"repa-xl-2-256", 1152, 28, SDE "cfg-scale=1.8 cfg-times=0:0.7 family=repa", "FID 1.42",
      "arXiv 2410.06940"},
     {"lightningdit-xl-1-256", 1152, 28,
-     "sampler=euler steps=250 num-samples=50000 cfg-scale=6.7 cfg-times=0.125:1 "
-     "family=lightningdit",
-     "FID 1.35", "arXiv 2501.01423"},
+     EULER "steps=250 cfg-scale=6.7 cfg-times=0.125:1 family=lightningdit", "FID 1.35",
+     "arXiv 2501.01423"},
 };
 
 enum { PRESETS = sizeof presets / sizeof presets[0] };
@@ -100,9 +98,11 @@ enum ditmoe_status sample_apply_preset(struct sample *run) {
   const struct preset *preset = find(name);
   if (!preset)
     return report_error(DITMOE_USAGE, "--preset: there is no \"%.80s\"; see --list-presets", name);
-  for (const char *s = preset->settings; *s;
-       s += s[strcspn(s, " ")] ? strcspn(s, " ") + 1 : strcspn(s, " "))
-    TRY(apply(run, s, strcspn(s, " ")));
+  size_t length;
+  for (const char *s = preset->settings; *s; s += length + strspn(s + length, " ")) {
+    length = strcspn(s, " ");
+    TRY(apply(run, s, length));
+  }
   return DITMOE_OK;
 }
 

@@ -91,9 +91,12 @@ class _Owned:
 
     def _own(self, opener, closer, *arguments):
         context, handle = _Context(), ctypes.c_void_p()
-        context.call(opener, *arguments, ctypes.byref(handle))
-        self._handle = handle
-        self.close = weakref.finalize(self, _release, closer, handle, context)
+        try:
+            context.call(opener, *arguments, ctypes.byref(handle))
+        finally:  # a warning may have been raised
+            if handle:
+                self._handle = handle
+                self.close = weakref.finalize(self, _release, closer, handle, context)
         return self
 
     def _get(self):
@@ -165,7 +168,7 @@ def version():
 
 class Samples(NamedTuple):
     latents: np.ndarray  # float32 [N, C, H, W]
-    pixels: Optional[np.ndarray]  # uint8 [N, h, w, 3]; None without a decoder
+    pixels: Optional[np.ndarray]  # uint8 [N, h, w, 3]; None without a decoder, but for models of images
 
 
 class Model(_Owned):
@@ -211,8 +214,8 @@ class Model(_Owned):
             if noise.shape != shape:
                 raise ValueError(f"noise has the shape {noise.shape}, not {shape}")
         latents, pixels = np.empty(shape, np.float32), None
-        if decoder is not None:
-            factor = decoder.info.factor
+        factor = decoder.info.factor if decoder is not None else info.pixels
+        if factor:
             pixels = np.empty((shape[0], shape[2] * factor, shape[3] * factor, 3), np.uint8)
         request.labels, request.count = _pointer(labels, ctypes.c_int32), len(labels)
         request.noise = _pointer(noise, ctypes.c_float)
@@ -222,9 +225,9 @@ class Model(_Owned):
             request.observe = _observer(observe, shape[1:], raised)
         context = _Context()
         session = ctypes.c_void_p()
-        context.call("session_create", self._get(), decoder._get() if decoder else None, request,
-                     ctypes.byref(session))
         try:
+            context.call("session_create", self._get(), decoder._get() if decoder else None,
+                         request, ctypes.byref(session))
             context.call("sample", session, request, _pointer(latents, ctypes.c_float),
                          _pointer(pixels, ctypes.c_uint8))
         except Error:

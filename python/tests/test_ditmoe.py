@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 import warnings
 
 import ditmoe
@@ -15,7 +16,9 @@ import numpy as np
 
 ASSETS = os.path.join(os.environ["DITMOE_SOURCE"], "assets", "default")
 MODEL, VAE = os.path.join(ASSETS, "model.pth"), os.path.join(ASSETS, "vae")
-INCEPTION = os.path.join(os.environ["DITMOE_FIXTURES"], "inception", "pt_inception_random.pth")
+FIXTURES = os.environ["DITMOE_FIXTURES"]
+INCEPTION = os.path.join(FIXTURES, "inception", "pt_inception_random.pth")
+IMAGES = os.path.join(FIXTURES, "jitmoe", "jitmoe_tiny", "checkpoint-last.pth")
 FEW = {"steps": 3, "cfg_scale": 2, "seed": 5}
 
 
@@ -72,6 +75,13 @@ class Sampling(unittest.TestCase):
                 raise KeyboardInterrupt
         with self.assertRaises(KeyboardInterrupt):
             self.model.sample([1, 2], observe=interrupt, **FEW)
+
+    def test_model_of_images(self):
+        model = ditmoe.Model(IMAGES, record='{"top_k": 2, "routed_scaling_factor": 2.5, '
+                                            '"in_context_start": 2}')
+        samples = model.sample([1, 2], steps=2)
+        levels = np.rint(np.clip(255 * (samples.latents + 1) / 2, 0, 255))
+        np.testing.assert_array_equal(samples.pixels, levels.transpose(0, 2, 3, 1))
 
     def test_threads(self):
         expected = self.model.sample([4], **FEW).latents
@@ -205,6 +215,16 @@ class Errors(unittest.TestCase):
             if round == 9:
                 before = resident()
         self.assertLess(resident() - before, 10 * 2**20)  # one model alone takes more
+
+    def test_warnings_as_errors(self):
+        record = '{"scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "other": 1}}'
+        with unittest.mock.patch("ditmoe._release", wraps=ditmoe._release) as release:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                with self.assertRaisesRegex(UserWarning, '"other"'):
+                    ditmoe.Model(MODEL, record=record)
+            gc.collect()
+        self.assertEqual([call.args[0] for call in release.call_args_list], ["model_close"])
 
     def test_missing_library(self):
         result = subprocess.run([sys.executable, "-c", "import ditmoe"], capture_output=True,

@@ -74,6 +74,9 @@ class Layout(unittest.TestCase):
         for values in (ditmoe.Code, ditmoe.Measure):
             for value in values:
                 self.assertRegex(text, rf"DITMOE_{value.name} = {value.value}\b")
+        halves = re.search(r"enum ditmoe_half \{(.*?)\}", text).group(1).replace(" ", "").split(",")
+        self.assertEqual(halves, [f"DITMOE_{half.name}" for half in sorted(ditmoe.Half)] +
+                         ["DITMOE_HALVES"])
         codes = re.search(r"enum ditmoe_status \{(.*?)\};", text, re.S).group(1)
         self.assertEqual(len(re.findall(r"DITMOE_\w+ =", codes)), len(ditmoe.Code) + 1)
         self.assertIn(f'#define DITMOE_VERSION "{_c.VERSION}"', text)
