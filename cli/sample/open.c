@@ -64,6 +64,9 @@ static enum ditmoe_status make_record(struct sample *run) {
 static char *source_name(const struct sample *run, const char *member, const char *source) {
   static const char given[] = "record:";
   if (strncmp(source, given, strlen(given)) != 0) return text_copy(source);
+  if (run->settings.latents_stats &&
+      (!strcmp(member, "latent_mean") || !strcmp(member, "latent_std")))
+    return text_format("--latents-stats %s", run->settings.latents_stats);
   char *name = text_copy(member);
   for (char *c = name; *c; c++)
     if (*c == '_') *c = '-';
@@ -87,10 +90,12 @@ static void show_record(const struct sample *run) {
   cJSON *sources = cJSON_Parse(ditmoe_model_record_sources(run->model));
   const cJSON *item;
   cJSON_ArrayForEach(item, record) {
-    const cJSON *source = cJSON_GetObjectItemCaseSensitive(sources, item->string);
+    const char *source =
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(sources, item->string));
+    if (!source) continue;
     char *value = json_value_text(item);
-    char *name = source_name(run, item->string, source->valuestring);
-    const bool told = strncmp(source->valuestring, "record:", strlen("record:")) == 0;
+    char *name = source_name(run, item->string, source);
+    const bool told = strncmp(source, "record:", strlen("record:")) == 0;
     if (strcmp(item->string, "objective") == 0 && !told)
       report_note("objective %s, by %s", value, name);
     else
