@@ -80,9 +80,9 @@ static enum ditmoe_status keep_key(struct source *source) {
   }
   if (!count)
     return fail(source->ctx, DITMOE_USAGE,
-                "%s: no names of tensors begin with \"%s.\", and safetensors files have no keys; "
+                "%s: no names of tensors begin with \"%s.\", and %s files have no keys; "
                 "leave the key out",
-                source->path, source->key);
+                source->path, source->key, c->format);
   return keep_group(source, from, count, length);
 }
 
