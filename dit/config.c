@@ -14,8 +14,9 @@ static void name_at(char out[PARAM_NAME], const char *pattern, int layer, const 
     snprintf(out, PARAM_NAME, "%s%s", pattern, rest);
 }
 
-const struct tensor *tensor_at(const struct ditmoe_checkpoint *checkpoint, const char *pattern,
-                               int layer, const char *rest) {
+/* The tensor `pattern` (%d: the layer) + rest, or NULL. */
+static const struct tensor *tensor_at(const struct ditmoe_checkpoint *checkpoint,
+                                      const char *pattern, int layer, const char *rest) {
   char name[PARAM_NAME];
   name_at(name, pattern, layer, rest);
   return checkpoint_find(checkpoint, name);
@@ -423,17 +424,6 @@ static enum ditmoe_status infer_prefix(struct ditmoe_ctx *ctx, struct dit_config
   return DITMOE_OK;
 }
 
-static enum ditmoe_status read_overrides(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                         const char *overrides) {
-  if (!overrides) return DITMOE_OK;
-  cJSON *object = NULL;
-  TRY(json_parse(ctx, "record", overrides, strlen(overrides), &object));
-  const struct record_origin origin = {"record", RECORD_GIVEN, NULL};
-  enum ditmoe_status status = record_read_json(ctx, record, &origin, object);
-  cJSON_Delete(object);
-  return status;
-}
-
 enum ditmoe_status config_kind(struct ditmoe_ctx *ctx, const struct ditmoe_checkpoint *checkpoint,
                                const struct mixture **kind) {
   struct dit_config config = {0};
@@ -463,13 +453,14 @@ static enum ditmoe_status agree_on_labels(struct ditmoe_ctx *ctx, struct dit_rec
 
 enum ditmoe_status config_infer(struct ditmoe_ctx *ctx, struct dit_config *config,
                                 const struct ditmoe_checkpoint *checkpoint, const char *overrides) {
+  static const struct record_origin given = {"record", RECORD_GIVEN, NULL};
   struct dit_record *record = &config->record;
   int candidates = 0, experts = 0;
   TRY(find_dialect(ctx, config, checkpoint));
   TRY(infer_sizes(ctx, config, checkpoint));
   const struct mixture *found = find_mixture(config, checkpoint, &candidates);
   TRY(infer_experts(ctx, config, checkpoint, found));
-  TRY(read_overrides(ctx, record, overrides));
+  if (overrides) TRY(record_read_text(ctx, record, &given, overrides));
   TRY(infer_heads(ctx, config, checkpoint, found));
   const bool chosen = record_has(record, REC_NULL_LABEL) && !record_has(record, REC_CLASSES_USED);
   TRY(record_read_files(ctx, config, checkpoint));

@@ -25,8 +25,5 @@ void config_free(struct ditmoe_ctx *ctx, struct dit_config *config);
 /* The tensor by which a layer's mixture is known, [E, D]; NULL: the layer has none of this kind. */
 const struct tensor *mixture_gate(const struct ditmoe_checkpoint *checkpoint,
                                   const struct mixture *mixture, int layer);
-/* The tensor `pattern` (%d: the layer) + rest, or NULL. */
-const struct tensor *tensor_at(const struct ditmoe_checkpoint *checkpoint, const char *pattern,
-                               int layer, const char *rest);
 
 #endif

@@ -141,14 +141,9 @@ static cJSON *arguments_of(const struct ditmoe_checkpoint *checkpoint) {
 /* The record that a family has by itself; free it with record_free. */
 static enum ditmoe_status own_record(struct ditmoe_ctx *ctx, const struct family *family,
                                      struct dit_record *out) {
-  cJSON *object = NULL;
+  const struct record_origin origin = {family->name, RECORD_GIVEN, NULL};
   *out = (struct dit_record){0};
-  if (!family->record) return DITMOE_OK;
-  TRY(json_parse(ctx, family->name, family->record, strlen(family->record), &object));
-  enum ditmoe_status status = record_read_json(
-      ctx, out, &(struct record_origin){.name = family->name, .trust = RECORD_GIVEN}, object);
-  cJSON_Delete(object);
-  return status;
+  return family->record ? record_read_text(ctx, out, &origin, family->record) : DITMOE_OK;
 }
 
 /* Members by which families of one kind differ. */
@@ -286,14 +281,8 @@ enum ditmoe_status family_choose(struct ditmoe_ctx *ctx, struct dit_config *conf
   }
   TRY(check_needs(ctx, config->family, checkpoint));
   if (!config->family->record) return DITMOE_OK;
-  cJSON *object = NULL;
-  TRY(json_parse(ctx, config->family->name, config->family->record, strlen(config->family->record),
-                 &object));
-  enum ditmoe_status status = record_read_json(
-      ctx, record, &(struct record_origin){.name = config->family->title, .trust = RECORD_STORED},
-      object);
-  cJSON_Delete(object);
-  return status;
+  const struct record_origin origin = {config->family->title, RECORD_STORED, NULL};
+  return record_read_text(ctx, record, &origin, config->family->record);
 }
 
 void family_describe(const struct ditmoe_checkpoint *checkpoint, const struct mixture *kind,

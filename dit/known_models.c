@@ -54,12 +54,8 @@ enum ditmoe_status record_known_model(struct ditmoe_ctx *ctx, struct dit_record 
     if (!is_kind(m, shape) || m->width != shape->width || m->depth != shape->depth ||
         (m->experts && m->experts != shape->experts))
       continue;
-    cJSON *object = NULL;
-    TRY(json_parse(ctx, "published models", m->record, strlen(m->record), &object));
     const struct record_origin origin = {"published models", RECORD_STORED, NULL};
-    enum ditmoe_status status = record_read_json(ctx, record, &origin, object);
-    cJSON_Delete(object);
-    return status;
+    return record_read_text(ctx, record, &origin, m->record);
   }
   return DITMOE_OK;
 }

@@ -127,6 +127,9 @@ struct record_origin {
 /* Takes from a JSON object the fields that `record` lacks. */
 enum ditmoe_status record_read_json(struct ditmoe_ctx *ctx, struct dit_record *record,
                                     const struct record_origin *origin, const cJSON *object);
+/* The same of JSON text. */
+enum ditmoe_status record_read_text(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                    const struct record_origin *origin, const char *text);
 /* The record as JSON text, of the routers' members, top_k among them, those that its kind has; free
  * with mem_free. */
 enum ditmoe_status record_write_json(struct ditmoe_ctx *ctx, const struct dit_record *record,

@@ -201,14 +201,11 @@ static enum ditmoe_status read_scheduler(struct reading *r, const char *folder) 
 
 /* All of them. */
 
-static enum ditmoe_status read_stored(struct ditmoe_ctx *ctx, struct dit_record *record,
-                                      const struct ditmoe_checkpoint *checkpoint) {
-  const char *own = checkpoint_metadata(checkpoint, "ditmoe");
-  const struct record_origin origin = {checkpoint->path, RECORD_STORED, NULL};
+enum ditmoe_status record_read_text(struct ditmoe_ctx *ctx, struct dit_record *record,
+                                    const struct record_origin *origin, const char *text) {
   cJSON *object = NULL;
-  if (!own) return DITMOE_OK;
-  TRY(json_parse(ctx, checkpoint->path, own, strlen(own), &object));
-  enum ditmoe_status status = record_read_json(ctx, record, &origin, object);
+  TRY(json_parse(ctx, origin->name, text, strlen(text), &object));
+  enum ditmoe_status status = record_read_json(ctx, record, origin, object);
   cJSON_Delete(object);
   return status;
 }
@@ -217,13 +214,15 @@ enum ditmoe_status record_read_files(struct ditmoe_ctx *ctx, struct dit_config *
                                      const struct ditmoe_checkpoint *checkpoint) {
   struct reading r = {.ctx = ctx, .config = config};
   struct dit_record *record = &config->record;
+  const struct record_origin origin = {checkpoint->path, RECORD_STORED, NULL};
+  const char *stored = checkpoint_metadata(checkpoint, CHECKPOINT_RECORD);
   const char *path = checkpoint->path, *slash = strrchr(path, '/'), *dot = strrchr(path, '.');
   char folder[PATH_LENGTH], beside[PATH_LENGTH + 32];
   struct stat info;
   const bool is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
   const int parent = is_folder ? (int)strlen(path) : slash ? (int)(slash - path) : 1;
   snprintf(folder, sizeof folder, "%.*s", parent, is_folder || slash ? path : ".");
-  TRY(read_stored(ctx, record, checkpoint));
+  if (stored) TRY(record_read_text(ctx, record, &origin, stored));
   if (!is_folder && dot && dot > path + (slash ? parent : 0)) {
     snprintf(beside, sizeof beside, "%.*s.json", (int)(dot - path), path);
     TRY(read_beside(&r, beside, false));

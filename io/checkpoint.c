@@ -32,8 +32,7 @@ static bool find_index(const char *folder, char out[PATH_MAX]) {
     size_t length = strlen(item->d_name);
     if (length <= strlen(ending) || strcmp(item->d_name + length - strlen(ending), ending) != 0)
       continue;
-    if (!join(out, folder, item->d_name)) found = 2;
-    found++;
+    found += join(out, folder, item->d_name) ? 1 : 2;
   }
   if (listing) closedir(listing);
   return found == 1;

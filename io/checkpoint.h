@@ -1,7 +1,8 @@
 /* A checkpoint: named tensors out of a file of any supported format, told apart by content.
  *
  *   ditmoe_checkpoint_open -> sniff -> torch_zip / torch_legacy -> pickle      (PyTorch)
- *                            -> safetensors, one or several shards      (also diffusers folders)
+ *                            -> safetensors
+ *                            -> sharded: an index of files of either kind (also diffusers folders)
  *
  * Nothing in a file is executed, no name in a file becomes a path outside its folder, and no size
  * in a file is believed before it is checked against the bytes that are there. */

@@ -5,6 +5,12 @@
 #include "base/span.h"
 #include "io/file.h"
 
+#include <string.h>
+
+static inline struct text text_of(const char *string) {
+  return (struct text){(const uint8_t *)string, strlen(string)};
+}
+
 /* One file on its way into a checkpoint. */
 struct source {
   struct ditmoe_ctx *ctx;

@@ -93,8 +93,9 @@ static void decode(struct jpeg_job *job, struct jpeg_decompress_struct *jpeg, st
   const bool inks = jpeg->num_components == 4;
   jpeg->out_color_space = inks ? JCS_CMYK : JCS_RGB;
   jpeg_start_decompress(jpeg);
-  JSAMPARRAY line =
-      jpeg->mem->alloc_sarray((j_common_ptr)jpeg, JPOOL_IMAGE, 4 * jpeg->output_width, 1);
+  JSAMPARRAY line = NULL;
+  if (inks)
+    line = jpeg->mem->alloc_sarray((j_common_ptr)jpeg, JPOOL_IMAGE, 4 * jpeg->output_width, 1);
   while (jpeg->output_scanline < jpeg->output_height) {
     JSAMPROW row = image->pixels + (size_t)jpeg->output_scanline * (size_t)image->width * 3;
     jpeg_read_scanlines(jpeg, inks ? line : &row, 1);

@@ -49,10 +49,6 @@ static enum ditmoe_status find_suspects(struct ditmoe_ctx *ctx, const struct pac
               PACKED_SUSPECTS);
 }
 
-static struct text whole(const char *text) {
-  return (struct text){(const uint8_t *)text, strlen(text)};
-}
-
 static enum ditmoe_status read_list(struct source *source, const struct ditmoe_checkpoint *file) {
   const char *list = checkpoint_metadata(file, PACKED_TENSORS);
   const char *record = checkpoint_metadata(file, CHECKPOINT_RECORD);
@@ -60,7 +56,7 @@ static enum ditmoe_status read_list(struct source *source, const struct ditmoe_c
     return fail(source->ctx, DITMOE_FORMAT, "%s: packed, but without %s in its metadata",
                 file->path, list ? PACKED_TIER : PACKED_TENSORS);
   TRY(source_create(source, file->path));
-  if (record) TRY(source_add_metadata(source, whole(CHECKPOINT_RECORD), whole(record)));
+  if (record) TRY(source_add_metadata(source, text_of(CHECKPOINT_RECORD), text_of(record)));
   TRY(source_read_list(source, list));
   return source_sort(source);
 }

@@ -82,7 +82,6 @@ static enum ditmoe_status read_shards(struct source *index, struct entry *entrie
       if (entry) entry->found = true;
     }
   }
-  TRY(source_sort(index));
   for (size_t i = 0; i < count; i++)
     if (!entries[i].found)
       return fail(index->ctx, DITMOE_FORMAT, "%s: tensor %.200s is not in its shard %.200s",

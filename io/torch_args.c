@@ -17,24 +17,24 @@ static bool copy_name(char out[LONGEST + 1], struct text text) {
   return true;
 }
 
-/* NULL: of another kind, or no memory. */
-static cJSON *scalar(struct pickle_value value) {
+/* Values of other kinds are left out; false: no memory. */
+static bool add(cJSON *object, const char *name, struct pickle_value value) {
   char text[LONGEST + 1];
   switch (value.kind) {
   case PICKLE_BOOL:
-    return cJSON_CreateBool(value.integer != 0);
+    return cJSON_AddBoolToObject(object, name, value.integer != 0);
   case PICKLE_INT:
-    return cJSON_CreateNumber((double)value.integer);
+    return cJSON_AddNumberToObject(object, name, (double)value.integer);
   case PICKLE_FLOAT:
-    return cJSON_CreateNumber(value.real);
+    return cJSON_AddNumberToObject(object, name, value.real);
   case PICKLE_STRING:
-    return copy_name(text, value.text) ? cJSON_CreateString(text) : NULL;
+    return !copy_name(text, value.text) || cJSON_AddStringToObject(object, name, text);
   default:
-    return NULL;
+    return true;
   }
 }
 
-static void add_arguments(cJSON *object, const struct pickle *pickle, struct pickle_value args) {
+static bool add_arguments(cJSON *object, const struct pickle *pickle, struct pickle_value args) {
   int count = 0;
   for (int32_t cell = pickle->nodes[args.node].first; cell != PICKLE_NIL && count < MOST_ARGUMENTS;
        count++) {
@@ -42,11 +42,11 @@ static void add_arguments(cJSON *object, const struct pickle *pickle, struct pic
     char name[LONGEST + 1];
     cell = value->next;
     if (key->value.kind != PICKLE_STRING || !copy_name(name, key->value.text) ||
-        cJSON_HasObjectItem(object, name))
+        cJSON_GetObjectItemCaseSensitive(object, name))
       continue;
-    cJSON *item = scalar(value->value);
-    if (item && !cJSON_AddItemToObject(object, name, item)) cJSON_Delete(item);
+    if (!add(object, name, value->value)) return false;
   }
+  return true;
 }
 
 enum ditmoe_status torch_args_read(struct source *source, const struct pickle *pickle,
@@ -54,14 +54,13 @@ enum ditmoe_status torch_args_read(struct source *source, const struct pickle *p
   const struct pickle_value args = pickle_get(pickle, root, "args");
   if (args.kind != PICKLE_DICT && args.kind != PICKLE_RECORD) return DITMOE_OK;
   cJSON *object = cJSON_CreateObject();
-  if (object) add_arguments(object, pickle, args);
-  char *text = object && object->child ? cJSON_PrintUnformatted(object) : NULL;
+  const bool complete = object && add_arguments(object, pickle, args);
+  const bool none = complete && !object->child;
+  char *text = complete && !none ? cJSON_PrintUnformatted(object) : NULL;
   cJSON_Delete(object);
-  if (!text) return DITMOE_OK;
-  static const char key[] = CHECKPOINT_ARGS;
-  const struct text name = {(const uint8_t *)key, strlen(key)};
-  enum ditmoe_status status =
-      source_add_metadata(source, name, (struct text){(const uint8_t *)text, strlen(text)});
+  if (none) return DITMOE_OK;
+  if (!text) return fail(source->ctx, DITMOE_NOMEM, "%s: no memory for its args", source->path);
+  enum ditmoe_status status = source_add_metadata(source, text_of(CHECKPOINT_ARGS), text_of(text));
   cJSON_free(text);
   return status;
 }

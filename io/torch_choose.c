@@ -118,13 +118,10 @@ static const struct state *best_state(const struct search *s, const struct state
 /* The other states that a key can select, for messages. */
 static enum ditmoe_status list_left(struct source *source, const struct search *s,
                                     const char *chosen) {
-  char text[400];
-  size_t used = 0;
-  for (int i = 0; i < s->count && used < sizeof text; i++)
+  for (int i = 0; i < s->count; i++)
     if (*s->states[i].path && strcmp(s->states[i].path, chosen) != 0)
-      used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "",
-                               s->states[i].path);
-  return used ? source_leave(source, text) : DITMOE_OK;
+      TRY(source_leave(source, s->states[i].path));
+  return DITMOE_OK;
 }
 
 /* Averages that cannot be used are a reason to stop, or to say so. */

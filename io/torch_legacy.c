@@ -125,12 +125,12 @@ static enum ditmoe_status read_legacy(struct source *source) {
   return status;
 }
 
-/* PROTO 2 to 5. */
 /* The length of a safetensors header, 640 for example, can look like the start of a pickle. */
 static bool is_safetensors(struct span file) {
   return file.size > 8 && memcmp(file.data + 4, "\0\0\0\0{", 5) == 0;
 }
 
+/* PROTO 2 to 5. */
 static bool match_pickle(struct span file) {
   return file.size >= 2 && file.data[0] == 0x80 && file.data[1] >= 2 && file.data[1] <= 5 &&
          !is_safetensors(file);

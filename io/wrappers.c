@@ -16,14 +16,14 @@ static const char holders[] =
 /* What lies beside averaged weights without being weights. */
 static const char counters[] = "initted step n_averaged decay num_updates";
 
-static struct text text_of(const char *name, size_t length) {
-  return (struct text){(const uint8_t *)name, length};
-}
-
 /* Length of the first part of a name, 0 if it is the whole name. */
 static size_t first_part(const char *name) {
   const char *dot = strchr(name, '.');
   return dot ? (size_t)(dot - name) : 0;
+}
+
+static struct text first_text(const char *name) {
+  return (struct text){(const uint8_t *)name, first_part(name)};
 }
 
 static bool is_letter(char c, char first, char last) { return c >= first && c <= last; }
@@ -80,9 +80,9 @@ static enum ditmoe_status keep_key(struct source *source) {
   }
   if (!count)
     return fail(source->ctx, DITMOE_USAGE,
-                "%s: no names of tensors begin with \"%s.\", and safetensors files have no keys; "
+                "%s: no names of tensors begin with \"%s.\", and %s files have no keys; "
                 "leave the key out",
-                source->path, source->key);
+                source->path, source->key, c->format);
   return keep_group(source, from, count, length);
 }
 
@@ -96,7 +96,7 @@ static enum ditmoe_status keep_average(struct source *source) {
   bool alone = true;
   for (size_t i = 0; i < c->count && !group; i++) {
     length = first_part(c->tensors[i].name);
-    if (name_says_average(text_of(c->tensors[i].name, length))) group = &c->tensors[i];
+    if (name_says_average(first_text(c->tensors[i].name))) group = &c->tensors[i];
   }
   if (!group) return DITMOE_OK;
   const char *inner = group->name + length + 1;
@@ -107,7 +107,7 @@ static enum ditmoe_status keep_average(struct source *source) {
       inside++;
       continue;
     }
-    alone &= text_place(text_of(name, strlen(name)), counters) >= 0;
+    alone &= text_place(text_of(name), counters) >= 0;
     if (strcmp(own ? name + own + 1 : name, inner) == 0 || strcmp(name, inner) == 0) beside = name;
   }
   if (inside == c->count || (!beside && !alone)) return DITMOE_OK;
@@ -124,8 +124,8 @@ static void strip_holders(struct ditmoe_checkpoint *c) {
   for (;;) {
     const char *first = c->tensors[0].name, *last = c->tensors[c->count - 1].name;
     const size_t length = first_part(first);
-    const bool holder = text_place(text_of(first, length), holders) >= 0 ||
-                        name_says_average(text_of(first, length));
+    const bool holder =
+        text_place(first_text(first), holders) >= 0 || name_says_average(first_text(first));
     if (!length || !holder || strncmp(first, last, length + 1) != 0) return;
     for (size_t i = 0; i < c->count; i++) c->tensors[i].name += length + 1;
   }
@@ -145,7 +145,7 @@ static bool unwrap(const char *name, char *out) {
   const char *begin = name;
   char *end = out;
   for (size_t length; (length = first_part(name)) > 0; name += length + 1) {
-    if (text_place(text_of(name, length), wrappers) >= 0) continue;
+    if (text_place(first_text(name), wrappers) >= 0) continue;
     memcpy(end, name, length + 1);
     end += length + 1;
   }
@@ -172,7 +172,7 @@ static enum ditmoe_status strip_wrappers(struct source *source, struct renamed *
     char *name;
     list[count] = (struct renamed){*t, t->name};
     if (strstr(t->name, "mod")) { /* all of them have that */
-      TRY(source_copy(source, text_of(t->name, strlen(t->name)), &name));
+      TRY(source_copy(source, text_of(t->name), &name));
       changed += unwrap(t->name, name);
       list[count].tensor.name = name;
     }

@@ -64,26 +64,13 @@ static const struct router sigmoid_bias = {.name = "sigmoid-bias",
                                            .assignments = assignments,
                                            .route = route};
 
-static const struct mixture dsmoe = {.kind = "dsmoe",
-                                     .router = &sigmoid_bias,
-                                     .prefix = "blocks.%d.mlp.",
-                                     .gate = "gate.weight",
-                                     .second = "gate.e_score_correction_bias",
-                                     .experts = "experts.blocks.",
-                                     .shared = "shared_experts.",
-                                     .mlp = &expert_silu,
-                                     .adds_input = true,
-                                     .rotary = true,
-                                     .free_heads = true};
+#define DSMOE_BLOCKS                                                                               \
+  .router = &sigmoid_bias, .prefix = "blocks.%d.mlp.", .gate = "gate.weight",                      \
+  .second = "gate.e_score_correction_bias", .experts = "experts.blocks.",                          \
+  .shared = "shared_experts.", .adds_input = true
+static const struct mixture dsmoe = {
+    .kind = "dsmoe", .mlp = &expert_silu, .rotary = true, .free_heads = true, DSMOE_BLOCKS};
 MIXTURE_ENTRY(dsmoe);
-
-static const struct mixture jitmoe = {.kind = "jitmoe",
-                                      .router = &sigmoid_bias,
-                                      .prefix = "blocks.%d.mlp.",
-                                      .gate = "gate.weight",
-                                      .second = "gate.e_score_correction_bias",
-                                      .told_by = "x_embedder.proj1.weight",
-                                      .experts = "experts.blocks.",
-                                      .shared = "shared_experts.",
-                                      .adds_input = true};
+static const struct mixture jitmoe = {
+    .kind = "jitmoe", .told_by = "x_embedder.proj1.weight", DSMOE_BLOCKS};
 MIXTURE_ENTRY(jitmoe);

@@ -84,12 +84,14 @@ static const struct tensor *find(const struct reader *r, const char *half, const
   return checkpoint_find(r->file, full);
 }
 
-static const struct tensor *find_block(const struct reader *r, int level, int block) {
-  char name[64];
+enum { BLOCK_NAME = 64 };
+
+/* name = that of a block's first convolution; whether it is there. */
+static bool find_block(const struct reader *r, int level, int block, char name[BLOCK_NAME]) {
   const struct kl_dialect *d = r->dialect;
-  snprintf(name, sizeof name, "%s.%d.%s.%d.conv1", *r->half == 'd' ? d->up : d->down, level,
+  snprintf(name, BLOCK_NAME, "%s.%d.%s.%d.conv1", *r->half == 'd' ? d->up : d->down, level,
            d->block, block);
-  return find(r, r->half, name);
+  return find(r, r->half, name) != NULL;
 }
 
 /* Axis `axis` of the kernel <half><name>, within 1 and `most`. */
@@ -124,14 +126,12 @@ enum ditmoe_status kl_config_infer(struct ditmoe_ctx *ctx, const struct kl_diale
                                    const struct ditmoe_checkpoint *file, struct kl_config *out) {
   const bool decodes = kl_has(dialect, file, "decoder.");
   const struct reader r = {ctx, dialect, file, decodes ? "decoder." : "encoder."};
-  char name[64];
+  char name[BLOCK_NAME];
   *out = kl_config_default();
-  for (out->levels = 0; out->levels < KL_LEVELS && find_block(&r, out->levels, 0);) {
-    snprintf(name, sizeof name, "%s.%d.%s.0.conv1", decodes ? dialect->up : dialect->down,
-             out->levels, dialect->block);
+  for (out->levels = 0; out->levels < KL_LEVELS && find_block(&r, out->levels, 0, name);)
     TRY(size_of(&r, r.half, name, 0, KL_WIDTH, &out->channels[out->levels++]));
-  }
-  for (out->layers = 0; out->layers < KL_BLOCKS && find_block(&r, 0, out->layers);) out->layers++;
+  for (out->layers = 0; out->layers < KL_BLOCKS && find_block(&r, 0, out->layers, name);)
+    out->layers++;
   if (decodes) out->layers--;
   if (out->levels < 1 || out->layers < 1 || out->layers >= KL_BLOCKS)
     return fail(ctx, DITMOE_MISMATCH,
@@ -249,11 +249,13 @@ static void pass_over(const struct walk *w) {
   const struct ditmoe_checkpoint *file = w->params->file;
   const char *prefix = w->dialect->prefix;
   const size_t length = strlen(prefix);
+  const bool there[2] = {kl_has(w->dialect, file, halves[0][0]),
+                         kl_has(w->dialect, file, halves[1][0])};
   for (size_t i = 0; i < file->count; i++) {
     const char *name = file->tensors[i].name;
     bool used = false;
     for (int h = 0; h < 2 && strncmp(name, prefix, length) == 0; h++)
-      for (int part = 0; part < 2 && kl_has(w->dialect, file, halves[h][0]); part++)
+      for (int part = 0; part < 2 && there[h]; part++)
         used = used || strncmp(name + length, halves[h][part], strlen(halves[h][part])) == 0;
     if (!used) params_unused(w->params, -1, NULL, name);
   }
