@@ -363,7 +363,11 @@ static enum ditmoe_status infer_heads(struct ditmoe_ctx *ctx, struct dit_config 
   config->qk_bias = norm && tensor_at(checkpoint, d->q_norm, 0, ".bias");
   if (!norm || norm->rank != 1 || norm->shape[0] < 1 || config->inner % norm->shape[0] != 0)
     return DITMOE_OK;
-  record->heads = (int)(config->inner / norm->shape[0]);
+  const int heads = (int)(config->inner / norm->shape[0]);
+  if (record_has(record, REC_HEADS) && record->heads != heads)
+    return fail(ctx, DITMOE_MISMATCH, "%s: tensor %s is for %d heads, not %d; check --heads",
+                checkpoint->path, norm->name, heads, record->heads);
+  record->heads = heads;
   return record_set(ctx, record, REC_HEADS, "weights", NULL);
 }
 

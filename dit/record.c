@@ -211,11 +211,12 @@ static enum ditmoe_status read_numbers(const struct reading *r, const struct rec
   const int count = cJSON_IsArray(value) ? cJSON_GetArraySize(value) : 0;
   if (count < 1 || count > 65536) return bad_value(r, key);
   TRY(mem_alloc(r->ctx, (size_t)count, sizeof *out->values, "checkpoint record", &out->values));
-  for (const cJSON *item = value->child; item; item = item->next) {
-    if (!number_fits(key, item, false)) return bad_value(r, key);
+  for (const cJSON *item = value->child; item && number_fits(key, item, false); item = item->next)
     out->values[out->count++] = item->valuedouble;
-  }
-  return DITMOE_OK;
+  if (out->count == count) return DITMOE_OK;
+  mem_free(r->ctx, out->values);
+  *out = (struct channel_numbers){0};
+  return bad_value(r, key);
 }
 
 static enum ditmoe_status read_texts(const struct reading *r, const struct record_key *key,

@@ -265,6 +265,7 @@ static const struct refusal {
     {LDIT, "\"heads\":4,\"latent_mean\":[0,0,0,0,0,0,0,0]", "latent_std for 0", DITMOE_MISMATCH},
     {LDIT, "\"heads\":4,\"latent_std\":[0]", "list of numbers", DITMOE_USAGE},
     {LDIT, "\"heads\":4,\"prediction\":\"noise\"", "velocity, x", DITMOE_USAGE},
+    {JITMOE, CONTEXT ",\"heads\":2", "is for 4 heads, not 2; check --heads", DITMOE_MISMATCH},
 };
 
 static void test_refusals(void **state) {

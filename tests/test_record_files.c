@@ -105,6 +105,19 @@ static void test_original_names_with_scheduler(void **state) {
   assert_exit(run(RUN "-m q"), DITMOE_FORMAT, "no \"_class_name\"");
 }
 
+/* A list that is passed over leaves nothing behind for the next file that has it. */
+static void test_list_passed_over(void **state) {
+  (void)state;
+  tiny_folder(false, "{\"latent_mean\":[0,0,0,0],\"latent_std\":[1,1,1,1]}");
+  assert_int_equal(run("mv q/diffusion_pytorch_model.safetensors q/m.safetensors && (printf "
+                       "'{\"latent_mean\":['; yes 0, | head -n 5000; printf '\"x\"]}') > q/m.json")
+                       .code,
+                   0);
+  assert_exit(run(RUN "-m q/m.safetensors --heads 2 --objective ddpm"), 0,
+              "\"latent_mean\" must be a list of numbers");
+  assert_latents("the list of the other file", tiny_latents, 2);
+}
+
 /* Every file of the case, with the sampler named and not. */
 static void test_scheduler_files(void **state) {
   static const struct {
@@ -256,9 +269,10 @@ static void test_sources(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_original_names),  cmocka_unit_test(test_original_names_with_scheduler),
-      cmocka_unit_test(test_scheduler_files), cmocka_unit_test(test_contradictions),
-      cmocka_unit_test(test_foreign_files),   cmocka_unit_test(test_sources),
+      cmocka_unit_test(test_original_names),   cmocka_unit_test(test_original_names_with_scheduler),
+      cmocka_unit_test(test_scheduler_files),  cmocka_unit_test(test_contradictions),
+      cmocka_unit_test(test_list_passed_over), cmocka_unit_test(test_foreign_files),
+      cmocka_unit_test(test_sources),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
